@@ -1,0 +1,242 @@
+//! Bytes ⇄ commands and events: what a connection says, free of how it is spelled.
+//! Owns the [`Command`]s and [`Event`]s of protocol v1 and the choice between its two spellings.
+//! # Invariants: decoding never panics and never allocates more than a few times its input; both
+//! spellings mean the same (one test table covers them).
+//! # Not here: sockets, sessions, metrics, permission.
+
+pub mod frame;
+mod json;
+mod proto;
+
+use crate::reason::{Reason, Refusal};
+use crate::topics::message::{Draft, Message, Position, Wire};
+use crate::topics::name::{Target, TopicName};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A spelling of protocol v1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `fanfare.v1.json`: text.
+    Json,
+    /// `fanfare.v1.proto`: binary.
+    Proto,
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    /// Repeated by the reply; 0 asks for no reply on success.
+    pub id: u64,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What a command does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Says hello.
+    Connect,
+    /// Begins a subscription.
+    Subscribe(Subscribe),
+    /// Ends a subscription.
+    Unsubscribe(Target),
+    /// Adds a message to a topic.
+    Publish(Draft),
+    /// Asks for messages that a topic still holds.
+    History(History),
+    /// Asks for a pong.
+    Ping,
+}
+
+/// A subscription that is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscribe {
+    /// The topic or filter.
+    pub target: Target,
+    /// The last processed position of the topic; only with a topic.
+    pub since: Option<Position>,
+    /// How many of the latest messages of each topic to send first; 0 for none.
+    pub last: u32,
+    /// Whether to send the latest message of each topic first, closed by a snapshot end.
+    pub snapshot: bool,
+    /// What happens when the client falls behind.
+    pub overflow: Overflow,
+    /// The last processed position of topics of the filter; only with a filter.
+    pub positions: Vec<TopicPosition>,
+}
+
+/// What happens to a subscription whose client falls behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// Drop, tell it in one gap event, go on.
+    #[default]
+    Gap,
+    /// Close the connection with [`Reason::SlowConsumer`].
+    Disconnect,
+}
+
+/// A history query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct History {
+    /// Which topic.
+    pub topic: TopicName,
+    /// Only messages after this position.
+    pub since: Option<Position>,
+    /// At most so many; 0 means as many as one page holds.
+    pub limit: u32,
+}
+
+/// A place in a named topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPosition {
+    /// Which topic.
+    pub topic: TopicName,
+    /// The place.
+    pub position: Position,
+}
+
+/// What a client is told.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A message of a topic that the connection subscribes to.
+    Message(Arc<Message>),
+    /// Answers [`Action::Connect`].
+    Connected(Connected),
+    /// Answers [`Action::Subscribe`].
+    Subscribed(Subscribed),
+    /// Answers [`Action::Unsubscribe`], or tells that the server ended a subscription.
+    Unsubscribed(Target),
+    /// Answers [`Action::Publish`].
+    Published(Position),
+    /// Refuses a command.
+    Error(Refusal),
+    /// Messages that the connection did not get.
+    Gap(Gap),
+    /// Everything that a snapshot asked for has been sent.
+    SnapshotEnd(SnapshotEnd),
+    /// Answers [`Action::Ping`].
+    Pong,
+    /// Shows that the server is there.
+    Ping,
+    /// Answers [`Action::History`].
+    HistoryPage(HistoryPage),
+    /// What follows on this topic of a filter comes after this position.
+    Position(TopicPosition),
+}
+
+/// The server's hello.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// Names the connection in the broker's logs.
+    pub connection: String,
+    /// The server sends a ping at least this often, in milliseconds.
+    pub ping_ms: u32,
+}
+
+/// The beginning of a subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscribed {
+    /// The topic or filter.
+    pub target: Target,
+    /// Live messages come after this position; `None` for a filter.
+    pub position: Option<Position>,
+    /// What became of `since`, if it was given.
+    pub recovery: Option<Recovery>,
+    /// What became of each of `positions`, in the same order.
+    pub topics: Vec<TopicRecovery>,
+}
+
+/// What became of the position that one topic of a filter was asked to resume from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicRecovery {
+    /// Which topic.
+    pub topic: TopicName,
+    /// Live messages come after this position; `None` when there is no such topic.
+    pub position: Option<Position>,
+    /// Whether the missing messages follow.
+    pub recovery: Recovery,
+}
+
+/// `Ok`: exactly the missing messages follow. `Err`: none of them, for a reason that is one of
+/// [`Reason::EpochChanged`], [`Reason::Trimmed`], [`Reason::Expired`], [`Reason::TooMany`],
+/// [`Reason::NotAllowed`] and [`Reason::EngineUnavailable`].
+pub type Recovery = Result<(), Reason>;
+
+/// Messages that a connection did not get, because it did not read fast enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Which topic.
+    pub topic: TopicName,
+    /// First and last missing offset.
+    pub from: u64,
+    /// Last missing offset.
+    pub to: u64,
+}
+
+/// The end of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotEnd {
+    /// The topic or filter of the subscription.
+    pub target: Target,
+    /// Live messages of each topic come after these.
+    pub positions: Vec<TopicPosition>,
+}
+
+/// A page of history, oldest message first.
+#[derive(Clone, Debug)]
+pub struct HistoryPage {
+    /// Which topic.
+    pub topic: TopicName,
+    /// The position of its latest message; `None` when there is no such topic.
+    pub top: Option<Position>,
+    /// The messages.
+    pub messages: Vec<Arc<Message>>,
+    /// Whether there are further messages between the last one here and `top`.
+    pub more: bool,
+}
+
+/// A command that could not be decoded, with the id if that much could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadCommand {
+    /// The id to answer, 0 if unknown.
+    pub id: u64,
+    /// What was wrong.
+    pub refusal: Refusal,
+}
+
+impl Dialect {
+    /// Subprotocol names in the order in which a server lists them.
+    pub const SUBPROTOCOLS: [&str; 2] = ["fanfare.v1.json", "fanfare.v1.proto"];
+
+    /// Understands one command.
+    ///
+    /// # Errors
+    /// [`BadCommand`] with the reason and what exactly is wrong.
+    pub fn decode(self, bytes: &[u8]) -> Result<Command, BadCommand> {
+        match self {
+            Dialect::Json => json::decode(bytes),
+            Dialect::Proto => proto::decode(bytes),
+        }
+    }
+}
+
+/// Finished bytes of one event on one wire, its head included. `id` is 0 for a push.
+pub fn encode(id: u64, event: &Event, wire: Wire) -> Bytes {
+    let mut buffer = frame::Buffer::new(wire);
+    match wire {
+        Wire::WebSocketJson => json::encode(id, event, buffer.body()),
+        Wire::WebSocketProto | Wire::TcpProto => proto::encode(id, event, buffer.body()),
+    }
+    buffer.finish()
+}
+
+/// Finished bytes of one message push on one wire, its head included.
+pub fn encode_message(message: &Message, wire: Wire) -> Bytes {
+    let mut buffer = frame::Buffer::new(wire);
+    match wire {
+        Wire::WebSocketJson => json::encode_message(message, buffer.body()),
+        Wire::WebSocketProto | Wire::TcpProto => proto::encode_message(message, buffer.body()),
+    }
+    buffer.finish()
+}

@@ -1,0 +1,290 @@
+//! What travels: drafts on the way in, messages with their place on the way out.
+//! Owns positions, payloads and the slots in which a message's encoded frames are shared.
+//! # Invariants: a message never changes after commit; a frame holds nothing of one connection,
+//! so every subscriber of a wire layout gets the same bytes.
+//! # Not here: how to encode (`dialect`).
+
+use super::name::TopicName;
+use bytes::Bytes;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// A message's place in its topic: 1, 2, 3… within one epoch. 0 is the place before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    /// The place after this one.
+    #[must_use]
+    pub fn next(self) -> Offset {
+        Offset(self.0.saturating_add(1))
+    }
+
+    /// The place before this one; that of 0 is 0.
+    #[must_use]
+    pub fn previous(self) -> Offset {
+        Offset(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Names one life of a topic: 128 random bits, written as 22 characters of base64url.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch(u128);
+
+impl Epoch {
+    /// Length of the written form.
+    pub const TEXT_LEN: usize = 22;
+
+    /// The epoch of these bits.
+    pub const fn from_bits(bits: u128) -> Epoch {
+        Epoch(bits)
+    }
+
+    /// The written form.
+    pub fn text(self) -> EpochText {
+        const DIGITS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let mut rest = self.0;
+        let mut text = [0; Epoch::TEXT_LEN];
+        for place in text.iter_mut().rev() {
+            // Six bits index a table of 64.
+            *place = DIGITS.get((rest & 63) as usize).copied().unwrap_or(b'A');
+            rest >>= 6;
+        }
+        EpochText(text)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text().as_str())
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text().as_str())
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = BadEpoch;
+
+    fn from_str(text: &str) -> Result<Epoch, BadEpoch> {
+        if text.len() != Epoch::TEXT_LEN {
+            return Err(BadEpoch);
+        }
+        let mut bits: u128 = 0;
+        for (index, byte) in text.bytes().enumerate() {
+            let digit = match byte {
+                b'A'..=b'Z' => byte - b'A',
+                b'a'..=b'z' => byte - b'a' + 26,
+                b'0'..=b'9' => byte - b'0' + 52,
+                b'-' => 62,
+                b'_' => 63,
+                _ => return Err(BadEpoch),
+            };
+            // 22 digits hold 132 bits: the first digit may only use two of its six.
+            if index == 0 && digit > 3 {
+                return Err(BadEpoch);
+            }
+            bits = (bits << 6) | u128::from(digit);
+        }
+        Ok(Epoch(bits))
+    }
+}
+
+/// The 22 characters of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochText([u8; Epoch::TEXT_LEN]);
+
+impl EpochText {
+    /// The characters.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// The text is not an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an epoch has 22 characters of A-Z a-z 0-9 - _")]
+pub struct BadEpoch;
+
+/// A place that outlives a connection: an offset means something only together with its epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The life of the topic.
+    pub epoch: Epoch,
+    /// The place in it.
+    pub offset: Offset,
+}
+
+/// What a message says.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// One JSON value, as its publisher wrote it, without line breaks.
+    Json(Bytes),
+    /// UTF-8 text.
+    Text(Bytes),
+    /// Bytes of any kind.
+    Binary(Bytes),
+}
+
+impl Payload {
+    /// The bytes of the payload.
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Payload::Json(bytes) | Payload::Text(bytes) | Payload::Binary(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Payload::Json(bytes) => write!(f, "Json({})", String::from_utf8_lossy(bytes)),
+            Payload::Text(bytes) => write!(f, "Text({:?})", String::from_utf8_lossy(bytes)),
+            Payload::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len()),
+        }
+    }
+}
+
+/// A message on its way to a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// Where it goes.
+    pub topic: TopicName,
+    /// What it says.
+    pub payload: Payload,
+    /// The thing it is about, at most [`KEY_BYTES_MAX`] bytes.
+    pub key: Option<Box<str>>,
+    /// Makes a retry safe, at most [`KEY_BYTES_MAX`] bytes.
+    pub idempotency_key: Option<Box<str>>,
+}
+
+/// Longest key or idempotency key, in bytes.
+pub const KEY_BYTES_MAX: usize = 255;
+
+/// What all messages of one life of a topic share.
+#[derive(Debug)]
+pub struct TopicHead {
+    /// Unique in this process; a topic that begins anew gets another one.
+    pub id: u64,
+    /// Its name.
+    pub name: TopicName,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
+/// One message of a topic.
+#[derive(Debug)]
+pub struct Message {
+    /// The topic.
+    pub head: Arc<TopicHead>,
+    /// Its place.
+    pub offset: Offset,
+    /// When the broker took it: milliseconds since 1970.
+    pub time_ms: u64,
+    /// When the broker took it, by the monotonic clock.
+    pub committed: Duration,
+    /// The thing it is about.
+    pub key: Option<Box<str>>,
+    /// What it says.
+    pub payload: Payload,
+    frames: [OnceLock<Bytes>; Wire::COUNT],
+}
+
+impl Message {
+    /// A message that is about to be committed.
+    pub fn new(
+        head: Arc<TopicHead>,
+        offset: Offset,
+        draft: Draft,
+        now: crate::clock::Now,
+    ) -> Message {
+        Message {
+            head,
+            offset,
+            time_ms: now.wall_ms,
+            committed: now.uptime,
+            key: draft.key,
+            payload: draft.payload,
+            frames: [const { OnceLock::new() }; Wire::COUNT],
+        }
+    }
+
+    /// The finished bytes for one wire layout, made on first use.
+    pub fn frame(&self, wire: Wire, encode: impl FnOnce(&Message, Wire) -> Bytes) -> &Bytes {
+        match wire {
+            Wire::WebSocketJson => &self.frames[0],
+            Wire::WebSocketProto => &self.frames[1],
+            Wire::TcpProto => &self.frames[2],
+        }
+        .get_or_init(|| encode(self, wire))
+    }
+
+    /// What a history that keeps this message is charged, in bytes: the payload as it came and as
+    /// it leaves in both WebSocket spellings, and the message itself.
+    pub fn cost(&self) -> usize {
+        let once = self.payload.bytes().len() + self.key.as_ref().map_or(0, |key| key.len());
+        once * 3 + self.head.name.as_str().len() * 2 + size_of::<Message>()
+    }
+}
+
+/// A layout of the bytes on a connection. Every message is encoded at most once for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wire {
+    /// A WebSocket text message of JSON.
+    WebSocketJson,
+    /// A WebSocket binary message of protobuf.
+    WebSocketProto,
+    /// A length and protobuf, on a TCP connection.
+    TcpProto,
+}
+
+impl Wire {
+    /// How many layouts there are.
+    pub const COUNT: usize = 3;
+    /// Every layout.
+    pub const ALL: [Wire; Wire::COUNT] =
+        [Wire::WebSocketJson, Wire::WebSocketProto, Wire::TcpProto];
+
+    /// The layout as metrics name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Wire::WebSocketJson => "websocket_json",
+            Wire::WebSocketProto => "websocket_proto",
+            Wire::TcpProto => "tcp_proto",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_epoch_survives_being_written(bits in any::<u128>()) {
+            let epoch = Epoch::from_bits(bits);
+            prop_assert_eq!(epoch.text().as_str().len(), Epoch::TEXT_LEN);
+            prop_assert_eq!(epoch.to_string().parse::<Epoch>(), Ok(epoch));
+        }
+
+        #[test]
+        fn what_is_not_an_epoch_is_refused(text in "\\PC{0,30}") {
+            if let Ok(epoch) = text.parse::<Epoch>() {
+                prop_assert_eq!(epoch.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Topic names and topic filters: parsing and matching.
+//! # Invariants: a [`TopicName`] or [`TopicFilter`] exists only if it is valid; no code behind the
+//! parser checks again.
+//! # Not here: finding the topics or filters that match (`registry`, `filters`).
+
+use crate::reason::{Reason, Refusal};
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest topic name or filter, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Most segments of a topic name or filter.
+pub const NAME_SEGMENTS_MAX: usize = 16;
+
+/// A valid topic name: 1 to 16 segments of `[A-Za-z0-9_:@=~/-]` joined by dots, at most 255 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicName(Arc<str>);
+
+impl TopicName {
+    /// Takes a name if it is valid.
+    ///
+    /// # Errors
+    /// [`Reason::BadTopic`] with what is wrong.
+    pub fn parse(raw: &str) -> Result<TopicName, Refusal> {
+        check(raw, Wildcards::None).map_err(|fault| fault.refusal(raw, Reason::BadTopic))?;
+        Ok(TopicName(Arc::from(raw)))
+    }
+
+    /// The name as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The parts between the dots.
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        self.0.split('.')
+    }
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A valid filter: like a topic name, but a segment may be `*` (exactly one segment) and the last
+/// one may be `>` (one or more segments). A filter without wildcards matches one topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicFilter(Arc<str>);
+
+impl TopicFilter {
+    /// Takes a filter if it is valid.
+    ///
+    /// # Errors
+    /// [`Reason::BadFilter`] with what is wrong.
+    pub fn parse(raw: &str) -> Result<TopicFilter, Refusal> {
+        check(raw, Wildcards::Allowed).map_err(|fault| fault.refusal(raw, Reason::BadFilter))?;
+        Ok(TopicFilter(Arc::from(raw)))
+    }
+
+    /// The filter as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The parts between the dots, wildcards among them.
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        self.0.split('.')
+    }
+
+    /// Whether the filter covers this topic.
+    pub fn matches(&self, topic: &TopicName) -> bool {
+        let mut names = topic.segments();
+        for part in self.segments() {
+            match (part, names.next()) {
+                (">", Some(_)) => return true,
+                ("*", Some(_)) => {}
+                (literal, Some(name)) if literal == name => {}
+                _ => return false,
+            }
+        }
+        names.next().is_none()
+    }
+}
+
+impl fmt::Display for TopicFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a subscription is for: one topic, or every topic that a filter covers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Exactly this topic.
+    Topic(TopicName),
+    /// Every topic that matches; the filter has at least one wildcard.
+    Filter(TopicFilter),
+}
+
+impl Target {
+    /// Takes a topic name, or a filter if there is a wildcard in it.
+    ///
+    /// # Errors
+    /// [`Reason::BadTopic`] or [`Reason::BadFilter`] with what is wrong.
+    pub fn parse(raw: &str) -> Result<Target, Refusal> {
+        if raw.contains(['*', '>']) {
+            TopicFilter::parse(raw).map(Target::Filter)
+        } else {
+            TopicName::parse(raw).map(Target::Topic)
+        }
+    }
+
+    /// The topic or filter as it is written.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Target::Topic(name) => name.as_str(),
+            Target::Filter(filter) => filter.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wildcards {
+    None,
+    Allowed,
+}
+
+#[derive(Clone, Copy)]
+enum NameFault {
+    Empty,
+    TooLong,
+    TooManySegments,
+    EmptySegment,
+    Reserved,
+    Wildcard,
+    WildcardInSegment,
+    TailNotLast,
+    Character(char),
+}
+
+impl NameFault {
+    fn refusal(self, raw: &str, reason: Reason) -> Refusal {
+        let detail = match self {
+            NameFault::Empty => "it is empty".to_owned(),
+            NameFault::TooLong => {
+                format!("it is {} bytes, the limit is {NAME_BYTES_MAX}", raw.len())
+            }
+            NameFault::TooManySegments => {
+                format!("it has more than {NAME_SEGMENTS_MAX} segments")
+            }
+            NameFault::EmptySegment => "it has an empty segment".to_owned(),
+            NameFault::Reserved => "segments that start with `$` are reserved".to_owned(),
+            NameFault::Wildcard => "a topic name has no wildcards".to_owned(),
+            NameFault::WildcardInSegment => "a wildcard must be a segment of its own".to_owned(),
+            NameFault::TailNotLast => "`>` may only be the last segment".to_owned(),
+            NameFault::Character(c) => {
+                format!("{c:?} is not one of A-Z a-z 0-9 _ : @ = ~ / -")
+            }
+        };
+        Refusal::new(reason, detail)
+    }
+}
+
+fn check(raw: &str, wildcards: Wildcards) -> Result<(), NameFault> {
+    if raw.is_empty() {
+        return Err(NameFault::Empty);
+    }
+    if raw.len() > NAME_BYTES_MAX {
+        return Err(NameFault::TooLong);
+    }
+    let mut tail_seen = false;
+    for (index, segment) in raw.split('.').enumerate() {
+        if index == NAME_SEGMENTS_MAX {
+            return Err(NameFault::TooManySegments);
+        }
+        if tail_seen {
+            return Err(NameFault::TailNotLast);
+        }
+        tail_seen = segment == ">";
+        check_segment(segment, wildcards)?;
+    }
+    Ok(())
+}
+
+fn check_segment(segment: &str, wildcards: Wildcards) -> Result<(), NameFault> {
+    match segment {
+        "" => return Err(NameFault::EmptySegment),
+        "*" | ">" if wildcards == Wildcards::Allowed => return Ok(()),
+        _ => {}
+    }
+    if segment.starts_with('$') {
+        return Err(NameFault::Reserved);
+    }
+    match segment.chars().find(|c| !is_name_character(*c)) {
+        None => Ok(()),
+        Some('*' | '>') if wildcards == Wildcards::None => Err(NameFault::Wildcard),
+        Some('*' | '>') => Err(NameFault::WildcardInSegment),
+        Some(other) => Err(NameFault::Character(other)),
+    }
+}
+
+fn is_name_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '@' | '=' | '~' | '/' | '-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refused(raw: &str) -> String {
+        Target::parse(raw).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn valid_names_are_taken_as_they_are() {
+        for raw in [
+            "a",
+            "ticker.AAPL",
+            "a:b@c=d~e/f-g_h.0",
+            &"x".repeat(255),
+            "a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p",
+        ] {
+            assert_eq!(TopicName::parse(raw).expect(raw).as_str(), raw);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_bad_name_is_refused_with_its_own_words() {
+        let cases = [
+            ("", "it is empty"),
+            (".", "empty segment"),
+            ("a..b", "empty segment"),
+            ("a.", "empty segment"),
+            ("$sys", "reserved"),
+            ("a.$b", "reserved"),
+            ("a b", "' ' is not one of"),
+            ("a\n", "'\\n' is not one of"),
+            ("ä", "'ä' is not one of"),
+            ("a.b*", "segment of its own"),
+            ("a.>.b", "only be the last"),
+            (">.>", "only be the last"),
+            ("a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q", "more than 16 segments"),
+        ];
+        for (raw, part) in cases {
+            assert!(refused(raw).contains(part), "{raw:?}: {}", refused(raw));
+        }
+        assert!(refused(&"x".repeat(256)).contains("it is 256 bytes, the limit is 255"));
+        assert!(TopicName::parse("a.*").is_err_and(|r| r.to_string().contains("no wildcards")));
+    }
+
+    #[test]
+    fn filters_match_by_segment() {
+        let cases = [
+            ("a.b", "a.b", true),
+            ("a.b", "a.c", false),
+            ("a.*", "a.b", true),
+            ("a.*", "a", false),
+            ("a.*", "a.b.c", false),
+            ("*.b", "a.b", true),
+            ("a.>", "a", false),
+            ("a.>", "a.b", true),
+            ("a.>", "a.b.c", true),
+            (">", "a", true),
+            ("*", "a.b", false),
+            ("*.>", "a", false),
+            ("*.>", "a.b.c", true),
+        ];
+        for (filter, name, expected) in cases {
+            let filter = TopicFilter::parse(filter).expect("valid filter");
+            let name = TopicName::parse(name).expect("valid name");
+            assert_eq!(filter.matches(&name), expected, "{filter} {name}");
+        }
+    }
+
+    /// The definition of a match, written as a recursion over the remaining segments.
+    fn oracle(filter: &[&str], name: &[&str]) -> bool {
+        match (filter, name) {
+            ([], []) => true,
+            ([">"], [_, ..]) => true,
+            (["*", f @ ..], [_, n @ ..]) => oracle(f, n),
+            ([a, f @ ..], [b, n @ ..]) => a == b && oracle(f, n),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_the_definition(
+            filter in "([ab]|\\*)(\\.([ab]|\\*)){0,4}(\\.>)?",
+            name in "[ab](\\.[ab]){0,5}",
+        ) {
+            let parsed = TopicFilter::parse(&filter).expect("valid filter");
+            let topic = TopicName::parse(&name).expect("valid name");
+            let expected = oracle(
+                &filter.split('.').collect::<Vec<_>>(),
+                &name.split('.').collect::<Vec<_>>(),
+            );
+            prop_assert_eq!(parsed.matches(&topic), expected);
+        }
+
+        #[test]
+        fn parsing_never_panics_and_keeps_the_name(raw in "\\PC{0,300}") {
+            if let Ok(target) = Target::parse(&raw) {
+                prop_assert_eq!(target.as_str(), raw);
+            }
+        }
+    }
+}
