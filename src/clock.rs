@@ -16,10 +16,7 @@ pub struct Now {
 impl Now {
     /// A reading for tests and simulations: both clocks show the same number of milliseconds.
     pub const fn at_ms(ms: u64) -> Now {
-        Now {
-            uptime: Duration::from_millis(ms),
-            wall_ms: ms,
-        }
+        Now { uptime: Duration::from_millis(ms), wall_ms: ms }
     }
 }
 
@@ -33,17 +30,13 @@ impl Clock {
     /// Starts counting uptime.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
     pub fn start() -> Clock {
-        Clock {
-            start: Instant::now(),
-        }
+        Clock { start: Instant::now() }
     }
 
     /// Reads both clocks. A system clock before 1970 reads as 0.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
     pub fn now(&self) -> Now {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now {
             uptime: self.start.elapsed(),
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),

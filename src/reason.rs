@@ -150,19 +150,13 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with its particulars.
     pub fn new(reason: Reason, detail: impl Into<Box<str>>) -> Refusal {
-        Refusal {
-            reason,
-            detail: Some(detail.into()),
-        }
+        Refusal { reason, detail: Some(detail.into()) }
     }
 }
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Refusal {
-        Refusal {
-            reason,
-            detail: None,
-        }
+        Refusal { reason, detail: None }
     }
 }
 
@@ -201,19 +195,13 @@ mod tests {
     fn a_close_reason_fits_a_control_frame() {
         // RFC 6455 section 5.5: 125 bytes, of which two hold the code.
         for reason in Reason::ALL {
-            assert!(
-                reason.name().len() + 2 + reason.sentence().len() <= 123,
-                "{reason:?}"
-            );
+            assert!(reason.name().len() + 2 + reason.sentence().len() <= 123, "{reason:?}");
         }
     }
 
     #[test]
     fn a_refusal_reads_as_one_sentence() {
-        let refusal = Refusal::new(
-            Reason::TooLarge,
-            "message is 70000 bytes, the limit is 65536",
-        );
+        let refusal = Refusal::new(Reason::TooLarge, "message is 70000 bytes, the limit is 65536");
         assert_eq!(
             refusal.to_string(),
             "the message is larger than the limit: message is 70000 bytes, the limit is 65536"

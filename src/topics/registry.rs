@@ -1,0 +1,377 @@
+//! Every topic of the broker: publish, subscribe, resume, forget.
+//! Sole user of `DashMap`.
+//! # Invariants: a map guard lives only as long as it takes to clone an `Arc` (the sweep, which
+//! must remove what it judged, is the exception); a message reaches every interested shard or is
+//! refused; nothing is encoded and nobody waits under a lock.
+//! # Not here: sockets, connections, encoding.
+
+use super::filters::FilterTrie;
+use super::history::{HistoryBudget, HistoryOptions};
+use super::idempotency::{Answer, Found, IdempotencyOptions, IdempotencyWindow};
+use super::mailbox::{Inbox, Mailbox, Permit};
+use super::message::{Draft, Epoch, Message, Position, TopicHead};
+use super::name::{TopicFilter, TopicName};
+use super::topic::{Ask, Page, ResumeOptions, Seam, ShardId, ShardSet, Topic, TopicState};
+use crate::clock::Now;
+use crate::reason::Reason;
+use dashmap::{DashMap, Entry};
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+use std::collections::hash_map::RandomState;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How the registry is bounded, and what topics hold.
+#[derive(Clone, Debug)]
+pub struct RegistryOptions {
+    /// Topics. Default 1,000,000; an empty one costs about 500 bytes.
+    pub topics_max: usize,
+    /// How long a topic without subscribers and history is remembered. Default 60 s.
+    pub idle_ttl: Duration,
+    /// Bytes that all histories together may hold. Default 256 MiB.
+    pub history_bytes_max: usize,
+    /// What a topic holds that no rule names.
+    pub history: HistoryOptions,
+    /// What topics hold: the first filter that matches decides.
+    pub rules: Vec<(TopicFilter, HistoryOptions)>,
+    /// Bounds of one resume or one page of history.
+    pub resume: ResumeOptions,
+    /// How answers are kept for publishers that ask twice.
+    pub idempotency: IdempotencyOptions,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> RegistryOptions {
+        RegistryOptions {
+            topics_max: 1_000_000,
+            idle_ttl: Duration::from_mins(1),
+            history_bytes_max: 256 << 20,
+            history: HistoryOptions::default(),
+            rules: Vec::new(),
+            resume: ResumeOptions::default(),
+            idempotency: IdempotencyOptions::default(),
+        }
+    }
+}
+
+impl RegistryOptions {
+    fn history_of(&self, topic: &TopicName) -> HistoryOptions {
+        let rule = self.rules.iter().find(|(filter, _)| filter.matches(topic));
+        rule.map_or(self.history, |(_, history)| *history)
+    }
+}
+
+/// Draws the bits of a new epoch.
+pub type EpochSource = Box<dyn Fn() -> Option<u128> + Send + Sync>;
+
+/// Every topic of the broker.
+pub struct Registry {
+    topics: DashMap<TopicName, Arc<Topic>, RandomState>,
+    count: AtomicUsize,
+    next_id: AtomicU64,
+    filters: RwLock<FilterTrie<ShardSet>>,
+    /// Changes whenever `filters` does.
+    generation: AtomicU64,
+    mailboxes: Vec<Arc<Mailbox>>,
+    budget: HistoryBudget,
+    window: IdempotencyWindow,
+    options: RegistryOptions,
+    epochs: EpochSource,
+}
+
+impl Registry {
+    /// An empty registry that posts to these mailboxes, one per shard in the order of their ids.
+    pub fn new(
+        options: RegistryOptions,
+        mailboxes: Vec<Arc<Mailbox>>,
+        epochs: EpochSource,
+    ) -> Registry {
+        Registry {
+            topics: DashMap::with_hasher(RandomState::new()),
+            count: AtomicUsize::new(0),
+            next_id: AtomicU64::new(1),
+            filters: RwLock::default(),
+            generation: AtomicU64::new(0),
+            mailboxes,
+            budget: HistoryBudget::new(options.history_bytes_max),
+            window: IdempotencyWindow::new(options.idempotency),
+            options,
+            epochs,
+        }
+    }
+
+    /// Gives a message its place and posts it to every interested shard.
+    ///
+    /// # Errors
+    /// [`Reason::Overloaded`] when a shard has no room: then no shard got it and it has no place.
+    /// [`Reason::TooManyTopics`], [`Reason::EngineUnavailable`] when the topic cannot be made;
+    /// [`Reason::IdempotencyMismatch`] when the key was used for another message.
+    pub fn commit(&self, draft: Draft, now: Now) -> Result<Position, Reason> {
+        let topic = self.topic_or_new(&draft.topic, now)?;
+        self.with_state(topic, now, |topic, state| self.append(topic, state, draft, now))?
+    }
+
+    /// Subscribes a shard to a topic, and joins its past to what the shard's mailbox will bring.
+    /// The mailbox is drained into `inbox` while nothing can be posted on the topic: what is in
+    /// `inbox` then is older than the seam, and all that comes later is newer.
+    ///
+    /// # Errors
+    /// [`Reason::TooManyTopics`] and [`Reason::EngineUnavailable`] when the topic cannot be made.
+    pub fn join(
+        &self,
+        topic: &TopicName,
+        ask: &Ask,
+        inbox: &mut Inbox,
+        now: Now,
+    ) -> Result<Seam, Reason> {
+        let topic = self.topic_or_new(topic, now)?;
+        self.with_state(topic, now, |topic, state| {
+            state.exact.insert(inbox.shard);
+            self.collect(inbox);
+            topic.seam(state, ask, &self.options.resume)
+        })
+    }
+
+    /// Ends what [`Registry::join`] began.
+    pub fn leave(&self, topic: &TopicName, shard: ShardId, now: Now) {
+        if let Some(topic) = self.topic(topic) {
+            let mut state = topic.state.lock();
+            state.exact.remove(shard);
+            state.last_use = now.uptime;
+        }
+    }
+
+    /// Subscribes a shard to every topic, present and future, that the filter matches.
+    pub fn join_filter(&self, filter: &TopicFilter, shard: ShardId) {
+        let mut filters = self.filters.write();
+        filters.entry(filter).insert(shard);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Ends what [`Registry::join_filter`] began.
+    pub fn leave_filter(&self, filter: &TopicFilter, shard: ShardId) {
+        let mut filters = self.filters.write();
+        if let Some(shards) = filters.get_mut(filter) {
+            shards.remove(shard);
+            if shards.is_empty() {
+                filters.remove(filter);
+            }
+        }
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Joins the past of one topic to the live messages of a filter that is joined already. `None`
+    /// if there is no such topic. `inbox` is as in [`Registry::join`].
+    pub fn seam(&self, topic: &TopicName, ask: &Ask, inbox: &mut Inbox) -> Option<Seam> {
+        let topic = self.topic(topic)?;
+        let state = topic.state.lock();
+        if state.retired {
+            return None;
+        }
+        self.collect(inbox);
+        Some(topic.seam(&state, ask, &self.options.resume))
+    }
+
+    /// Drains the shard's mailbox to the end of its inbox.
+    pub fn collect(&self, inbox: &mut Inbox) {
+        if let Some(mailbox) = self.mailboxes.get(inbox.shard.index()) {
+            mailbox.drain(&mut inbox.queue);
+        }
+    }
+
+    /// The topics that a filter matches now.
+    ///
+    /// # Errors
+    /// [`Reason::SnapshotTooLarge`] when there are more than `max`.
+    pub fn matching(&self, filter: &TopicFilter, max: usize) -> Result<Vec<TopicName>, Reason> {
+        let matching = self.topics.iter().filter(|entry| filter.matches(entry.key()));
+        let names: Vec<TopicName> =
+            matching.map(|entry| entry.key().clone()).take(max + 1).collect();
+        if names.len() > max { Err(Reason::SnapshotTooLarge) } else { Ok(names) }
+    }
+
+    /// Messages that a topic still holds: those after `since`, or the latest. At most `limit`, and
+    /// never more than one resume may send. `None` if there is no such topic.
+    ///
+    /// # Errors
+    /// [`Reason::EpochChanged`], [`Reason::Trimmed`] or [`Reason::Expired`] when the message after
+    /// `since` is gone.
+    pub fn history(
+        &self,
+        topic: &TopicName,
+        since: Option<Position>,
+        limit: usize,
+    ) -> Result<Option<Page>, Reason> {
+        let Some(topic) = self.topic(topic) else { return Ok(None) };
+        let state = topic.state.lock();
+        topic.page(&state, since, limit, &self.options.resume).map(Some)
+    }
+
+    /// Forgets topics that nobody would miss, and what histories hold for too long. Returns how
+    /// many topics went.
+    pub fn sweep(&self, now: Now) -> usize {
+        const SWEPT_MAX: usize = 10_000;
+        let idle: Vec<TopicName> = self
+            .topics
+            .iter()
+            .filter(|entry| self.tidy(entry.value(), now))
+            .map(|entry| entry.key().clone())
+            .take(SWEPT_MAX)
+            .collect();
+        let mut swept = 0;
+        for name in idle {
+            let removed = self.topics.remove_if(&name, |_, topic| {
+                let mut state = topic.state.lock();
+                state.retired = state.is_idle(now.uptime, self.options.idle_ttl);
+                state.retired
+            });
+            swept += usize::from(removed.is_some());
+        }
+        self.count.fetch_sub(swept, Ordering::Relaxed);
+        if swept > 0 && self.topics.capacity() > 2 * self.topics.len() + 4096 {
+            self.topics.shrink_to_fit();
+        }
+        swept
+    }
+
+    /// How many topics there are.
+    pub fn topic_count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that all histories hold.
+    pub fn history_bytes(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// The answers that are kept for publishers that ask twice.
+    pub fn idempotency(&self) -> &IdempotencyWindow {
+        &self.window
+    }
+
+    fn append(
+        &self,
+        topic: &Topic,
+        state: &mut TopicState,
+        draft: Draft,
+        now: Now,
+    ) -> Result<Position, Reason> {
+        let epoch = topic.head.epoch;
+        let idempotency_key = draft.idempotency_key.clone();
+        let digest = idempotency_key.as_ref().map_or(0, |_| self.window.digest(&draft));
+        if let Some(key) = &idempotency_key {
+            state.answers.expire(now.uptime, &self.window);
+            match state.answers.find(key, digest) {
+                Found::Nothing => {}
+                Found::Same(offset) => return Ok(Position { epoch, offset }),
+                Found::Other => return Err(Reason::IdempotencyMismatch),
+            }
+        }
+        let cost = draft.payload.bytes().len();
+        let permits =
+            self.reserve(self.interested(topic, state), cost).ok_or(Reason::Overloaded)?;
+        let offset = state.top.next();
+        let message = Arc::new(Message::new(Arc::clone(&topic.head), offset, draft, now));
+        for permit in permits {
+            permit.post(Arc::clone(&message));
+        }
+        state.top = offset;
+        if topic.history_options.messages > 0 {
+            state.history.append(message, &topic.history_options, &self.budget);
+        }
+        if let Some(key) = idempotency_key {
+            state.answers.keep(&key, Answer { digest, offset }, now.uptime, &self.window);
+        }
+        Ok(Position { epoch, offset })
+    }
+
+    /// Room in every one of these shards, or in none.
+    fn reserve(&self, shards: ShardSet, cost: usize) -> Option<SmallVec<[Permit<'_>; 4]>> {
+        shards.iter().map(|shard| self.mailboxes.get(shard.index())?.reserve(cost)).collect()
+    }
+
+    fn interested(&self, topic: &Topic, state: &mut TopicState) -> ShardSet {
+        if state.generation != self.generation.load(Ordering::Acquire) {
+            let filters = self.filters.read();
+            state.generation = self.generation.load(Ordering::Acquire);
+            state.filtered = ShardSet::default();
+            filters.for_each_match(&topic.head.name, |shards| {
+                state.filtered = state.filtered.union(*shards);
+            });
+        }
+        state.exact.union(state.filtered)
+    }
+
+    /// Runs `act` under the lock of the topic, or of its successor if it was retired meanwhile.
+    fn with_state<T>(
+        &self,
+        mut topic: Arc<Topic>,
+        now: Now,
+        act: impl FnOnce(&Topic, &mut TopicState) -> T,
+    ) -> Result<T, Reason> {
+        // A topic is retired only after having been idle for `idle_ttl`, so a second round is
+        // rare and a third one means that the clock jumps.
+        for _ in 0..3 {
+            let mut state = topic.state.lock();
+            if !state.retired {
+                state.last_use = now.uptime;
+                return Ok(act(&topic, &mut state));
+            }
+            drop(state);
+            topic = self.topic_or_new(&topic.head.name, now)?;
+        }
+        Err(Reason::EngineUnavailable)
+    }
+
+    fn topic(&self, name: &TopicName) -> Option<Arc<Topic>> {
+        self.topics.get(name).map(|topic| Arc::clone(&topic))
+    }
+
+    fn topic_or_new(&self, name: &TopicName, now: Now) -> Result<Arc<Topic>, Reason> {
+        if let Some(topic) = self.topic(name) {
+            return Ok(topic);
+        }
+        if self.topic_count() >= self.options.topics_max {
+            return Err(Reason::TooManyTopics);
+        }
+        let bits = (self.epochs)().ok_or(Reason::EngineUnavailable)?;
+        let head = TopicHead {
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            name: name.clone(),
+            epoch: Epoch::from_bits(bits),
+        };
+        let state =
+            TopicState { last_use: now.uptime, generation: u64::MAX, ..TopicState::default() };
+        let topic = Arc::new(Topic {
+            head: Arc::new(head),
+            history_options: self.options.history_of(name),
+            state: parking_lot::Mutex::new(state),
+        });
+        match self.topics.entry(name.clone()) {
+            Entry::Occupied(first) => Ok(Arc::clone(first.get())),
+            Entry::Vacant(place) => {
+                self.count.fetch_add(1, Ordering::Relaxed);
+                Ok(Arc::clone(&place.insert(topic)))
+            }
+        }
+    }
+
+    /// Lets go of what is too old, and says whether the topic may be forgotten.
+    fn tidy(&self, topic: &Topic, now: Now) -> bool {
+        // A topic that is in use right now is not idle.
+        let Some(mut state) = topic.state.try_lock() else {
+            return false;
+        };
+        let state = &mut *state;
+        state.history.expire(now.uptime, &topic.history_options, &self.budget);
+        state.answers.expire(now.uptime, &self.window);
+        state.is_idle(now.uptime, self.options.idle_ttl)
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("topics", &self.topic_count()).finish_non_exhaustive()
+    }
+}

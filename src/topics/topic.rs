@@ -1,0 +1,258 @@
+//! One topic: its order, its history, and which shards want it.
+//! # Invariants: offsets are dense; assigning an offset and posting the message are one critical
+//! section, so offset order is mailbox order on every shard; a retired topic takes nothing more.
+//! # Not here: finding topics, filters (`registry`).
+
+use super::history::{History, HistoryOptions};
+use super::idempotency::Answers;
+use super::message::{Message, Offset, Position, TopicHead};
+use crate::reason::Reason;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Most shards of one process: a set of them is one word.
+pub const SHARDS_MAX: usize = 64;
+
+/// A set of shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardSet(u64);
+
+impl ShardSet {
+    /// Adds a shard.
+    pub fn insert(&mut self, shard: ShardId) {
+        self.0 |= 1 << shard.0;
+    }
+
+    /// Takes a shard out.
+    pub fn remove(&mut self, shard: ShardId) {
+        self.0 &= !(1 << shard.0);
+    }
+
+    /// Both sets together.
+    #[must_use]
+    pub fn union(self, other: ShardSet) -> ShardSet {
+        ShardSet(self.0 | other.0)
+    }
+
+    /// Whether no shard is in it.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The shards in it.
+    pub fn iter(self) -> impl Iterator<Item = ShardId> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let shard = u8::try_from(rest.trailing_zeros()).ok().filter(|bit| *bit < 64)?;
+            rest &= rest - 1;
+            Some(ShardId(shard))
+        })
+    }
+}
+
+/// Which shard of this process: 0 to 63.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(u8);
+
+impl ShardId {
+    /// The shard with this number, if there can be one.
+    pub fn new(number: usize) -> Option<ShardId> {
+        u8::try_from(number).ok().filter(|_| number < SHARDS_MAX).map(ShardId)
+    }
+
+    /// Its number.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// One topic.
+#[derive(Debug)]
+pub struct Topic {
+    /// Its name and epoch.
+    pub head: Arc<TopicHead>,
+    /// How much it holds.
+    pub history_options: HistoryOptions,
+    pub(super) state: Mutex<TopicState>,
+}
+
+/// What the topic's lock protects.
+#[derive(Debug, Default)]
+pub(super) struct TopicState {
+    /// Offset of the latest message.
+    pub(super) top: Offset,
+    pub(super) history: History,
+    pub(super) answers: Answers,
+    /// Shards with a subscription to exactly this topic.
+    pub(super) exact: ShardSet,
+    /// Shards with a filter that matches, as of the filters' `generation`.
+    pub(super) filtered: ShardSet,
+    pub(super) generation: u64,
+    pub(super) last_use: Duration,
+    pub(super) retired: bool,
+}
+
+/// What a subscription wants from the past of one topic.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask {
+    /// The last position the client has processed.
+    pub since: Option<Position>,
+    /// How many of the latest messages to send if `since` is absent or cannot be met.
+    pub latest: usize,
+}
+
+/// Bounds of one resume or one page of history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResumeOptions {
+    /// Messages. Default 1,000.
+    pub messages_max: usize,
+    /// Bytes of payload. Default 1 MiB.
+    pub bytes_max: usize,
+}
+
+impl Default for ResumeOptions {
+    fn default() -> ResumeOptions {
+        ResumeOptions { messages_max: 1_000, bytes_max: 1 << 20 }
+    }
+}
+
+/// The past and the present of a topic, joined without a seam.
+#[derive(Clone, Debug)]
+pub struct Seam {
+    /// The topic.
+    pub head: Arc<TopicHead>,
+    /// Live messages come after this offset.
+    pub top: Offset,
+    /// What became of [`Ask::since`]: all that was missing is in `replay`, or nothing of it.
+    pub recovery: Option<Result<(), Reason>>,
+    /// Messages up to `top`, oldest first.
+    pub replay: Vec<Arc<Message>>,
+}
+
+/// A page of a topic's history.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The position of the topic's latest message.
+    pub top: Position,
+    /// Messages, oldest first.
+    pub messages: Vec<Arc<Message>>,
+    /// Whether there are further messages between the last one here and `top`.
+    pub more: bool,
+}
+
+impl Seam {
+    /// The position that live messages come after.
+    pub fn position(&self) -> Position {
+        Position { epoch: self.head.epoch, offset: self.top }
+    }
+}
+
+impl Topic {
+    /// Joins past and present, in one critical section.
+    pub(super) fn seam(&self, state: &TopicState, ask: &Ask, options: &ResumeOptions) -> Seam {
+        let resumed = ask.since.map(|since| self.missing(state, since, options));
+        let (recovery, replay) = match resumed {
+            Some(Ok(missing)) => (Some(Ok(())), missing),
+            other => {
+                let count = ask.latest.min(options.messages_max);
+                let latest = fitting(state.history.latest(count).rev(), options.bytes_max);
+                (other.map(|refused| refused.map(drop)), latest.into_iter().rev().collect())
+            }
+        };
+        Seam { head: Arc::clone(&self.head), top: state.top, recovery, replay }
+    }
+
+    fn missing(
+        &self,
+        state: &TopicState,
+        since: Position,
+        options: &ResumeOptions,
+    ) -> Result<Vec<Arc<Message>>, Reason> {
+        let missing = self.after(state, since)?;
+        let bytes: usize = missing.clone().map(|message| message.payload.bytes().len()).sum();
+        if missing.len() > options.messages_max || bytes > options.bytes_max {
+            return Err(Reason::TooMany);
+        }
+        Ok(missing.cloned().collect())
+    }
+
+    /// A page of the messages after `since`, or of the latest ones.
+    pub(super) fn page(
+        &self,
+        state: &TopicState,
+        since: Option<Position>,
+        limit: usize,
+        options: &ResumeOptions,
+    ) -> Result<Page, Reason> {
+        let limit = limit.min(options.messages_max);
+        let top = Position { epoch: self.head.epoch, offset: state.top };
+        let Some(since) = since else {
+            let mut messages = fitting(state.history.latest(limit).rev(), options.bytes_max);
+            messages.reverse();
+            return Ok(Page { top, messages, more: false });
+        };
+        let messages = fitting(self.after(state, since)?.take(limit), options.bytes_max);
+        let last = messages.last().map_or(since.offset, |message| message.offset);
+        Ok(Page { top, messages, more: last < top.offset })
+    }
+
+    fn after<'a>(
+        &self,
+        state: &'a TopicState,
+        since: Position,
+    ) -> Result<impl ExactSizeIterator<Item = &'a Arc<Message>> + Clone, Reason> {
+        // An offset that was never given belongs to another life of the topic, whatever its epoch
+        // says.
+        if since.epoch != self.head.epoch || since.offset > state.top {
+            return Err(Reason::EpochChanged);
+        }
+        state.history.between(since.offset, state.top)
+    }
+}
+
+impl TopicState {
+    /// Whether nothing would be lost by forgetting the topic.
+    pub(super) fn is_idle(&self, uptime: Duration, ttl: Duration) -> bool {
+        self.exact.is_empty()
+            && self.history.is_empty()
+            && self.answers.is_empty()
+            && uptime.saturating_sub(self.last_use) >= ttl
+    }
+}
+
+/// As many messages from the front as fit, and at least one.
+fn fitting<'a>(
+    messages: impl Iterator<Item = &'a Arc<Message>>,
+    bytes_max: usize,
+) -> Vec<Arc<Message>> {
+    let mut bytes = 0;
+    messages
+        .enumerate()
+        .take_while(|(index, message)| {
+            bytes += message.payload.bytes().len();
+            *index == 0 || bytes <= bytes_max
+        })
+        .map(|(_, message)| Arc::clone(message))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_shards_gives_back_what_was_put_in() {
+        let mut set = ShardSet::default();
+        let shards: Vec<ShardId> = [0, 1, 31, 63].into_iter().filter_map(ShardId::new).collect();
+        for shard in &shards {
+            set.insert(*shard);
+        }
+        assert_eq!(set.iter().collect::<Vec<_>>(), shards);
+        for shard in shards {
+            set.remove(shard);
+        }
+        assert!(set.is_empty());
+        assert_eq!(ShardId::new(SHARDS_MAX), None);
+    }
+}
