@@ -4,5 +4,7 @@
 
 pub mod clock;
 pub mod dialect;
+pub mod metrics;
 pub mod reason;
+pub mod shard;
 pub mod topics;

@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn options(messages: usize) -> HistoryOptions {
-        HistoryOptions { messages, age: Duration::from_secs(60), bytes: 1 << 20 }
+        HistoryOptions { messages, age: Duration::from_mins(1), bytes: 1 << 20 }
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Registry {
         self.with_state(topic, now, |topic, state| {
             state.exact.insert(inbox.shard);
             self.collect(inbox);
-            topic.seam(state, ask, &self.options.resume)
+            topic.seam(state, ask)
         })
     }
 
@@ -170,7 +170,7 @@ impl Registry {
             return None;
         }
         self.collect(inbox);
-        Some(topic.seam(&state, ask, &self.options.resume))
+        Some(topic.seam(&state, ask))
     }
 
     /// Drains the shard's mailbox to the end of its inbox.

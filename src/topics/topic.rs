@@ -100,6 +100,8 @@ pub struct Ask {
     pub since: Option<Position>,
     /// How many of the latest messages to send if `since` is absent or cannot be met.
     pub latest: usize,
+    /// How much may be sent.
+    pub room: ResumeOptions,
 }
 
 /// Bounds of one resume or one page of history.
@@ -114,6 +116,23 @@ pub struct ResumeOptions {
 impl Default for ResumeOptions {
     fn default() -> ResumeOptions {
         ResumeOptions { messages_max: 1_000, bytes_max: 1 << 20 }
+    }
+}
+
+impl ResumeOptions {
+    /// What is left of it when this has been sent.
+    #[must_use]
+    pub fn less(self, replay: &[Arc<Message>]) -> ResumeOptions {
+        let bytes: usize = replay.iter().map(|message| message.payload.bytes().len()).sum();
+        ResumeOptions {
+            messages_max: self.messages_max.saturating_sub(replay.len()),
+            bytes_max: self.bytes_max.saturating_sub(bytes),
+        }
+    }
+
+    /// Whether nothing more may be sent.
+    pub fn is_used_up(self) -> bool {
+        self.messages_max == 0 || self.bytes_max == 0
     }
 }
 
@@ -150,13 +169,13 @@ impl Seam {
 
 impl Topic {
     /// Joins past and present, in one critical section.
-    pub(super) fn seam(&self, state: &TopicState, ask: &Ask, options: &ResumeOptions) -> Seam {
-        let resumed = ask.since.map(|since| self.missing(state, since, options));
+    pub(super) fn seam(&self, state: &TopicState, ask: &Ask) -> Seam {
+        let resumed = ask.since.map(|since| self.missing(state, since, &ask.room));
         let (recovery, replay) = match resumed {
             Some(Ok(missing)) => (Some(Ok(())), missing),
             other => {
-                let count = ask.latest.min(options.messages_max);
-                let latest = fitting(state.history.latest(count).rev(), options.bytes_max);
+                let count = ask.latest.min(ask.room.messages_max);
+                let latest = fitting(state.history.latest(count).rev(), ask.room.bytes_max);
                 (other.map(|refused| refused.map(drop)), latest.into_iter().rev().collect())
             }
         };

@@ -1,0 +1,5 @@
+//! wip
+#[derive(Debug)]
+pub struct Page;
+#[derive(Debug)]
+pub struct Sources;

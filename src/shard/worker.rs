@@ -1,0 +1,256 @@
+//! A shard's thread: runs its turns, and whatever is handed to it.
+//! # Invariants: the shard is borrowed only between two awaits; the thread never blocks.
+//! # Not here: what the handed work does (`http`, `ws`, `ingress`).
+
+use super::liveness::TICK;
+use super::outbound::Socket;
+use super::{ConnectionId, Progress, Shard, ShardOptions};
+use crate::clock::{Clock, Now};
+use crate::metrics::Counters;
+use crate::reason::Refusal;
+use crate::topics::mailbox::{Mailbox, MailboxOptions};
+use crate::topics::registry::Registry;
+use crate::topics::topic::ShardId;
+use socket2::SockRef;
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::LocalSet;
+use tokio::time::MissedTickBehavior;
+
+/// Bytes read from a socket at once. One buffer serves all connections of a shard.
+const READ_BUFFER_BYTES: usize = 64 << 10;
+
+/// Connections that may be on their way to a shard.
+const JOBS_MAX: usize = 1024;
+
+impl Socket for Rc<TcpStream> {
+    fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            [one] => self.try_write(one),
+            many => self.try_write_vectored(many),
+        }
+    }
+
+    fn shutdown(&self) {
+        // An error means that the peer is gone, which the reader sees too.
+        drop(SockRef::from(self.as_ref()).shutdown(Shutdown::Write));
+    }
+
+    fn abort(&self) {
+        drop(SockRef::from(self.as_ref()).shutdown(Shutdown::Both));
+    }
+}
+
+/// The shard of this thread, as the tasks on the thread see it.
+#[derive(Debug)]
+pub struct Context {
+    shard: RefCell<Shard<Rc<TcpStream>>>,
+    read_buffer: RefCell<Box<[u8]>>,
+    clock: Clock,
+    wake: Arc<Notify>,
+}
+
+impl Context {
+    /// Runs `act` with the shard, and sees to what it left to do.
+    pub fn with<T>(
+        self: &Rc<Context>,
+        act: impl FnOnce(&mut Shard<Rc<TcpStream>>) -> T,
+    ) -> T {
+        let mut shard = self.shard.borrow_mut();
+        shard.set_now(self.clock.now());
+        let result = act(&mut shard);
+        for id in shard.take_newly_blocked() {
+            tokio::task::spawn_local(pump(Rc::clone(self), id));
+        }
+        if shard.has_work() {
+            self.wake.notify_one();
+        }
+        result
+    }
+
+    /// Reads what has arrived into the shard's buffer and lends it to `act`. `None` when nothing
+    /// has arrived after all.
+    ///
+    /// # Errors
+    /// The socket's error, or [`io::ErrorKind::UnexpectedEof`] at its end.
+    pub fn read<T>(
+        &self,
+        stream: &TcpStream,
+        act: impl FnOnce(&mut [u8]) -> T,
+    ) -> io::Result<Option<T>> {
+        let mut buffer = self.read_buffer.borrow_mut();
+        match stream.try_read(&mut buffer) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(len) => Ok(buffer.get_mut(..len).map(act)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The time.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+}
+
+/// Sends what waits for a connection whenever its socket takes more. Lives only while it is full.
+async fn pump(context: Rc<Context>, id: ConnectionId) {
+    let Some(socket) = context.shard.borrow().socket(id).cloned() else { return };
+    while socket.writable().await.is_ok() {
+        let blocked = context.with(|shard| {
+            shard.flush(id);
+            shard.is_blocked(id)
+        });
+        if !blocked {
+            return;
+        }
+    }
+}
+
+/// Delivers whatever is posted, for ever.
+async fn deliver(context: Rc<Context>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            () = context.wake.notified() => {}
+            _ = ticks.tick() => context.with(Shard::tick),
+        }
+        while context.with(Shard::turn) == Progress::More {
+            // Others have their turn between two slices.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Work for a shard's thread, which may leave tasks running on it.
+type Job = Box<dyn FnOnce(&Rc<Context>) + Send>;
+
+/// What a shard is made of before its thread starts: the registry needs the mailboxes, and the
+/// shards need the registry.
+#[derive(Debug)]
+pub struct Seed {
+    id: ShardId,
+    wake: Arc<Notify>,
+    /// Where the registry posts.
+    pub mailbox: Arc<Mailbox>,
+    /// What the shard counts.
+    pub counters: Arc<Counters>,
+}
+
+impl Seed {
+    /// A shard to be.
+    pub fn new(id: ShardId, options: MailboxOptions) -> Seed {
+        let wake = Arc::new(Notify::new());
+        let waker = Arc::clone(&wake);
+        let mailbox = Arc::new(Mailbox::new(options, move || waker.notify_one()));
+        Seed { id, wake, mailbox, counters: Arc::default() }
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system's when it gives no thread or no event queue.
+    pub fn start(
+        self,
+        registry: Arc<Registry>,
+        options: ShardOptions,
+        clock: Clock,
+    ) -> io::Result<ShardHandle> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (jobs, inbox) = mpsc::channel(JOBS_MAX);
+        let name = format!("fanfare-shard-{}", self.id.index());
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let context = Rc::new(Context {
+                shard: RefCell::new(Shard::new(self.id, registry, options, self.counters)),
+                read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+                clock,
+                wake: self.wake,
+            });
+            LocalSet::new().block_on(&runtime, work(context, inbox));
+        })?;
+        Ok(ShardHandle { jobs, thread: Some(thread) })
+    }
+}
+
+async fn work(context: Rc<Context>, mut jobs: mpsc::Receiver<Job>) {
+    tokio::task::spawn_local(deliver(Rc::clone(&context)));
+    while let Some(job) = jobs.recv().await {
+        job(&context);
+    }
+}
+
+/// A running shard. Dropping it ends the thread.
+#[derive(Debug)]
+pub struct ShardHandle {
+    jobs: mpsc::Sender<Job>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The shard has no room for more work, or has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+impl ShardHandle {
+    /// Hands work to the shard's thread.
+    ///
+    /// # Errors
+    /// [`Busy`]; the work is dropped.
+    pub fn run(&self, job: impl FnOnce(&Rc<Context>) + Send + 'static) -> Result<(), Busy> {
+        self.jobs.try_send(Box::new(job)).map_err(|_| Busy)
+    }
+
+    /// Closes every connection and waits until they have ended, at most for `grace`. Returns how
+    /// many are left.
+    pub async fn drain(&self, refusal: Refusal, grace: Duration) -> usize {
+        let (done, waiting) = tokio::sync::oneshot::channel();
+        let job: Job = Box::new(move |context| {
+            tokio::task::spawn_local(drain(Rc::clone(context), refusal, grace, done));
+        });
+        if self.jobs.send(job).await.is_err() {
+            return 0;
+        }
+        waiting.await.unwrap_or(0)
+    }
+}
+
+async fn drain(
+    context: Rc<Context>,
+    refusal: Refusal,
+    grace: Duration,
+    done: tokio::sync::oneshot::Sender<usize>,
+) {
+    const STEP: Duration = Duration::from_millis(10);
+    let end = context.now().uptime + grace;
+    loop {
+        let left = context.with(|shard| {
+            shard.close_all(&refusal);
+            shard.connection_count()
+        });
+        if left == 0 || context.now().uptime >= end {
+            // Nobody waits for the answer when the server gave up first.
+            drop(done.send(left));
+            return;
+        }
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+impl Drop for ShardHandle {
+    fn drop(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        self.jobs = closed;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a shard's thread panicked");
+        }
+    }
+}
