@@ -1,16 +1,230 @@
-//! To be written.
+//! Heads of what the server sends: RFC 6455 frames, and the length before an event on TCP.
+//! Owns the room in front of a body, so that head and body are one block without copying the body.
+//! # Invariants: a frame is final, unmasked and complete; a control frame carries at most 125 bytes.
+//! # Not here: reading frames (`ws`), what a body says (`json`, `proto`).
+
 use crate::topics::message::Wire;
 use bytes::Bytes;
+
+/// Most bytes that RFC 6455 lets a control frame carry.
+pub const CONTROL_BYTES_MAX: usize = 125;
+
+/// The longest head: two bytes and a 64-bit length.
+const HEAD_BYTES_MAX: usize = 10;
+
+const FIN: u8 = 0x80;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xA;
+/// In place of a length: the length is in the next two bytes.
+const LENGTH_16: u8 = 126;
+/// In place of a length: the length is in the next eight bytes.
+const LENGTH_64: u8 = 127;
+
+/// A frame that is being written: its body grows behind the room kept for its head.
 #[derive(Debug)]
-pub(super) struct Buffer(Vec<u8>);
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    wire: Wire,
+}
+
 impl Buffer {
-    pub(super) fn new(_wire: Wire) -> Buffer {
-        unimplemented!()
+    /// An empty body for `wire` that can grow to `room` bytes without moving.
+    pub(super) fn with_room(wire: Wire, room: usize) -> Buffer {
+        let mut bytes = Vec::with_capacity(HEAD_BYTES_MAX + room);
+        bytes.resize(HEAD_BYTES_MAX, 0);
+        Buffer { bytes, wire }
     }
+
+    /// Where to append the body. What is there already is not the caller's.
     pub(super) fn body(&mut self) -> &mut Vec<u8> {
-        &mut self.0
+        &mut self.bytes
     }
-    pub(super) fn finish(self) -> Bytes {
-        unimplemented!()
+
+    /// Writes the head right in front of the body and hands out both.
+    pub(super) fn finish(mut self) -> Bytes {
+        let body_len = self.bytes.len().saturating_sub(HEAD_BYTES_MAX);
+        let Some(room) = self.bytes.first_chunk_mut() else {
+            return Bytes::new();
+        };
+        let start = match self.wire {
+            Wire::WebSocketJson => write_web_socket_head(room, TEXT, body_len),
+            Wire::WebSocketProto => write_web_socket_head(room, BINARY, body_len),
+            Wire::TcpProto => write_length(room, body_len),
+        };
+        Bytes::from(self.bytes).slice(start..)
+    }
+}
+
+/// The body of a finished frame of `wire`, without its head.
+pub fn body(frame: &Bytes, wire: Wire) -> Bytes {
+    let head_len = match wire {
+        Wire::TcpProto => 4,
+        Wire::WebSocketJson | Wire::WebSocketProto => match frame.get(1) {
+            Some(&LENGTH_64) => 10,
+            Some(&LENGTH_16) => 4,
+            _ => 2,
+        },
+    };
+    frame.slice(head_len.min(frame.len())..)
+}
+
+/// A WebSocket ping. Bytes of `payload` beyond [`CONTROL_BYTES_MAX`] are left out.
+pub fn ping(payload: &[u8]) -> Bytes {
+    control(PING, &[], payload)
+}
+
+/// A WebSocket pong. Bytes of `payload` beyond [`CONTROL_BYTES_MAX`] are left out.
+pub fn pong(payload: &[u8]) -> Bytes {
+    control(PONG, &[], payload)
+}
+
+/// A WebSocket close with `code` and as many whole characters of `text` as fit: 123 bytes.
+pub fn close(code: u16, text: &str) -> Bytes {
+    let code = code.to_be_bytes();
+    let text = cut(text, CONTROL_BYTES_MAX - code.len());
+    control(CLOSE, &code, text.as_bytes())
+}
+
+/// The longest beginning of `text` that has at most `bytes_max` bytes and only whole characters.
+pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+fn control(opcode: u8, front: &[u8], back: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(2 + CONTROL_BYTES_MAX);
+    frame.extend([FIN | opcode, 0]);
+    frame.extend(front.iter().chain(back).take(CONTROL_BYTES_MAX));
+    let body_len = frame.len() - 2;
+    if let (Some(length), Ok(body_len)) = (frame.get_mut(1), u8::try_from(body_len)) {
+        *length = body_len;
+    }
+    Bytes::from(frame)
+}
+
+/// Writes the head at the end of its room; returns where it starts.
+fn write_web_socket_head(room: &mut [u8; HEAD_BYTES_MAX], opcode: u8, body_len: usize) -> usize {
+    let first = FIN | opcode;
+    // The long form fills the room. The shorter ones use the end of the same big-endian length
+    // and overwrite what is in front of it.
+    room[0] = first;
+    room[1] = LENGTH_64;
+    room[2..].copy_from_slice(&(body_len as u64).to_be_bytes());
+    match body_len {
+        0..=125 => {
+            room[8] = first;
+            8
+        }
+        126..=0xFFFF => {
+            room[6] = first;
+            room[7] = LENGTH_16;
+            6
+        }
+        _ => 0,
+    }
+}
+
+/// Writes a 32-bit length at the end of its room; returns where it starts.
+fn write_length(room: &mut [u8; HEAD_BYTES_MAX], body_len: usize) -> usize {
+    // Limits on messages and pages keep every body far below 4 GiB.
+    let length = u32::try_from(body_len).unwrap_or(u32::MAX);
+    room[6..].copy_from_slice(&length.to_be_bytes());
+    6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(wire: Wire, body_len: usize) -> Bytes {
+        let mut buffer = Buffer::with_room(wire, 16);
+        buffer.body().extend(std::iter::repeat_n(b'x', body_len));
+        buffer.finish()
+    }
+
+    #[test]
+    fn a_head_is_as_long_as_the_length_of_the_body_needs() {
+        // Body length, head behind the WebSocket opcode, head on TCP.
+        let cases: [(usize, &[u8], [u8; 4]); 7] = [
+            (0, &[0], [0, 0, 0, 0]),
+            (1, &[1], [0, 0, 0, 1]),
+            (125, &[125], [0, 0, 0, 125]),
+            (126, &[126, 0, 126], [0, 0, 0, 126]),
+            (65_535, &[126, 0xFF, 0xFF], [0, 0, 0xFF, 0xFF]),
+            (65_536, &[127, 0, 0, 0, 0, 0, 1, 0, 0], [0, 1, 0, 0]),
+            (65_793, &[127, 0, 0, 0, 0, 0, 1, 1, 1], [0, 1, 1, 1]),
+        ];
+        for (body_len, web_socket, tcp) in cases {
+            for (wire, head) in [
+                (Wire::WebSocketJson, [&[0x81], web_socket].concat()),
+                (Wire::WebSocketProto, [&[0x82], web_socket].concat()),
+                (Wire::TcpProto, tcp.to_vec()),
+            ] {
+                let frame = frame(wire, body_len);
+                assert_eq!(frame[..head.len()], head, "{wire:?} {body_len}");
+                assert_eq!(frame.len(), head.len() + body_len, "{wire:?} {body_len}");
+                assert!(frame[head.len()..].iter().all(|byte| *byte == b'x'));
+            }
+        }
+    }
+
+    #[test]
+    fn the_body_of_a_frame_is_what_was_written() {
+        for wire in Wire::ALL {
+            for body_len in [0, 1, 125, 126, 127, 65_535, 65_536] {
+                let body = body(&frame(wire, body_len), wire);
+                assert_eq!(body, vec![b'x'; body_len], "{wire:?} {body_len}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_short_for_a_head_has_no_body() {
+        for wire in Wire::ALL {
+            for bytes in [&b""[..], b"\x81", b"\x81\x7f"] {
+                assert!(body(&Bytes::from_static(bytes), wire).is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_that_fits_its_room_is_written_in_one_block() {
+        let mut buffer = Buffer::with_room(Wire::WebSocketJson, 300);
+        let block = buffer.body().as_ptr();
+        buffer.body().extend([b'x'; 300]);
+        let frame = buffer.finish();
+        // The head of 4 bytes stands right in front of the body, in the room of 10.
+        assert_eq!(frame.as_ptr(), block.wrapping_add(6));
+    }
+
+    #[test]
+    fn control_frames_are_final_and_short() {
+        assert_eq!(ping(b""), &b"\x89\x00"[..]);
+        assert_eq!(pong(b"abc"), &b"\x8a\x03abc"[..]);
+        assert_eq!(close(1001, "goingAway"), &b"\x88\x0b\x03\xe9goingAway"[..]);
+        for frame in [ping(&[7; 126]), pong(&[7; 126])] {
+            assert_eq!(frame.len(), 2 + 125);
+            assert_eq!(frame[1], 125);
+        }
+    }
+
+    #[test]
+    fn the_text_of_a_close_is_cut_between_characters() {
+        for (text, kept) in [
+            ("x".repeat(123), 123),
+            ("x".repeat(124), 123),
+            ("ä".repeat(62), 122),
+            (format!("x{}", "ä".repeat(62)), 123),
+        ] {
+            let frame = close(4500, &text);
+            assert_eq!(usize::from(frame[1]), 2 + kept);
+            assert_eq!(&frame[4..], &text.as_bytes()[..kept]);
+        }
     }
 }

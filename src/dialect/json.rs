@@ -1,12 +1,312 @@
-//! To be written.
-use super::{BadCommand, Command, Event};
-use crate::topics::message::Message;
-pub(super) fn decode(_bytes: &[u8]) -> Result<Command, BadCommand> {
-    unimplemented!()
+//! The JSON spelling of protocol v1: one object per command and per event.
+//! Owns the syntax: objects only, no key twice, unknown keys ignored, `null` as if it were not there.
+//! # Invariants: decoding borrows from its input and never recurses into it; what is encoded has no
+//! line break, so events may be joined by line breaks.
+//! # Not here: what fields may hold (`raw`), heads of frames (`frame`).
+
+use super::fields::Fields;
+use super::raw::{
+    Data, INTEGER_MAX, Number, RawCommand, RawOverflow, RawPositions, RawPublish, RawTopicPosition,
+    Text,
+};
+use super::{
+    BadCommand, Command, Connected, Event, Gap, HistoryPage, Overflow, Recovery, SERVER,
+    SnapshotEnd, Subscribed, TopicPosition, frame,
+};
+use crate::reason::{Reason, Refusal};
+use crate::topics::message::{Draft, Message, Payload, Position};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Longest account of a syntax error, in bytes: it may quote the command.
+const DETAIL_BYTES_MAX: usize = 200;
+
+/// Understands one command.
+pub(super) fn decode(bytes: &[u8]) -> Result<Command, BadCommand> {
+    match parse::<RawCommand<'_>>(bytes) {
+        Ok(command) => command.understand(),
+        Err(refusal) => Err(BadCommand {
+            id: find_id(bytes),
+            refusal,
+        }),
+    }
 }
-pub(super) fn encode(_id: u64, _event: &Event, _out: &mut Vec<u8>) {
-    unimplemented!()
+
+/// Understands the object of a publish command, on its own.
+pub(super) fn decode_draft(bytes: &[u8]) -> Result<Draft, Refusal> {
+    parse::<RawPublish<'_>>(bytes)?.understand()
 }
-pub(super) fn encode_message(_message: &Message, _out: &mut Vec<u8>) {
-    unimplemented!()
+
+fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Refusal> {
+    // Checked here and for the whole input: the parser does not look into strings that it skips.
+    let text = simdutf8::basic::from_utf8(bytes)
+        .map_err(|_| Refusal::new(Reason::BadCommand, "it is not UTF-8"))?;
+    match serde_json::from_str::<Object<T>>(text) {
+        Ok(Object(value)) => Ok(value),
+        Err(error) => {
+            let detail = error.to_string();
+            let detail = frame::cut(&detail, DETAIL_BYTES_MAX);
+            Err(Refusal::new(Reason::BadCommand, detail))
+        }
+    }
+}
+
+/// The id of a command that is broken elsewhere; 0 if it comes after the fault.
+fn find_id(bytes: &[u8]) -> u64 {
+    let mut id = 0;
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    // The fault is already known; what counts is how far this came.
+    match (&mut deserializer).deserialize_map(IdSearch(&mut id)) {
+        Ok(()) | Err(_) => id,
+    }
+}
+
+struct IdSearch<'a>(&'a mut u64);
+
+impl<'de> Visitor<'de> for IdSearch<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Text(key)) = map.next_key()? {
+            if key != "id" {
+                map.next_value::<IgnoredAny>()?;
+            } else if let Number(Some(id @ ..=INTEGER_MAX)) = map.next_value()? {
+                *self.0 = id;
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value that must be spelled as an object: serde by itself would also take an array.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<T>, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
+/// Reads a field that holds an object, or `null` for nothing.
+pub(super) fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::<Object<T>>::deserialize(deserializer)?.map(|Object(value)| value))
+}
+
+/// Reads a field that holds any value; `null` is one.
+pub(super) fn value<'de: 'a, 'a, D>(deserializer: D) -> Result<Option<Data<'a>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    <&RawValue>::deserialize(deserializer).map(|value| Some(Data::Value(value)))
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Number, D::Error> {
+        let spelled = <&RawValue>::deserialize(deserializer)?;
+        Ok(Number(spelled.get().parse().ok()))
+    }
+}
+
+impl<'de> Deserialize<'de> for RawOverflow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawOverflow, D::Error> {
+        let Text(name) = Text::deserialize(deserializer)?;
+        Ok(RawOverflow(match &*name {
+            "gap" => Some(Overflow::Gap),
+            "disconnect" => Some(Overflow::Disconnect),
+            _ => None,
+        }))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for RawPositions<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawPositions<'a>, D::Error> {
+        deserializer.deserialize_seq(PositionsVisitor(PhantomData))
+    }
+}
+
+struct PositionsVisitor<'a>(PhantomData<RawPositions<'a>>);
+
+impl<'de: 'a, 'a> Visitor<'de> for PositionsVisitor<'a> {
+    type Value = RawPositions<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of positions")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<RawPositions<'a>, A::Error> {
+        let mut positions = RawPositions::default();
+        while let Some(Object(position)) = array.next_element::<Object<RawTopicPosition<'a>>>()? {
+            positions.push(position);
+        }
+        Ok(positions)
+    }
+}
+
+/// Appends one event.
+pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
+    Fields::write(out, |fields| {
+        if id != 0 {
+            fields.number("id", id);
+        }
+        fields.object(name(event), |fields| match event {
+            Event::Message(message) => write_message(message, fields),
+            Event::Connected(connected) => write_connected(connected, fields),
+            Event::Subscribed(subscribed) => write_subscribed(subscribed, fields),
+            Event::Unsubscribed(target) => fields.string("topic", target.as_str()),
+            Event::Published(position) => {
+                write_position(*position, fields);
+                fields.string("durability", "memory");
+            }
+            Event::Error(refusal) => write_error(refusal, fields),
+            Event::Gap(gap) => write_gap(gap, fields),
+            Event::SnapshotEnd(end) => write_snapshot_end(end, fields),
+            Event::Pong | Event::Ping => {}
+            Event::HistoryPage(page) => write_history_page(page, fields),
+            Event::Position(position) => write_topic_position(position, fields),
+        });
+    });
+}
+
+/// Appends one message push.
+pub(super) fn encode_message(message: &Message, out: &mut Vec<u8>) {
+    Fields::write(out, |fields| {
+        fields.object("message", |fields| write_message(message, fields));
+    });
+}
+
+fn name(event: &Event) -> &'static str {
+    match event {
+        Event::Message(_) => "message",
+        Event::Connected(_) => "connected",
+        Event::Subscribed(_) => "subscribed",
+        Event::Unsubscribed(_) => "unsubscribed",
+        Event::Published(_) => "published",
+        Event::Error(_) => "error",
+        Event::Gap(_) => "gap",
+        Event::SnapshotEnd(_) => "snapshotEnd",
+        Event::Pong => "pong",
+        Event::Ping => "ping",
+        Event::HistoryPage(_) => "historyPage",
+        Event::Position(_) => "position",
+    }
+}
+
+fn write_message(message: &Message, fields: &mut Fields<'_>) {
+    fields.string("topic", message.head.name.as_str());
+    fields.number("offset", message.offset.0);
+    fields.number("time", message.time_ms);
+    if let Some(key) = &message.key {
+        fields.string("key", key);
+    }
+    match &message.payload {
+        Payload::Json(json) => fields.raw("data", json),
+        Payload::Text(text) => fields.utf8("text", text),
+        Payload::Binary(binary) => fields.string("base64", &BASE64.encode(binary)),
+    }
+}
+
+fn write_connected(connected: &Connected, fields: &mut Fields<'_>) {
+    fields.string("connection", &connected.connection);
+    fields.string("server", SERVER);
+    fields.number("pingMs", connected.ping_ms.into());
+}
+
+fn write_subscribed(subscribed: &Subscribed, fields: &mut Fields<'_>) {
+    fields.string("topic", subscribed.target.as_str());
+    if let Some(position) = subscribed.position {
+        fields.object("position", |fields| write_position(position, fields));
+    }
+    if let Some(recovery) = subscribed.recovery {
+        write_recovery(recovery, fields);
+    }
+    if !subscribed.topics.is_empty() {
+        fields.array("topics", &subscribed.topics, |fields, topic| {
+            fields.string("topic", topic.topic.as_str());
+            if let Some(position) = topic.position {
+                fields.object("position", |fields| write_position(position, fields));
+            }
+            write_recovery(topic.recovery, fields);
+        });
+    }
+}
+
+fn write_recovery(recovery: Recovery, fields: &mut Fields<'_>) {
+    match recovery {
+        Ok(()) => fields.raw("recovered", b"true"),
+        Err(reason) => {
+            fields.raw("recovered", b"false");
+            fields.string("reason", reason.name());
+        }
+    }
+}
+
+fn write_error(refusal: &Refusal, fields: &mut Fields<'_>) {
+    fields.number("code", refusal.reason.code().into());
+    fields.string("name", refusal.reason.name());
+    fields.string("retry", refusal.reason.retry().name());
+    fields.string("message", &refusal.to_string());
+}
+
+fn write_gap(gap: &Gap, fields: &mut Fields<'_>) {
+    fields.string("topic", gap.topic.as_str());
+    fields.number("from", gap.from);
+    fields.number("to", gap.to);
+    fields.number("count", gap.count());
+    fields.string("reason", "slow");
+}
+
+fn write_snapshot_end(end: &SnapshotEnd, fields: &mut Fields<'_>) {
+    fields.string("topic", end.target.as_str());
+    fields.array("positions", &end.positions, |fields, position| {
+        write_topic_position(position, fields);
+    });
+}
+
+fn write_history_page(page: &HistoryPage, fields: &mut Fields<'_>) {
+    fields.string("topic", page.topic.as_str());
+    if let Some(top) = page.top {
+        fields.object("top", |fields| write_position(top, fields));
+    }
+    fields.array("messages", &page.messages, |fields, message| {
+        write_message(message, fields);
+    });
+    fields.raw("more", if page.more { b"true" } else { b"false" });
+}
+
+fn write_topic_position(position: &TopicPosition, fields: &mut Fields<'_>) {
+    fields.string("topic", position.topic.as_str());
+    write_position(position.position, fields);
+}
+
+fn write_position(position: Position, fields: &mut Fields<'_>) {
+    fields.string("epoch", position.epoch.text().as_str());
+    fields.number("offset", position.offset.0);
 }

@@ -1,18 +1,39 @@
 //! Bytes ⇄ commands and events: what a connection says, free of how it is spelled.
 //! Owns the [`Command`]s and [`Event`]s of protocol v1 and the choice between its two spellings.
-//! # Invariants: decoding never panics and never allocates more than a few times its input; both
-//! spellings mean the same (one test table covers them).
+//! # Invariants: decoding never panics and never allocates more than a few times its input, beside a
+//! list of at most [`POSITIONS_MAX`] positions; both spellings mean the same (one test table covers
+//! them).
 //! # Not here: sockets, sessions, metrics, permission.
 
 pub mod frame;
+pub mod schema;
+
+mod fields;
 mod json;
 mod proto;
+mod raw;
+mod tags;
+
+#[cfg(test)]
+mod events;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod table;
 
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{Draft, Message, Position, Wire};
 use crate::topics::name::{Target, TopicName};
 use bytes::Bytes;
 use std::sync::Arc;
+
+/// Most positions that one subscribe command may name.
+pub const POSITIONS_MAX: usize = 1024;
+
+/// What the broker calls itself.
+pub const SERVER: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
 
 /// A spelling of protocol v1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,10 +189,17 @@ pub type Recovery = Result<(), Reason>;
 pub struct Gap {
     /// Which topic.
     pub topic: TopicName,
-    /// First and last missing offset.
+    /// First missing offset.
     pub from: u64,
     /// Last missing offset.
     pub to: u64,
+}
+
+impl Gap {
+    /// How many messages are missing.
+    pub fn count(&self) -> u64 {
+        self.to.saturating_sub(self.from).saturating_add(1)
+    }
 }
 
 /// The end of a snapshot.
@@ -221,9 +249,17 @@ impl Dialect {
     }
 }
 
+/// Understands the object of a publish command on its own, in the JSON spelling.
+///
+/// # Errors
+/// What the same object inside a command would be refused for.
+pub fn decode_draft(json: &[u8]) -> Result<Draft, Refusal> {
+    json::decode_draft(json)
+}
+
 /// Finished bytes of one event on one wire, its head included. `id` is 0 for a push.
 pub fn encode(id: u64, event: &Event, wire: Wire) -> Bytes {
-    let mut buffer = frame::Buffer::new(wire);
+    let mut buffer = frame::Buffer::with_room(wire, EVENT_ROOM);
     match wire {
         Wire::WebSocketJson => json::encode(id, event, buffer.body()),
         Wire::WebSocketProto | Wire::TcpProto => proto::encode(id, event, buffer.body()),
@@ -233,10 +269,22 @@ pub fn encode(id: u64, event: &Event, wire: Wire) -> Bytes {
 
 /// Finished bytes of one message push on one wire, its head included.
 pub fn encode_message(message: &Message, wire: Wire) -> Bytes {
-    let mut buffer = frame::Buffer::new(wire);
+    let variable = message.head.name.as_str().len()
+        + message.key.as_ref().map_or(0, |key| key.len())
+        + message.payload.bytes().len();
+    // What is the same in every message: names, digits and punctuation, or tags and lengths.
+    // These bytes live as long as the message, so they should not be many more than needed.
+    let fixed = match wire {
+        Wire::WebSocketJson => 96,
+        Wire::WebSocketProto | Wire::TcpProto => 40,
+    };
+    let mut buffer = frame::Buffer::with_room(wire, fixed + variable);
     match wire {
         Wire::WebSocketJson => json::encode_message(message, buffer.body()),
         Wire::WebSocketProto | Wire::TcpProto => proto::encode_message(message, buffer.body()),
     }
     buffer.finish()
 }
+
+/// Room for the body of most events that are not messages, in bytes.
+const EVENT_ROOM: usize = 160;

@@ -1,0 +1,380 @@
+//! Commands as they were spelled, and the one place that understands them.
+//! Owns what every field of a command may hold, for both spellings.
+//! # Invariants: there is no other way from bytes to a [`Command`](super::Command), so what one
+//! spelling refuses, the other refuses for the same reason; of a list of positions at most
+//! [`POSITIONS_MAX`] are kept, however many are sent.
+//! # Not here: syntax (`json`, `proto`).
+
+use super::{Action, BadCommand, History, Overflow, POSITIONS_MAX, Subscribe, TopicPosition, json};
+use crate::reason::{Reason, Refusal};
+use crate::topics::message::{Draft, Epoch, KEY_BYTES_MAX, Offset, Payload, Position};
+use crate::topics::name::{Target, TopicName};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// The largest integer that every JSON implementation keeps exactly: ids and offsets stay below it.
+pub(super) const INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// A command whose fields are known by name, but not yet checked. Every field may be missing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawCommand<'a> {
+    pub(super) id: Option<Number>,
+    #[serde(deserialize_with = "json::object")]
+    pub(super) connect: Option<RawNothing>,
+    #[serde(borrow, deserialize_with = "json::object")]
+    pub(super) subscribe: Option<RawSubscribe<'a>>,
+    #[serde(borrow, deserialize_with = "json::object")]
+    pub(super) unsubscribe: Option<RawUnsubscribe<'a>>,
+    #[serde(borrow, deserialize_with = "json::object")]
+    pub(super) publish: Option<RawPublish<'a>>,
+    #[serde(borrow, deserialize_with = "json::object")]
+    pub(super) history: Option<RawHistory<'a>>,
+    #[serde(deserialize_with = "json::object")]
+    pub(super) ping: Option<RawNothing>,
+}
+
+/// A command without fields.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct RawNothing {}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawSubscribe<'a> {
+    #[serde(borrow)]
+    pub(super) topic: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "json::object")]
+    pub(super) since: Option<RawPosition<'a>>,
+    pub(super) last: Option<Number>,
+    pub(super) snapshot: Option<bool>,
+    pub(super) overflow: Option<RawOverflow>,
+    #[serde(borrow)]
+    pub(super) positions: Option<RawPositions<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawUnsubscribe<'a> {
+    #[serde(borrow)]
+    pub(super) topic: Option<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawPublish<'a> {
+    #[serde(borrow)]
+    pub(super) topic: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "json::value")]
+    pub(super) data: Option<Data<'a>>,
+    #[serde(borrow)]
+    pub(super) text: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) base64: Option<Text<'a>>,
+    #[serde(skip)]
+    pub(super) binary: Option<&'a [u8]>,
+    #[serde(borrow)]
+    pub(super) key: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) idempotency_key: Option<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawHistory<'a> {
+    #[serde(borrow)]
+    pub(super) topic: Option<Text<'a>>,
+    #[serde(borrow, deserialize_with = "json::object")]
+    pub(super) since: Option<RawPosition<'a>>,
+    pub(super) limit: Option<Number>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawPosition<'a> {
+    #[serde(borrow)]
+    pub(super) epoch: Option<Text<'a>>,
+    pub(super) offset: Option<Number>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawTopicPosition<'a> {
+    #[serde(borrow)]
+    pub(super) topic: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) epoch: Option<Text<'a>>,
+    pub(super) offset: Option<Number>,
+}
+
+/// The first positions of a list, and how many it had.
+#[derive(Debug, Default)]
+pub(super) struct RawPositions<'a> {
+    kept: Vec<RawTopicPosition<'a>>,
+    count: usize,
+}
+
+/// Text, borrowed from the command where it needed no unescaping.
+#[derive(Debug, Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// An integer from 0 on; `None` if it is something else.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Number(pub(super) Option<u64>);
+
+/// An overflow policy; `None` if it is one that nobody knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawOverflow(pub(super) Option<Overflow>);
+
+/// The `data` of a publish.
+#[derive(Debug)]
+pub(super) enum Data<'a> {
+    /// One JSON value.
+    Value(&'a RawValue),
+    /// What may or may not be one.
+    Bytes(&'a [u8]),
+}
+
+impl RawCommand<'_> {
+    /// Checks every field.
+    pub(super) fn understand(self) -> Result<super::Command, BadCommand> {
+        let id = integer("id", self.id, INTEGER_MAX, Reason::BadCommand)
+            .map_err(|refusal| BadCommand { id: 0, refusal })?;
+        match self.action() {
+            Ok(action) => Ok(super::Command { id, action }),
+            Err(refusal) => Err(BadCommand { id, refusal }),
+        }
+    }
+
+    fn action(self) -> Result<Action, Refusal> {
+        const KNOWN: &str = "connect, subscribe, unsubscribe, publish, history, ping";
+        let RawCommand {
+            id: _,
+            connect,
+            subscribe,
+            unsubscribe,
+            publish,
+            history,
+            ping,
+        } = self;
+        match (connect, subscribe, unsubscribe, publish, history, ping) {
+            (Some(_), None, None, None, None, None) => Ok(Action::Connect),
+            (None, Some(subscribe), None, None, None, None) => {
+                subscribe.understand().map(Action::Subscribe)
+            }
+            (None, None, Some(unsubscribe), None, None, None) => {
+                Target::parse(text(unsubscribe.topic.as_ref())).map(Action::Unsubscribe)
+            }
+            (None, None, None, Some(publish), None, None) => {
+                publish.understand().map(Action::Publish)
+            }
+            (None, None, None, None, Some(history), None) => {
+                history.understand().map(Action::History)
+            }
+            (None, None, None, None, None, Some(_)) => Ok(Action::Ping),
+            (None, None, None, None, None, None) => Err(Refusal::new(
+                Reason::BadCommand,
+                format!("it has none of {KNOWN}"),
+            )),
+            _ => Err(Refusal::new(
+                Reason::BadCommand,
+                format!("it has more than one of {KNOWN}"),
+            )),
+        }
+    }
+}
+
+impl RawSubscribe<'_> {
+    fn understand(self) -> Result<Subscribe, Refusal> {
+        let target = Target::parse(text(self.topic.as_ref()))?;
+        let since = self.since.map(RawPosition::understand).transpose()?;
+        let positions = self.positions.unwrap_or_default().understand()?;
+        let last = small_integer("last", self.last)?;
+        let snapshot = self.snapshot.unwrap_or_default();
+        let overflow = match self.overflow {
+            None => Overflow::default(),
+            Some(RawOverflow(Some(overflow))) => overflow,
+            Some(RawOverflow(None)) => {
+                return Err(bad_option("`overflow` must be one of gap, disconnect"));
+            }
+        };
+        match target {
+            Target::Topic(_) if !positions.is_empty() => {
+                return Err(bad_option(
+                    "`positions` are for a filter, a topic has `since`",
+                ));
+            }
+            Target::Filter(_) if since.is_some() => {
+                return Err(bad_option(
+                    "`since` is for a topic, a filter has `positions`",
+                ));
+            }
+            Target::Topic(_) | Target::Filter(_) => {}
+        }
+        if snapshot && last > 0 {
+            return Err(bad_option("`last` and `snapshot` exclude each other"));
+        }
+        Ok(Subscribe {
+            target,
+            since,
+            last,
+            snapshot,
+            overflow,
+            positions,
+        })
+    }
+}
+
+impl RawPublish<'_> {
+    /// Checks every field.
+    pub(super) fn understand(self) -> Result<Draft, Refusal> {
+        Ok(Draft {
+            topic: TopicName::parse(text(self.topic.as_ref()))?,
+            key: key("key", self.key)?,
+            idempotency_key: key("idempotencyKey", self.idempotency_key)?,
+            payload: match (self.data, self.text, self.base64, self.binary) {
+                (Some(data), None, None, None) => data.understand().map(Payload::Json)?,
+                (None, Some(Text(text)), None, None) => {
+                    Payload::Text(Bytes::copy_from_slice(text.as_bytes()))
+                }
+                (None, None, Some(Text(base64)), None) => Payload::Binary(unwrap_base64(&base64)?),
+                (None, None, None, Some(binary)) => Payload::Binary(Bytes::copy_from_slice(binary)),
+                (None, None, None, None) => {
+                    return Err(bad_payload("it has none of data, text, base64"));
+                }
+                _ => return Err(bad_payload("it has more than one of data, text, base64")),
+            },
+        })
+    }
+}
+
+impl RawHistory<'_> {
+    fn understand(self) -> Result<History, Refusal> {
+        Ok(History {
+            topic: TopicName::parse(text(self.topic.as_ref()))?,
+            since: self.since.map(RawPosition::understand).transpose()?,
+            limit: small_integer("limit", self.limit)?,
+        })
+    }
+}
+
+impl RawPosition<'_> {
+    fn understand(self) -> Result<Position, Refusal> {
+        let epoch: Epoch = text(self.epoch.as_ref())
+            .parse()
+            .map_err(|bad| Refusal::new(Reason::BadPosition, format!("{bad}")))?;
+        let offset = integer("offset", self.offset, INTEGER_MAX, Reason::BadPosition)?;
+        Ok(Position {
+            epoch,
+            offset: Offset(offset),
+        })
+    }
+}
+
+impl<'a> RawPositions<'a> {
+    /// Counts one more position; keeps it if there may be so many.
+    pub(super) fn push(&mut self, position: RawTopicPosition<'a>) {
+        self.count += 1;
+        if self.kept.len() < POSITIONS_MAX {
+            self.kept.push(position);
+        }
+    }
+
+    fn understand(self) -> Result<Vec<TopicPosition>, Refusal> {
+        if self.count > POSITIONS_MAX {
+            return Err(Refusal::new(
+                Reason::TooManyPositions,
+                format!("it names {}, the limit is {POSITIONS_MAX}", self.count),
+            ));
+        }
+        self.kept
+            .into_iter()
+            .map(RawTopicPosition::understand)
+            .collect()
+    }
+}
+
+impl RawTopicPosition<'_> {
+    fn understand(self) -> Result<TopicPosition, Refusal> {
+        let topic = TopicName::parse(text(self.topic.as_ref()))?;
+        let position = RawPosition {
+            epoch: self.epoch,
+            offset: self.offset,
+        }
+        .understand()?;
+        Ok(TopicPosition { topic, position })
+    }
+}
+
+impl Data<'_> {
+    /// Copies the value out, without line breaks: JSON has them only between its tokens, and
+    /// without them a value never ends a line of newline-delimited events.
+    fn understand(self) -> Result<Bytes, Refusal> {
+        let value = match self {
+            Data::Value(value) => value,
+            Data::Bytes(bytes) => simdutf8::basic::from_utf8(bytes)
+                .ok()
+                .and_then(|text| serde_json::from_str(text).ok())
+                .ok_or_else(|| bad_payload("`data` must be one JSON value in UTF-8"))?,
+        };
+        let mut bytes = value.get().as_bytes().to_vec();
+        for byte in &mut bytes {
+            if matches!(*byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
+        Ok(Bytes::from(bytes))
+    }
+}
+
+fn text<'a>(field: Option<&'a Text<'_>>) -> &'a str {
+    field.map_or("", |text| &text.0)
+}
+
+fn key(name: &str, field: Option<Text<'_>>) -> Result<Option<Box<str>>, Refusal> {
+    let Some(Text(key)) = field else {
+        return Ok(None);
+    };
+    match key.len() {
+        0 => Ok(None),
+        1..=KEY_BYTES_MAX => Ok(Some(Box::from(key))),
+        len => Err(Refusal::new(
+            Reason::BadKey,
+            format!("`{name}` is {len} bytes, the limit is {KEY_BYTES_MAX}"),
+        )),
+    }
+}
+
+fn integer(name: &str, field: Option<Number>, max: u64, reason: Reason) -> Result<u64, Refusal> {
+    match field {
+        None => Ok(0),
+        Some(Number(Some(number))) if number <= max => Ok(number),
+        Some(_) => Err(Refusal::new(
+            reason,
+            format!("`{name}` must be an integer from 0 to {max}"),
+        )),
+    }
+}
+
+fn small_integer(name: &str, field: Option<Number>) -> Result<u32, Refusal> {
+    let number = integer(name, field, u32::MAX.into(), Reason::BadOption)?;
+    // The line above has just refused what does not fit.
+    Ok(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+fn unwrap_base64(text: &str) -> Result<Bytes, Refusal> {
+    BASE64.decode(text).map(Bytes::from).map_err(|_| {
+        bad_payload("`base64` must be of the standard alphabet, in groups of four padded with `=`")
+    })
+}
+
+fn bad_option(detail: &str) -> Refusal {
+    Refusal::new(Reason::BadOption, detail)
+}
+
+fn bad_payload(detail: &str) -> Refusal {
+    Refusal::new(Reason::BadPayload, detail)
+}

@@ -1,0 +1,317 @@
+//! The protobuf wire format: tagged fields, borrowed from a message or appended to one.
+//! Owns tags, varints and lengths.
+//! # Invariants: reading copies nothing, does not recurse by itself and stays within its input;
+//! writing copies every byte once, right to where it belongs.
+//! # Not here: which fields there are (`proto`).
+
+/// Ways in which bytes fail to be what the schema says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    /// The message ends inside a field.
+    #[error("it ends within a field")]
+    Cut,
+    /// A number does not fit 64 bits.
+    #[error("it has a number of more than 64 bits")]
+    Varint,
+    /// A tag that no field can have.
+    #[error("it has a tag that is not valid")]
+    Tag,
+    /// The value is of another type than that of the field.
+    #[error("field {0} is of another type")]
+    Type(u32),
+    /// A string that is not one.
+    #[error("field {0} is not UTF-8")]
+    Utf8(u32),
+    /// The field was there before.
+    #[error("field {0} occurs twice")]
+    Twice(u32),
+}
+
+/// One field of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field<'a> {
+    /// Its number in the schema.
+    pub(super) number: u32,
+    value: Value<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Value<'a> {
+    Varint(u64),
+    Bytes(&'a [u8]),
+    /// 32 or 64 bits, which no field of the schema has.
+    Fixed,
+}
+
+const VARINT: u32 = 0;
+const FIXED_64: u32 = 1;
+const LENGTH_DELIMITED: u32 = 2;
+const FIXED_32: u32 = 5;
+
+/// The fields of a message, in the order in which they come; nothing after the first fault.
+pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>, Fault>> {
+    let mut rest = message;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let field = read_field(&mut rest);
+        if field.is_err() {
+            rest = &[];
+        }
+        Some(field)
+    })
+}
+
+impl<'a> Field<'a> {
+    /// Puts what `read` makes of the field into `slot`, which must be empty.
+    pub(super) fn fill<T>(
+        self,
+        slot: &mut Option<T>,
+        read: impl FnOnce(Field<'a>) -> Result<T, Fault>,
+    ) -> Result<(), Fault> {
+        if slot.is_some() {
+            return Err(Fault::Twice(self.number));
+        }
+        *slot = Some(read(self)?);
+        Ok(())
+    }
+
+    /// The number that the field holds.
+    pub(super) fn varint(self) -> Result<u64, Fault> {
+        match self.value {
+            Value::Varint(number) => Ok(number),
+            Value::Bytes(_) | Value::Fixed => Err(Fault::Type(self.number)),
+        }
+    }
+
+    /// The bytes that the field holds.
+    pub(super) fn bytes(self) -> Result<&'a [u8], Fault> {
+        match self.value {
+            Value::Bytes(bytes) => Ok(bytes),
+            Value::Varint(_) | Value::Fixed => Err(Fault::Type(self.number)),
+        }
+    }
+
+    /// The text that the field holds.
+    pub(super) fn text(self) -> Result<&'a str, Fault> {
+        simdutf8::basic::from_utf8(self.bytes()?).map_err(|_| Fault::Utf8(self.number))
+    }
+
+    /// The fields of the message that the field holds.
+    pub(super) fn fields(
+        self,
+    ) -> Result<impl Iterator<Item = Result<Field<'a>, Fault>> + use<'a>, Fault> {
+        self.bytes().map(fields)
+    }
+}
+
+fn read_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, Fault> {
+    let tag = u32::try_from(read_varint(rest)?).map_err(|_| Fault::Tag)?;
+    let number = tag >> 3;
+    if number == 0 {
+        return Err(Fault::Tag);
+    }
+    let value = match tag & 7 {
+        VARINT => Value::Varint(read_varint(rest)?),
+        LENGTH_DELIMITED => {
+            let len = usize::try_from(read_varint(rest)?).map_err(|_| Fault::Cut)?;
+            Value::Bytes(take(rest, len)?)
+        }
+        FIXED_64 => take(rest, 8).map(|_| Value::Fixed)?,
+        FIXED_32 => take(rest, 4).map(|_| Value::Fixed)?,
+        // Groups, which proto3 does not have.
+        _ => return Err(Fault::Tag),
+    };
+    Ok(Field { number, value })
+}
+
+fn read_varint(rest: &mut &[u8]) -> Result<u64, Fault> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (byte, tail) = rest.split_first().ok_or(Fault::Cut)?;
+        *rest = tail;
+        let bits = u64::from(byte & 0x7F);
+        // Ten groups of seven bits are 70: the last group may only use one of its own.
+        if shift == 63 && bits > 1 {
+            return Err(Fault::Varint);
+        }
+        number |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err(Fault::Varint)
+}
+
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], Fault> {
+    let (taken, tail) = rest.split_at_checked(len).ok_or(Fault::Cut)?;
+    *rest = tail;
+    Ok(taken)
+}
+
+/// A message that is being written, or only measured.
+#[derive(Debug)]
+pub(super) struct Tags<'a> {
+    /// Where the bytes go; `None` to only count them.
+    out: Option<&'a mut Vec<u8>>,
+    len: usize,
+}
+
+impl<'a> Tags<'a> {
+    /// Appends to `out`.
+    pub(super) fn new(out: &'a mut Vec<u8>) -> Tags<'a> {
+        Tags {
+            out: Some(out),
+            len: 0,
+        }
+    }
+
+    /// Writes a number; 0 is left out, as proto3 has it.
+    pub(super) fn number(&mut self, field: u32, number: u64) {
+        if number != 0 {
+            self.present_number(field, number);
+        }
+    }
+
+    /// Writes a number, even 0.
+    pub(super) fn present_number(&mut self, field: u32, number: u64) {
+        self.varint((field << 3 | VARINT).into());
+        self.varint(number);
+    }
+
+    /// Writes a value of an enumeration of the schema.
+    pub(super) fn choice(&mut self, field: u32, value: impl Into<i32>) {
+        // The schema has no negative values.
+        self.number(field, u64::try_from(value.into()).unwrap_or_default());
+    }
+
+    /// Writes a string; an empty one is left out, as proto3 has it.
+    pub(super) fn string(&mut self, field: u32, text: &str) {
+        if !text.is_empty() {
+            self.bytes(field, text.as_bytes());
+        }
+    }
+
+    /// Writes bytes, even if there are none.
+    pub(super) fn bytes(&mut self, field: u32, bytes: &[u8]) {
+        self.head(field, bytes.len());
+        self.put(bytes);
+    }
+
+    /// Writes a message with the fields that `fill` writes. `fill` is called twice, because the
+    /// length stands in front.
+    pub(super) fn message(&mut self, field: u32, fill: impl Fn(&mut Tags<'_>)) {
+        let mut measure = Tags { out: None, len: 0 };
+        fill(&mut measure);
+        self.head(field, measure.len);
+        fill(self);
+    }
+
+    fn head(&mut self, field: u32, len: usize) {
+        self.varint((field << 3 | LENGTH_DELIMITED).into());
+        self.varint(len as u64);
+    }
+
+    fn varint(&mut self, number: u64) {
+        let mut rest = number;
+        loop {
+            let [bits, ..] = rest.to_le_bytes();
+            rest >>= 7;
+            if rest == 0 {
+                return self.put(&[bits]);
+            }
+            self.put(&[bits | 0x80]);
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.len += bytes.len();
+        if let Some(out) = &mut self.out {
+            out.extend_from_slice(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_fault(message: &[u8], expected: Fault) {
+        let read: Result<Vec<_>, _> = fields(message).collect();
+        assert_eq!(read.map(|_| ()), Err(expected), "{message:x?}");
+    }
+
+    #[test]
+    fn numbers_of_every_length_survive() {
+        let powers = (0..64).map(|bit| 1_u64 << bit);
+        for number in powers
+            .flat_map(|power| [power - 1, power])
+            .chain([u64::MAX])
+        {
+            let mut out = Vec::new();
+            Tags::new(&mut out).present_number(15, number);
+            let read: Vec<_> = fields(&out).collect::<Result<_, _>>().expect("valid");
+            assert_eq!(read.len(), 1);
+            assert_eq!((read[0].number, read[0].varint()), (15, Ok(number)));
+        }
+    }
+
+    #[test]
+    fn defaults_are_left_out_and_messages_are_not() {
+        let mut out = Vec::new();
+        let mut tags = Tags::new(&mut out);
+        tags.number(1, 0);
+        tags.string(2, "");
+        tags.choice(3, 0);
+        tags.message(4, |_| {});
+        tags.bytes(5, b"");
+        tags.present_number(6, 0);
+        assert_eq!(out, [0x22, 0, 0x2A, 0, 0x30, 0]);
+    }
+
+    #[test]
+    fn a_message_cut_anywhere_is_refused_unless_a_field_ends_there() {
+        let mut whole = Vec::new();
+        let mut tags = Tags::new(&mut whole);
+        tags.number(1, 300);
+        tags.string(2, "text");
+        // 32 and 64 bits, as a later version may have them.
+        whole.extend(b"\x1d\x00\x00\x00\x01\x19\x00\x00\x00\x00\x00\x00\x00\x01");
+        let ends = [0, 3, 9, 14, 23];
+        assert_eq!(whole.len(), 23);
+        for len in 0..=whole.len() {
+            if ends.contains(&len) {
+                assert!(fields(&whole[..len]).all(|field| field.is_ok()), "{len}");
+            } else {
+                check_fault(&whole[..len], Fault::Cut);
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_encoder_writes_is_refused() {
+        check_fault(b"\x00\x01", Fault::Tag); // field 0
+        check_fault(b"\x0b", Fault::Tag); // start of a group
+        check_fault(b"\x0c", Fault::Tag); // end of a group
+        check_fault(b"\x0e", Fault::Tag); // a type that does not exist
+        check_fault(b"\x80\x80\x80\x80\x10\x00", Fault::Tag); // a tag of 33 bits
+        check_fault(
+            b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
+            Fault::Varint,
+        );
+        check_fault(
+            b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00",
+            Fault::Varint,
+        );
+        check_fault(b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", Fault::Cut);
+    }
+
+    #[test]
+    fn nothing_is_read_after_a_fault() {
+        let mut read = fields(b"\x08\x01\x0b\x08\x01");
+        assert!(read.next().is_some_and(|field| field.is_ok()));
+        assert!(read.next().is_some_and(|field| field.is_err()));
+        assert!(read.next().is_none());
+    }
+}
