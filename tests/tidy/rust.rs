@@ -1,14 +1,15 @@
 //! Just enough of Rust's lexis to tell code from comments and strings.
-//! # Invariants: both views have the lines and columns of the text, with spaces where the other
-//! kind stood, so a finding's line is the file's line.
+//! # Invariants: all views have the lines of the text, so a finding's line is the file's line.
 //! # Not here: syntax. Rules look at flat tokens; clippy does what needs more.
 
 /// A text, taken apart.
 pub(crate) struct Source {
-    /// The code; of a string or character literal only the quotes are left.
+    /// The code, without string and character literals.
     pub(crate) code: String,
     /// The comments.
     pub(crate) comments: String,
+    /// Both, and nothing in place of the literals: here columns differ from the text's.
+    pub(crate) shortened: String,
 }
 
 /// A word, `::`, or one other character of code.
@@ -41,6 +42,7 @@ impl Source {
         let mut source = Source {
             code: String::new(),
             comments: String::new(),
+            shortened: String::new(),
         };
         let mut at = 0;
         while at < chars.len() {
@@ -48,6 +50,9 @@ impl Source {
             let end = (at + len.max(1)).min(chars.len());
             for &c in chars.get(at..end).unwrap_or_default() {
                 let blank = if c == '\n' { '\n' } else { ' ' };
+                if kind != Kind::Literal || c == '\n' {
+                    source.shortened.push(c);
+                }
                 source.code.push(if kind == Kind::Code { c } else { blank });
                 source
                     .comments
@@ -105,7 +110,6 @@ fn piece(chars: &[char], at: usize) -> (Kind, usize) {
     match (char_at(at), char_at(at + 1)) {
         ('/', '/') => (Kind::Comment, run(chars, at, |c| c != '\n')),
         ('/', '*') => (Kind::Comment, block_comment(chars, at)),
-        // Only a string's inside is a literal here; its quotes are code.
         ('"', _) => (Kind::Literal, string(chars, at)),
         ('r', '"' | '#') if !joined || matches!(char_at(at - 1), 'b' | 'c') => {
             raw_string(chars, at)
@@ -196,10 +200,11 @@ mod tests {
     }
 
     #[test]
-    fn both_views_keep_the_lines() {
+    fn every_view_keeps_the_lines() {
         let source = Source::of("let a = 1; // one\n/* two\nthree */ b");
         assert_eq!(source.code, "let a = 1;       \n      \n         b");
         assert_eq!(source.comments, "           // one\n/* two\nthree */  ");
+        assert_eq!(Source::of("a \"b\nc\" // d").shortened, "a \n // d");
     }
 
     #[test]

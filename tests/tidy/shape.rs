@@ -1,7 +1,7 @@
 //! Rules about the shape of Rust files: header, size, names, and a place in the build.
 //! # Not here: what a line says (`words`), who imports whom (`imports`).
 
-use crate::rust::{closing, tokens};
+use crate::rust::{Source, closing, tokens};
 use crate::tree::{File, Tree};
 
 /// Lines of one Rust file, its tests included.
@@ -11,8 +11,11 @@ const SMALL_FILES: [(&str, usize); 2] = [("src/lib.rs", 60), ("src/main.rs", 40)
 /// Lines of code in one function's body. Clippy's `too_many_lines` is exact; this is the fence
 /// that an `allow` does not open.
 const FUNCTION_LINES_MAX: usize = 70;
-/// Columns of one line. Code is held to less by rustfmt; this catches comments and strings.
+/// Columns of one line, without what is inside its literals. Rustfmt holds most code to less; this
+/// catches comments and what it does not dare to break.
 const LINE_COLUMNS_MAX: usize = 120;
+/// Columns of one line with its literals: a row of a table may be wider, but not without end.
+const ROW_COLUMNS_MAX: usize = 160;
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: [&str; 8] = [
     "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils",
@@ -59,11 +62,12 @@ pub(crate) fn function_lengths(tree: &Tree) -> Vec<String> {
 pub(crate) fn line_widths(tree: &Tree) -> Vec<String> {
     let mut findings = Vec::new();
     for file in tree.written_in("rs") {
-        for (index, line) in file.text.lines().enumerate() {
-            let columns = line.chars().count();
-            if columns > LINE_COLUMNS_MAX {
-                let what =
-                    format!("the line has {columns} columns, the limit is {LINE_COLUMNS_MAX}");
+        let outside = Source::of(&file.text).shortened;
+        for (index, (line, outside)) in file.text.lines().zip(outside.lines()).enumerate() {
+            let widths = [(line, ROW_COLUMNS_MAX), (outside, LINE_COLUMNS_MAX)];
+            let widths = widths.map(|(line, limit)| (line.chars().count(), limit));
+            if let Some((columns, limit)) = widths.iter().find(|(columns, limit)| columns > limit) {
+                let what = format!("the line has {columns} columns, the limit is {limit}");
                 findings.push(file.finding(index + 1, &what));
             }
         }
@@ -264,12 +268,17 @@ mod tests {
 
     #[test]
     fn a_line_one_column_over_the_limit_is_found() {
-        let (full, over) = ("é".repeat(120), format!("\n{}\n", "é".repeat(121)));
+        let comment = |columns: usize| format!("\n{}\n", "é".repeat(columns));
+        let row = |columns: usize| format!("    (\"{}\"),\n", "x".repeat(columns - 9));
+        let (full, over) = (comment(120) + &row(160), comment(121) + &row(161));
         let files = [("src/full.rs", full.as_str()), ("src/over.rs", &over)];
         check(
             line_widths,
             &files,
-            &["src/over.rs:2: the line has 121 columns, the limit is 120"],
+            &[
+                "src/over.rs:2: the line has 121 columns, the limit is 120",
+                "src/over.rs:3: the line has 161 columns, the limit is 160",
+            ],
         );
     }
 

@@ -142,13 +142,12 @@ pub(crate) fn machine_paths(tree: &Tree) -> Vec<String> {
     })
 }
 
-/// Nothing depends on which mirror a machine fetches packages from.
+/// Nothing depends on which mirror a machine fetches packages from. npm leaves it out of its lock
+/// where `.npmrc` says `omit-lockfile-registry-resolved=true`.
 pub(crate) fn registry_hosts(tree: &Tree) -> Vec<String> {
     lines_with(tree, |line| {
         let host = REGISTRY_HOSTS.iter().find(|host| line.contains(**host))?;
-        Some(format!(
-            "`{host}` is named; `omit-lockfile-registry-resolved` keeps npm's out of its lock"
-        ))
+        Some(format!("`{host}` is the host of a registry"))
     })
 }
 
