@@ -69,31 +69,40 @@ need_component() {
   rustup component add "$2"
 }
 
-# Sets PYTHON to an interpreter that has what requirements.txt names.
-need_python() {
-  local requirements=tests/tools/requirements.txt venv
+# venv REQUIREMENTS: sets VENV to a virtual environment of Python that has what the file names.
+venv() {
   need_command python3 python3
-  # Named after its content: checkouts with other requirements keep their own.
-  venv="$CACHE/venv-$(cksum <"$requirements" | cut -d' ' -f1)"
-  export PYTHON="$venv/bin/python"
-  [[ -e $venv/complete ]] && return
+  # Named after the file's content: checkouts with other requirements keep their own.
+  VENV="$CACHE/$(basename "$1" .txt)-$(cksum <"$1" | cut -d' ' -f1)"
+  [[ -e $VENV/complete ]] && return
   python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
-  say "installing $requirements"
-  rm -rf "$venv"
-  python3 -m venv "$venv"
-  "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements" ||
-    fail "pip could not install $requirements"
-  touch "$venv/complete"
+  say "installing $1 into $VENV"
+  rm -rf "$VENV"
+  python3 -m venv "$VENV"
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "$1" ||
+    fail "pip could not install what $1 names"
+  touch "$VENV/complete"
 }
 
+# Sets PYTHON to an interpreter that has what python.txt names; its tools are beside it.
+need_python() {
+  venv tests/tools/python.txt
+  export PYTHON="$VENV/bin/python"
+}
+
+# Node and npm. Distributions are often behind, so ours comes from node.txt.
 need_node() {
-  if ! has node || ! has npm; then
-    apt_install nodejs npm
-  fi
-  has npm || fail "installed nodejs and npm, but there is still no npm"
-  local major
-  major=$(node -p 'process.versions.node.split(".")[0]')
-  ((major >= 18)) || fail "node is version $major, the oldest that will do is 18"
+  node_is_recent && return
+  venv tests/tools/node.txt
+  # Not the whole folder: its python3 must not hide the machine's.
+  mkdir -p "$VENV/path"
+  ln -sf "$VENV"/bin/{node,npm,npx} "$VENV/path/"
+  export PATH="$VENV/path:$PATH"
+  node_is_recent || fail "installed node, but still there is none of version 20 or later"
+}
+
+node_is_recent() {
+  has npm && has node && node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)'
 }
 
 # npm_ci FOLDER
