@@ -3,11 +3,7 @@
 //! test says the same in a second, without a tool that takes minutes to build.
 //! # Invariants: every crate that is built on this machine is looked at, the tests' own included.
 //! # Not here: advisories and yanked versions, which need a network (`just deny`).
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test stops at what it did not expect"
-)]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test stops at what it did not expect")]
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -106,10 +102,7 @@ fn every_crate_comes_from_the_registry() {
 #[test]
 fn every_dependency_is_used_and_has_a_version() {
     let packages = packages();
-    let ours = packages
-        .iter()
-        .find(|package| package.name == "fanfare")
-        .expect("we are a package");
+    let ours = packages.iter().find(|package| package.name == "fanfare").expect("we are a package");
     assert_none(&unused(ours, code_of));
 }
 
@@ -123,13 +116,8 @@ fn root() -> &'static Path {
 
 fn policy() -> Policy {
     let file = config::File::from(root().join("deny.toml"));
-    let policy = config::Config::builder()
-        .add_source(file)
-        .build()
-        .expect("deny.toml is TOML");
-    policy
-        .try_deserialize()
-        .expect("deny.toml has the sections of the policy")
+    let policy = config::Config::builder().add_source(file).build().expect("deny.toml is TOML");
+    policy.try_deserialize().expect("deny.toml has the sections of the policy")
 }
 
 /// Every crate of the tree on this platform; cargo has fetched them all to build this test.
@@ -137,34 +125,18 @@ fn packages() -> Vec<Package> {
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.expect("cargo says for which platform it is");
-    let metadata = cargo(&[
-        "metadata",
-        "--locked",
-        "--format-version=1",
-        "--filter-platform",
-        host,
-    ]);
+    let metadata =
+        cargo(&["metadata", "--locked", "--format-version=1", "--filter-platform", host]);
     let metadata: Metadata = serde_json::from_str(&metadata).expect("cargo writes JSON");
-    assert!(
-        metadata.packages.len() > 50,
-        "cargo told of {} crates",
-        metadata.packages.len()
-    );
+    assert!(metadata.packages.len() > 50, "cargo told of {} crates", metadata.packages.len());
     metadata.packages
 }
 
 fn cargo(arguments: &[&str]) -> String {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(arguments)
-        .current_dir(root())
-        .output();
+    let output = Command::new(cargo).args(arguments).current_dir(root()).output();
     let output = output.expect("cargo starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("cargo writes UTF-8")
 }
 
@@ -173,10 +145,7 @@ fn bad_licences(packages: &[Package], policy: &Policy) -> Vec<String> {
     for package in packages {
         let licence = package.license.as_deref().unwrap_or_default();
         if !is_allowed(licence, &policy.licenses.allow) {
-            findings.push(format!(
-                "{} {} is licensed `{licence}`",
-                package.name, package.version
-            ));
+            findings.push(format!("{} {} is licensed `{licence}`", package.name, package.version));
         }
     }
     findings
@@ -185,10 +154,7 @@ fn bad_licences(packages: &[Package], policy: &Policy) -> Vec<String> {
 /// Whether a licence expression can be satisfied with these licences.
 fn is_allowed(expression: &str, allow: &[String]) -> bool {
     // Before there was a standard, `/` meant OR.
-    let spaced = expression
-        .replace('/', " OR ")
-        .replace('(', " ( ")
-        .replace(')', " ) ");
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut words = words.as_slice();
     any_of(&mut words, allow) && words.is_empty()
@@ -234,12 +200,7 @@ fn one(words: &mut &[&str], allow: &[String]) -> bool {
 fn banned(packages: &[Package], policy: &Policy) -> Vec<String> {
     let mut findings = Vec::new();
     for package in packages {
-        for ban in policy
-            .bans
-            .deny
-            .iter()
-            .filter(|ban| ban.name == package.name)
-        {
+        for ban in policy.bans.deny.iter().filter(|ban| ban.name == package.name) {
             findings.push(format!("{} is banned: {}", ban.name, ban.reason));
         }
     }
@@ -250,26 +211,17 @@ fn second_versions(packages: &[Package], policy: &Policy) -> Vec<String> {
     let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let is_skipped = |package: &&Package| policy.bans.skip.iter().any(|skip| skip.matches(package));
     for package in packages.iter().filter(|package| !is_skipped(package)) {
-        versions
-            .entry(&package.name)
-            .or_default()
-            .push(&package.version);
+        versions.entry(&package.name).or_default().push(&package.version);
     }
     let mut findings = Vec::new();
     for (name, versions) in versions {
         if versions.len() > 1 {
-            findings.push(format!(
-                "{name} is there in versions {}",
-                versions.join(", ")
-            ));
+            findings.push(format!("{name} is there in versions {}", versions.join(", ")));
         }
     }
     for skip in &policy.bans.skip {
         if !packages.iter().any(|package| skip.matches(package)) {
-            findings.push(format!(
-                "{} {} is skipped and not there",
-                skip.name, skip.version
-            ));
+            findings.push(format!("{} {} is skipped and not there", skip.name, skip.version));
         }
     }
     findings
@@ -278,11 +230,7 @@ fn second_versions(packages: &[Package], policy: &Policy) -> Vec<String> {
 fn strange_sources(packages: &[Package], policy: &Policy) -> Vec<String> {
     let is_known = |source: &str| {
         let registry = source.strip_prefix("registry+").unwrap_or_default();
-        policy
-            .sources
-            .allow_registry
-            .iter()
-            .any(|allowed| allowed == registry)
+        policy.sources.allow_registry.iter().any(|allowed| allowed == registry)
     };
     let mut findings = Vec::new();
     for package in packages {
@@ -364,12 +312,7 @@ mod planted {
 
     #[test]
     fn a_licence_counts_by_what_it_lets_us_choose() {
-        let allow = [
-            "MIT",
-            "Apache-2.0",
-            "Apache-2.0 WITH LLVM-exception",
-            "Unicode-3.0",
-        ];
+        let allow = ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "Unicode-3.0"];
         let allow = allow.map(String::from);
         let cases = [
             ("MIT", true),
@@ -399,36 +342,20 @@ mod planted {
         let mut silent = package("silent", "1.0.0");
         silent.license = None;
         let findings = bad_licences(&[package("good", "1.0.0"), strict, silent], &policy());
-        assert_eq!(
-            findings,
-            [
-                "yawc 0.3.0 is licensed `MPL-2.0`",
-                "silent 1.0.0 is licensed ``"
-            ]
-        );
+        assert_eq!(findings, ["yawc 0.3.0 is licensed `MPL-2.0`", "silent 1.0.0 is licensed ``"]);
     }
 
     #[test]
     fn a_banned_crate_is_found() {
-        let findings = banned(
-            &[package("ring", "0.17.0"), package("bring", "1.0.0")],
-            &policy(),
-        );
+        let findings = banned(&[package("ring", "0.17.0"), package("bring", "1.0.0")], &policy());
         assert_eq!(findings.len(), 1, "{findings:?}");
-        assert!(
-            findings
-                .iter()
-                .all(|finding| finding.starts_with("ring is banned: "))
-        );
+        assert!(findings.iter().all(|finding| finding.starts_with("ring is banned: ")));
     }
 
     #[test]
     fn a_second_version_and_a_stale_exception_are_found() {
         let mut policy = policy();
-        let skip = |name: &str, version: &str| Skip {
-            name: name.into(),
-            version: version.into(),
-        };
+        let skip = |name: &str, version: &str| Skip { name: name.into(), version: version.into() };
         policy.bans.skip = vec![skip("old", "0.2"), skip("gone", "1")];
         let packages = [
             package("old", "0.2.9"),
@@ -437,10 +364,8 @@ mod planted {
             package("twice", "2.0.0"),
             package("gone", "10.0.0"),
         ];
-        let expected = [
-            "twice is there in versions 1.0.0, 2.0.0",
-            "gone 1 is skipped and not there",
-        ];
+        let expected =
+            ["twice is there in versions 1.0.0, 2.0.0", "gone 1 is skipped and not there"];
         assert_eq!(second_versions(&packages, &policy), expected);
     }
 
@@ -453,10 +378,7 @@ mod planted {
         let findings = strange_sources(&[package("good", "1.0.0"), git, path], &policy());
         assert_eq!(
             findings,
-            [
-                "git comes from git+https://example.org/git",
-                "path comes from a path"
-            ]
+            ["git comes from git+https://example.org/git", "path comes from a path"]
         );
     }
 
@@ -477,9 +399,6 @@ mod planted {
             None => "use two_words::Body; use crate::config::Config; reconfig::x()".to_string(),
             Some(_) => "let folder = ::scratch::folder();".to_string(),
         };
-        assert_eq!(
-            unused(&ours, code),
-            ["no code uses config", "scratch has no version"]
-        );
+        assert_eq!(unused(&ours, code), ["no code uses config", "scratch has no version"]);
     }
 }

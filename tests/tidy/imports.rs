@@ -64,13 +64,8 @@ pub(crate) fn disorder(table: &[Row]) -> Vec<String> {
         if above.contains(name) {
             findings.push(format!("`{name}` has two rows"));
         }
-        for used in row
-            .split_whitespace()
-            .filter(|used| *used != "*" && !above.contains(used))
-        {
-            findings.push(format!(
-                "the row of `{name}` names `{used}`, which is not above it"
-            ));
+        for used in row.split_whitespace().filter(|used| *used != "*" && !above.contains(used)) {
+            findings.push(format!("the row of `{name}` names `{used}`, which is not above it"));
         }
     }
     findings
@@ -93,10 +88,7 @@ fn module(path: &str) -> Option<&str> {
 
 /// How many steps of `super` lead from a file to the crate's root.
 fn depth(path: &str) -> usize {
-    path.trim_end_matches(".rs")
-        .trim_end_matches("/mod")
-        .matches('/')
-        .count()
+    path.trim_end_matches(".rs").trim_end_matches("/mod").matches('/').count()
 }
 
 /// The top-level modules that a source names by a path, with the line.
@@ -159,11 +151,7 @@ mod tests {
     use super::*;
 
     fn check(path: &str, text: &str, expected: &[&str]) {
-        assert_eq!(
-            imports(&Tree::planted(&[(path, text)])),
-            expected,
-            "in {text}"
-        );
+        assert_eq!(imports(&Tree::planted(&[(path, text)])), expected, "in {text}");
     }
 
     #[test]
@@ -196,16 +184,8 @@ mod tests {
 
     #[test]
     fn uses_in_the_table_pass() {
-        check(
-            "src/topics/name.rs",
-            "use crate::reason::Reason; use super::message::X;",
-            &[],
-        );
-        check(
-            "src/topics/mod.rs",
-            "use super::reason; mod tests { use super::name; }",
-            &[],
-        );
+        check("src/topics/name.rs", "use crate::reason::Reason; use super::message::X;", &[]);
+        check("src/topics/mod.rs", "use super::reason; mod tests { use super::name; }", &[]);
         check(
             "src/session/mod.rs",
             "use crate::{dialect, engine, limits, reason, shard, topics};",

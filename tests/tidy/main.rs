@@ -3,11 +3,7 @@
 //! beside each stand tests with planted text that it must find.
 //! # Invariants: a finding names the file, the line and what is wrong there.
 //! # Not here: what rustfmt and clippy already check, and the dependencies (`supply.rs`).
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test stops at what it did not expect"
-)]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test stops at what it did not expect")]
 
 mod imports;
 mod papers;
@@ -30,12 +26,7 @@ fn hold(rule: Rule) {
 #[test]
 fn the_tree_holds_the_files_that_the_rules_are_about() {
     let tree = Tree::of_this_repository();
-    for path in [
-        "Cargo.toml",
-        "src/lib.rs",
-        "src/main.rs",
-        "tests/tidy/main.rs",
-    ] {
+    for path in ["Cargo.toml", "src/lib.rs", "src/main.rs", "tests/tidy/main.rs"] {
         assert!(tree.has(path), "{path} is not in the tree");
     }
 }

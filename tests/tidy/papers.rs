@@ -31,20 +31,15 @@ pub(crate) fn links(tree: &Tree) -> Vec<String> {
 
 /// The path that a link leads to; nothing for other sites and for this very page.
 fn resolve(file: &File, target: &str) -> Option<String> {
-    let is_outside = ["http:", "https:", "mailto:", "#"]
-        .iter()
-        .any(|start| target.starts_with(start));
+    let is_outside =
+        ["http:", "https:", "mailto:", "#"].iter().any(|start| target.starts_with(start));
     if is_outside {
         return None;
     }
     let target = target.split(['#', '?']).next().unwrap_or_default();
     let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let from_root = target.starts_with('/');
-    let mut parts: Vec<&str> = if from_root {
-        Vec::new()
-    } else {
-        folder.split('/').collect()
-    };
+    let mut parts: Vec<&str> = if from_root { Vec::new() } else { folder.split('/').collect() };
     for part in target.split('/') {
         match part {
             "" | "." => {}
@@ -73,10 +68,8 @@ fn targets(text: &str) -> Vec<(usize, String)> {
         }
         let prose = without_code(line);
         let inline = prose.split("](").skip(1).map(until_closed);
-        let definition = prose
-            .trim_start()
-            .strip_prefix('[')
-            .and_then(|rest| rest.split_once("]:"));
+        let definition =
+            prose.trim_start().strip_prefix('[').and_then(|rest| rest.split_once("]:"));
         let defined = definition.map(|(_, target)| target.trim_start());
         for target in inline.chain(defined) {
             let target = target.trim().trim_start_matches('<');
@@ -114,10 +107,7 @@ mod tests {
     #[test]
     fn a_line_that_ends_in_spaces_is_found() {
         let tree = Tree::planted(&[("a.md", "good\nbad  \nworse\t\n"), ("b.txt", "not ours \n")]);
-        let expected = [
-            "a.md:2: the line ends in spaces",
-            "a.md:3: the line ends in spaces",
-        ];
+        let expected = ["a.md:2: the line ends in spaces", "a.md:3: the line ends in spaces"];
         assert_eq!(trailing_spaces(&tree), expected);
     }
 

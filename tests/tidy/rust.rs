@@ -39,11 +39,8 @@ impl Source {
     /// Takes a text apart.
     pub(crate) fn of(text: &str) -> Source {
         let chars: Vec<char> = text.chars().collect();
-        let mut source = Source {
-            code: String::new(),
-            comments: String::new(),
-            shortened: String::new(),
-        };
+        let mut source =
+            Source { code: String::new(), comments: String::new(), shortened: String::new() };
         let mut at = 0;
         while at < chars.len() {
             let (kind, len) = piece(&chars, at);
@@ -54,9 +51,7 @@ impl Source {
                     source.shortened.push(c);
                 }
                 source.code.push(if kind == Kind::Code { c } else { blank });
-                source
-                    .comments
-                    .push(if kind == Kind::Comment { c } else { blank });
+                source.comments.push(if kind == Kind::Comment { c } else { blank });
             }
             at = end;
         }
@@ -74,10 +69,7 @@ pub(crate) fn tokens(text: &str) -> Vec<Token> {
                 Some(last) if glue && is_word_part(c) && last.is_word() => last.text.push(c),
                 Some(last) if glue && c == ':' && last.text == ":" => last.text.push(c),
                 _ if c.is_whitespace() => {}
-                _ => tokens.push(Token {
-                    text: c.into(),
-                    line: index + 1,
-                }),
+                _ => tokens.push(Token { text: c.into(), line: index + 1 }),
             }
             glue = !c.is_whitespace();
         }
@@ -171,11 +163,8 @@ mod tests {
     use super::*;
 
     fn check_words(text: &str, expected: &[&str]) {
-        let words: Vec<String> = tokens(text)
-            .into_iter()
-            .filter(Token::is_word)
-            .map(|token| token.text)
-            .collect();
+        let words: Vec<String> =
+            tokens(text).into_iter().filter(Token::is_word).map(|token| token.text).collect();
         assert_eq!(words, expected, "in {text}");
     }
 
@@ -209,27 +198,15 @@ mod tests {
 
     #[test]
     fn a_token_knows_its_line() {
-        let token = |text: &str, line| Token {
-            text: text.into(),
-            line,
-        };
-        let expected = [
-            token("a", 1),
-            token("::", 1),
-            token("b", 2),
-            token(":", 2),
-            token("c", 2),
-        ];
+        let token = |text: &str, line| Token { text: text.into(), line };
+        let expected = [token("a", 1), token("::", 1), token("b", 2), token(":", 2), token("c", 2)];
         assert_eq!(tokens("a::\nb: c"), expected);
     }
 
     #[test]
     fn a_brace_is_closed_by_its_own() {
         let tokens = tokens("a { b { c } d } e { f");
-        assert_eq!(
-            tokens.get(closing(&tokens, 1)).map(|token| token.line),
-            Some(1)
-        );
+        assert_eq!(tokens.get(closing(&tokens, 1)).map(|token| token.line), Some(1));
         assert_eq!(closing(&tokens, 1), 7);
         assert_eq!(closing(&tokens, 9), tokens.len());
     }

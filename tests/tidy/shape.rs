@@ -17,9 +17,8 @@ const LINE_COLUMNS_MAX: usize = 120;
 /// Columns of one line with its literals: a row of a table may be wider, but not without end.
 const ROW_COLUMNS_MAX: usize = 160;
 /// Names that say nothing about what is inside.
-const EMPTY_NAMES: [&str; 8] = [
-    "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils",
-];
+const EMPTY_NAMES: [&str; 8] =
+    ["common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"];
 
 /// Every Rust file says first what it is.
 pub(crate) fn headers(tree: &Tree) -> Vec<String> {
@@ -80,17 +79,9 @@ pub(crate) fn module_names(tree: &Tree) -> Vec<String> {
     let mut findings = Vec::new();
     for file in tree.written_in("rs") {
         let mut names: Vec<(usize, String)> = declared(&file.text, Body::Inline);
-        names.extend(
-            file.path
-                .trim_end_matches(".rs")
-                .split('/')
-                .map(|part| (1, part.into())),
-        );
+        names.extend(file.path.trim_end_matches(".rs").split('/').map(|part| (1, part.into())));
         for (line, name) in names {
-            if let Some(word) = name
-                .split(['_', '-'])
-                .find(|word| EMPTY_NAMES.contains(word))
-            {
+            if let Some(word) = name.split(['_', '-']).find(|word| EMPTY_NAMES.contains(word)) {
                 let what =
                     format!("the module name `{name}` says nothing: find a noun for `{word}`");
                 findings.push(file.finding(line, &what));
@@ -107,13 +98,9 @@ pub(crate) fn orphans(tree: &Tree) -> Vec<String> {
         let path = file.path.trim_end_matches(".rs").trim_end_matches("/mod");
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let ends = [".rs", "/mod.rs", "/lib.rs", "/main.rs"];
-        let mut parents = ends
-            .iter()
-            .filter_map(|end| tree.file(&format!("{folder}{end}")));
+        let mut parents = ends.iter().filter_map(|end| tree.file(&format!("{folder}{end}")));
         let declares = |parent: &File| {
-            declared(&parent.text, Body::File)
-                .iter()
-                .any(|(_, declared)| declared == name)
+            declared(&parent.text, Body::File).iter().any(|(_, declared)| declared == name)
         };
         if !parents.any(declares) {
             findings.push(file.finding(1, &format!("no `mod {name};` declares this file")));
@@ -150,9 +137,7 @@ fn functions(text: &str) -> Vec<Function> {
         let Some((open, _)) = body.filter(|(_, token)| token.text == "{") else {
             continue;
         };
-        let inside = tokens
-            .get(open + 1..closing(&tokens, open))
-            .unwrap_or_default();
+        let inside = tokens.get(open + 1..closing(&tokens, open)).unwrap_or_default();
         let mut lines: Vec<usize> = inside.iter().map(|token| token.line).collect();
         lines.dedup();
         functions.push(Function {
@@ -188,13 +173,7 @@ fn declared(text: &str, body: Body) -> Vec<(usize, String)> {
 
 /// Whether cargo builds this file by itself.
 fn is_root(path: &str) -> bool {
-    let targets = [
-        "tests",
-        "benches",
-        "examples",
-        "src/bin",
-        "fuzz/fuzz_targets",
-    ];
+    let targets = ["tests", "benches", "examples", "src/bin", "fuzz/fuzz_targets"];
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let parent = folder.rsplit_once('/').map_or("", |(parent, _)| parent);
     matches!(path, "build.rs" | "src/lib.rs" | "src/main.rs")
@@ -254,16 +233,9 @@ mod tests {
     fn a_function_one_line_over_the_limit_is_found() {
         let body = |lines| format!("{}// a comment\n\n", "    call(\"}\");\n".repeat(lines));
         let full = format!("fn full(a: [u8; 4]) -> u8 {{\n{}}}\n", body(70));
-        let over = format!(
-            "trait T {{ fn none(&self); }}\nfn over() {{\n{}}}\n",
-            body(71)
-        );
+        let over = format!("trait T {{ fn none(&self); }}\nfn over() {{\n{}}}\n", body(71));
         let files = [("src/full.rs", full.as_str()), ("src/over.rs", &over)];
-        check(
-            function_lengths,
-            &files,
-            &["src/over.rs:2: `over` has 71 lines, the limit is 70"],
-        );
+        check(function_lengths, &files, &["src/over.rs:2: `over` has 71 lines, the limit is 70"]);
     }
 
     #[test]

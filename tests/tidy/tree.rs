@@ -20,9 +20,7 @@ pub(crate) struct File {
 impl File {
     /// Whether its name has this extension.
     pub(crate) fn is(&self, extension: &str) -> bool {
-        self.path
-            .rsplit_once('.')
-            .is_some_and(|(_, end)| end == extension)
+        self.path.rsplit_once('.').is_some_and(|(_, end)| end == extension)
     }
 
     /// Whether somebody else wrote it.
@@ -52,26 +50,15 @@ impl Tree {
         let paths = tracked(root).unwrap_or_else(|| walked(root));
         let files = paths.iter().filter_map(|path| {
             let bytes = std::fs::read(root.join(path)).expect("a listed file can be read");
-            let text = String::from_utf8(bytes)
-                .ok()
-                .filter(|text| !text.contains('\0'))?;
-            Some(File {
-                path: path.clone(),
-                text,
-            })
+            let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))?;
+            Some(File { path: path.clone(), text })
         });
-        Tree {
-            files: files.collect(),
-            paths: paths.clone(),
-        }
+        Tree { files: files.collect(), paths: paths.clone() }
     }
 
     /// A tree for the tests of a rule.
     pub(crate) fn planted(files: &[(&str, &str)]) -> Tree {
-        let file = |&(path, text): &(&str, &str)| File {
-            path: path.into(),
-            text: text.into(),
-        };
+        let file = |&(path, text): &(&str, &str)| File { path: path.into(), text: text.into() };
         Tree {
             files: files.iter().map(file).collect(),
             paths: files.iter().map(|(path, _)| (*path).into()).collect(),
@@ -99,40 +86,24 @@ impl Tree {
 
     /// Our own text files with this extension.
     pub(crate) fn written_in(&self, extension: &str) -> impl Iterator<Item = &File> {
-        self.files
-            .iter()
-            .filter(move |file| file.is(extension) && !file.is_vendored())
+        self.files.iter().filter(move |file| file.is(extension) && !file.is_vendored())
     }
 
     /// The sources of the library and the binary.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &File> {
-        self.written_in("rs")
-            .filter(|file| file.path.starts_with("src/"))
+        self.written_in("rs").filter(|file| file.path.starts_with("src/"))
     }
 }
 
 /// What git tracks, or would if it were added; nothing where there is no git or no checkout.
 fn tracked(root: &Path) -> Option<BTreeSet<String>> {
-    let arguments = [
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ];
-    let output = Command::new("git")
-        .args(arguments)
-        .current_dir(root)
-        .output()
-        .ok()?;
+    let arguments = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let output = Command::new("git").args(arguments).current_dir(root).output().ok()?;
     let list = String::from_utf8(output.stdout).ok()?;
     // The index still names what was deleted and not yet committed.
     let exists = |path: &&str| root.join(path).is_file();
-    let paths: BTreeSet<String> = list
-        .split_terminator('\0')
-        .filter(exists)
-        .map(String::from)
-        .collect();
+    let paths: BTreeSet<String> =
+        list.split_terminator('\0').filter(exists).map(String::from).collect();
     // Unpacked inside some other checkout, this folder may be ignored there: then look for yourself.
     (output.status.success() && paths.contains("Cargo.toml")).then_some(paths)
 }
@@ -150,9 +121,7 @@ fn walked(root: &Path) -> BTreeSet<String> {
                 folders.push(entry.path());
             } else if kind.is_file() {
                 let path = entry.path();
-                let relative = path
-                    .strip_prefix(root)
-                    .expect("the walk stays below the root");
+                let relative = path.strip_prefix(root).expect("the walk stays below the root");
                 paths.insert(relative.to_string_lossy().replace('\\', "/"));
             }
         }
@@ -164,10 +133,7 @@ fn walked(root: &Path) -> BTreeSet<String> {
 fn git_and_the_walk_agree_on_the_sources() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = |paths: BTreeSet<String>| -> Vec<String> {
-        paths
-            .into_iter()
-            .filter(|path| path.starts_with("src/"))
-            .collect()
+        paths.into_iter().filter(|path| path.starts_with("src/")).collect()
     };
     let walk = sources(walked(root));
     assert!(walk.contains(&"src/lib.rs".to_string()));

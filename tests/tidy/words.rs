@@ -7,28 +7,16 @@ use crate::tree::{File, Tree};
 /// Modules that are functions of their input: no waiting, no runtime, no sockets.
 const PURE: [&str; 6] = ["clock", "demo", "dialect", "limits", "reason", "topics"];
 /// Words of code that a pure module has no use for.
-const IMPURE: [&str; 8] = [
-    "async",
-    "await",
-    "fastwebsockets",
-    "hyper",
-    "hyper_util",
-    "socket2",
-    "tokio",
-    "tokio_util",
-];
+const IMPURE: [&str; 8] =
+    ["async", "await", "fastwebsockets", "hyper", "hyper_util", "socket2", "tokio", "tokio_util"];
 /// Macros that write to the terminal.
 const PRINTS: [&str; 4] = ["eprint", "eprintln", "print", "println"];
 /// Macros that stand for code that was not written.
 const STUBS: [&str; 3] = ["dbg", "todo", "unimplemented"];
 /// Beginnings of paths that exist on somebody's machine only. Written in two parts, so that this
 /// file does not find itself.
-const MACHINE_PATHS: [&str; 4] = [
-    concat!("/ho", "me/"),
-    concat!("/ro", "ot/"),
-    concat!("/Us", "ers/"),
-    concat!("/wo", "rk/"),
-];
+const MACHINE_PATHS: [&str; 4] =
+    [concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/"), concat!("/wo", "rk/")];
 /// Where packages come from is the business of the machine that fetches them.
 const REGISTRY_HOSTS: [&str; 6] = [
     concat!("deb.", "debian.org"),
@@ -43,16 +31,11 @@ const REGISTRY_HOSTS: [&str; 6] = [
 pub(crate) fn pure_modules(tree: &Tree) -> Vec<String> {
     let is_pure = |file: &File| {
         let path = file.path.trim_start_matches("src/").trim_end_matches(".rs");
-        path.split('/')
-            .next()
-            .is_some_and(|module| PURE.contains(&module))
+        path.split('/').next().is_some_and(|module| PURE.contains(&module))
     };
     let mut findings = Vec::new();
     for file in tree.sources().filter(|file| is_pure(file)) {
-        for token in tokens(&file.text)
-            .iter()
-            .filter(|token| IMPURE.contains(&&*token.text))
-        {
+        for token in tokens(&file.text).iter().filter(|token| IMPURE.contains(&&*token.text)) {
             let what = format!("`{}` in a module that is pure", token.text);
             findings.push(file.finding(token.line, &what));
         }
@@ -110,17 +93,11 @@ pub(crate) fn notes(tree: &Tree) -> Vec<String> {
     let mut findings = Vec::new();
     let is_prose = |file: &File| file.is("md") || file.is_vendored();
     for file in tree.files().filter(|file| !is_prose(file)) {
-        let text = if file.is("rs") {
-            Source::of(&file.text).comments
-        } else {
-            file.text.clone()
-        };
+        let text = if file.is("rs") { Source::of(&file.text).comments } else { file.text.clone() };
         for (index, line) in text.lines().enumerate() {
             let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
-            let names_issue = line
-                .split('#')
-                .skip(1)
-                .any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+            let names_issue =
+                line.split('#').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
             if words.any(|word| matches!(word, "TODO" | "FIXME" | "XXX")) && !names_issue {
                 findings.push(file.finding(index + 1, "a note to do without its `#issue`"));
             }
@@ -187,10 +164,7 @@ mod tests {
         let files = [
             ("src/topics/name.rs", "// tokio\nasync fn f() { g().await }"),
             ("src/limits.rs", "use tokio::time;\nuse hyper::Request;"),
-            (
-                "src/dialect/json.rs",
-                "const A: &str = \"async\"; fn asynchronous() {}",
-            ),
+            ("src/dialect/json.rs", "const A: &str = \"async\"; fn asynchronous() {}"),
             ("src/ws/connection.rs", "async fn f() {}"),
         ];
         check(
@@ -248,14 +222,8 @@ mod tests {
                 "src/a.rs",
                 "fn f() { todo!() }\nfn g() { dbg!(1) }\nfn h() { unimplemented!(\"x\") }",
             ),
-            (
-                "tests/it/main.rs",
-                "#[test]\n#[ignore = \"slow\"]\nfn f() {}",
-            ),
-            (
-                "src/b.rs",
-                "// todo!() #[ignore]\nlet todo = !dbg; fn ignore() {}",
-            ),
+            ("tests/it/main.rs", "#[test]\n#[ignore = \"slow\"]\nfn f() {}"),
+            ("src/b.rs", "// todo!() #[ignore]\nlet todo = !dbg; fn ignore() {}"),
         ];
         check(
             stubs,
@@ -272,10 +240,7 @@ mod tests {
     #[test]
     fn a_note_without_an_issue_is_found() {
         let files = [
-            (
-                "src/a.rs",
-                "// TODO: later\n// TODO(#12): later\nlet s = \"FIXME\"; // FIXME # 3",
-            ),
+            ("src/a.rs", "// TODO: later\n// TODO(#12): later\nlet s = \"FIXME\"; // FIXME # 3"),
             ("test.sh", "# XXX\n# TODO #4\n# METHODOLOGY"),
             ("README.md", "TODO"),
             ("src/http/assets/vendor/chart.js", "// TODO"),
@@ -314,16 +279,8 @@ mod tests {
             let lock = format!("{{\n\"resolved\": \"https://{host}/ws\" }}");
             let findings = registry_hosts(&Tree::planted(&[("package-lock.json", &lock)]));
             assert_eq!(findings.len(), 1, "{host}");
-            assert!(
-                findings
-                    .iter()
-                    .all(|finding| finding.starts_with("package-lock.json:2:"))
-            );
+            assert!(findings.iter().all(|finding| finding.starts_with("package-lock.json:2:")));
         }
-        check(
-            registry_hosts,
-            &[("README.md", "on crates.io, npm and PyPI")],
-            &[],
-        );
+        check(registry_hosts, &[("README.md", "on crates.io, npm and PyPI")], &[]);
     }
 }
