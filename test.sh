@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# Runs the gates: everything that a change must pass, the quickest first.
+#   ./test.sh          all gates
+#   ./test.sh fast     all but those that drive a browser
+#   ./test.sh GATE…    these gates
+#   ./test.sh list     their names
+# What a gate needs and this machine lacks is installed first (apt-get as root, pip and npm into
+# ~/.cache/fanfare and node_modules). What cannot be had fails its gate; nothing is skipped.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+# To add a gate: write its function below, put its name here, and into BROWSER if it drives one.
+GATES=(fmt text clippy test doc js)
+BROWSER=()
+
+RUN=$(mktemp -d)
+trap 'rm -rf "$RUN"' EXIT
+source tests/tools/need.sh
+
+gate_fmt() {
+  need_component fmt rustfmt
+  cargo fmt --check
+}
+
+# Spelling, and the shell scripts.
+gate_text() {
+  need_python
+  local tools="${PYTHON%/*}"
+  "$tools/typos"
+  "$tools/shellcheck" --external-sources test.sh .ci/run tests/tools/*.sh
+}
+
+gate_clippy() {
+  need_component clippy clippy
+  cargo clippy --all-targets --locked -- -D warnings
+}
+
+# Unit and documentation tests, tidy, supply, transcripts, integration, simulation.
+gate_test() {
+  need_rust
+  cargo test --locked --no-fail-fast
+}
+
+gate_doc() {
+  need_rust
+  RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+}
+
+# The JavaScript client: its types and its tests.
+gate_js() {
+  npm_ci clients/js
+  npm --prefix clients/js run types
+  npm --prefix clients/js test
+}
+
+main() {
+  local gates=("${GATES[@]}") gate
+  case "${1-}" in
+    list)
+      printf '%s\n' "${GATES[@]}"
+      return
+      ;;
+    fast)
+      gates=()
+      for gate in "${GATES[@]}"; do
+        is_in "$gate" "${BROWSER[@]}" || gates+=("$gate")
+      done
+      ;;
+    ?*)
+      gates=("$@")
+      for gate in "${gates[@]}"; do
+        is_in "$gate" "${GATES[@]}" || fail "there is no gate $gate; there are: ${GATES[*]}"
+      done
+      ;;
+  esac
+  for gate in "${gates[@]}"; do
+    run "$gate"
+  done
+  summarize
+}
+
+# is_in WORD WORD…
+is_in() {
+  local word=$1 other
+  shift
+  for other in "$@"; do
+    [[ $word == "$other" ]] && return
+  done
+  return 1
+}
+
+RESULTS=()
+FAILED=0
+
+# run GATE
+run() {
+  local gate=$1 started=$SECONDS status result=passed
+  printf '\n=== %s\n' "$gate"
+  # Not in an `if` or before `||`: there the shell would go on after a step that failed.
+  set +e
+  (
+    set -e
+    "gate_$gate"
+  )
+  status=$?
+  set -e
+  if ((status != 0)); then
+    result=FAILED
+    FAILED=$((FAILED + 1))
+  fi
+  RESULTS+=("$(printf '%-12s %-8s %5d s' "$gate" "$result" $((SECONDS - started)))")
+}
+
+summarize() {
+  printf '\n=== summary\n'
+  printf '%s\n' "${RESULTS[@]}"
+  if ((FAILED > 0)); then
+    fail "$FAILED of ${#RESULTS[@]} gates failed"
+  fi
+  printf 'all %d gates passed\n' "${#RESULTS[@]}"
+}
+
+main "$@"

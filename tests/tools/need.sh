@@ -1,0 +1,136 @@
+# shellcheck shell=bash
+# What the gates need besides Rust, and how it gets onto a Debian-like machine.
+# Sourced by test.sh, from the repository's root. Each `need_` function returns at once where the
+# tool is there, installs it where it can, and otherwise fails with the name of what is missing.
+
+CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/fanfare"
+export npm_config_cache="$CACHE/npm"
+export PIP_CACHE_DIR="$CACHE/pip"
+
+say() {
+  printf -- '--- %s\n' "$*"
+}
+
+fail() {
+  printf 'test.sh: %s\n' "$*" >&2
+  exit 1
+}
+
+has() {
+  command -v "$1" >/dev/null 2>&1
+}
+
+# apt_install PACKAGE…
+apt_install() {
+  has apt-get || fail "please install $*: there is no apt-get here to do it with"
+  local as_root=(env DEBIAN_FRONTEND=noninteractive)
+  if ((EUID != 0)); then
+    if ! has sudo || ! sudo -n true 2>/dev/null; then
+      fail "please install $*: it takes root"
+    fi
+    as_root=(sudo -n "${as_root[@]}")
+  fi
+  say "installing $*"
+  if [[ ! -e $RUN/apt-index ]]; then
+    "${as_root[@]}" apt-get update -qq || say "the package index could not be renewed"
+    touch "$RUN/apt-index"
+  fi
+  "${as_root[@]}" apt-get install -y -qq --no-install-recommends \
+    -o DPkg::Lock::Timeout=300 "$@" >"$RUN/apt-install" 2>&1 || {
+    cat "$RUN/apt-install" >&2
+    fail "apt-get could not install $*"
+  }
+}
+
+# need_command COMMAND PACKAGE…
+need_command() {
+  local command=$1
+  shift
+  has "$command" && return
+  apt_install "$@"
+  has "$command" || fail "installed $*, but there is still no $command"
+}
+
+# Cargo and a linker; the toolchain itself is pinned by rust-toolchain.toml.
+need_rust() {
+  if ! has cargo && [[ -x $HOME/.cargo/bin/cargo ]]; then
+    export PATH="$HOME/.cargo/bin:$PATH"
+  fi
+  has cargo || fail "there is no cargo: install Rust as https://rustup.rs says"
+  need_command cc gcc libc6-dev
+}
+
+# need_component SUBCOMMAND COMPONENT
+need_component() {
+  need_rust
+  cargo "$1" --version >/dev/null 2>&1 && return
+  has rustup || fail "there is no cargo $1, and no rustup to add the component $2"
+  say "adding the Rust component $2"
+  rustup component add "$2"
+}
+
+# venv REQUIREMENTS: sets VENV to a virtual environment of Python that has what the file names.
+venv() {
+  need_command python3 python3
+  # Named after the file's content: checkouts with other requirements keep their own.
+  VENV="$CACHE/$(basename "$1" .txt)-$(cksum <"$1" | cut -d' ' -f1)"
+  [[ -e $VENV/complete ]] && return
+  python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+  say "installing $1 into $VENV"
+  rm -rf "$VENV"
+  python3 -m venv "$VENV"
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "$1" ||
+    fail "pip could not install what $1 names"
+  touch "$VENV/complete"
+}
+
+# Sets PYTHON to an interpreter that has what python.txt names; its tools are beside it.
+need_python() {
+  venv tests/tools/python.txt
+  export PYTHON="$VENV/bin/python"
+}
+
+# Node and npm. Distributions are often behind, so ours comes from node.txt.
+need_node() {
+  node_is_recent && return
+  venv tests/tools/node.txt
+  # Not the whole folder: its python3 must not hide the machine's.
+  mkdir -p "$VENV/path"
+  ln -sf "$VENV"/bin/{node,npm,npx} "$VENV/path/"
+  export PATH="$VENV/path:$PATH"
+  node_is_recent || fail "installed node, but still there is none of version 20 or later"
+}
+
+node_is_recent() {
+  has npm && has node && node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)'
+}
+
+# npm_ci FOLDER
+npm_ci() {
+  need_node
+  (cd "$1" && npm ci --prefer-offline --no-audit --no-fund --loglevel=error) ||
+    fail "npm could not install the packages of $1"
+}
+
+# Sets CHROMIUM.
+need_chromium() {
+  local name
+  for name in chromium chromium-browser google-chrome; do
+    has "$name" && break
+  done
+  has "$name" || { need_command chromium chromium && name=chromium; }
+  CHROMIUM=$(command -v "$name")
+  export CHROMIUM
+}
+
+need_prometheus() {
+  need_command promtool prometheus
+}
+
+# Sets FANFARE to a broker built from these sources.
+need_broker() {
+  need_rust
+  cargo build --locked
+  FANFARE=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/fanfare
+  export FANFARE
+}
