@@ -4,7 +4,11 @@
 
 pub mod clock;
 pub mod dialect;
+pub mod engine;
+pub mod ingress;
+pub mod limits;
 pub mod metrics;
 pub mod reason;
+pub mod session;
 pub mod shard;
 pub mod topics;

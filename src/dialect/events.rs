@@ -27,10 +27,7 @@ fn check(id: u64, event: &Event, json: &str, said: Body) {
     let text = String::from_utf8(body(id, event, Wire::WebSocketJson)).expect("UTF-8");
     assert_eq!(text, json);
     serde_json::from_str::<serde::de::IgnoredAny>(&text).expect("JSON");
-    let said = schema::Event {
-        id,
-        body: Some(said),
-    };
+    let said = schema::Event { id, body: Some(said) };
     for wire in [Wire::WebSocketProto, Wire::TcpProto] {
         let bytes = body(id, event, wire);
         let read = schema::Event::decode(&*bytes).expect("protobuf");
@@ -40,23 +37,14 @@ fn check(id: u64, event: &Event, json: &str, said: Body) {
 }
 
 fn message(offset: u64, key: Option<&str>, payload: Payload) -> Arc<Message> {
-    let head = Arc::new(TopicHead {
-        id: 1,
-        name: topic("a.b"),
-        epoch: Epoch::from_bits(1),
-    });
+    let head = Arc::new(TopicHead { id: 1, name: topic("a.b"), epoch: Epoch::from_bits(1) });
     let draft = Draft {
         topic: topic("a.b"),
         payload,
         key: key.map(Into::into),
         idempotency_key: Some("unseen".into()),
     };
-    Arc::new(Message::new(
-        head,
-        Offset(offset),
-        draft,
-        Now::at_ms(TIME_MS),
-    ))
+    Arc::new(Message::new(head, Offset(offset), draft, Now::at_ms(TIME_MS)))
 }
 
 fn said_message(offset: u64, key: &str, payload: Load) -> schema::Message {
@@ -92,17 +80,9 @@ fn a_message_is_the_same_event_on_every_path() {
             said_message(1, "", Load::Text("\u{0}ä\u{2028}\\".into())),
         ),
         (
-            message(
-                (1 << 53) - 1,
-                None,
-                Payload::Binary(vec![0, 0xFF, 0xBF, 1].into()),
-            ),
+            message((1 << 53) - 1, None, Payload::Binary(vec![0, 0xFF, 0xBF, 1].into())),
             r#""offset":9007199254740991,"time":1763683200000,"base64":"AP+/AQ==""#,
-            said_message(
-                (1 << 53) - 1,
-                "",
-                Load::Binary(vec![0, 0xFF, 0xBF, 1].into()),
-            ),
+            said_message((1 << 53) - 1, "", Load::Binary(vec![0, 0xFF, 0xBF, 1].into())),
         ),
         (
             message(2, None, Payload::Binary("".into())),
@@ -116,11 +96,7 @@ fn a_message_is_the_same_event_on_every_path() {
         let text = format!(r#"{{"message":{object}}}"#);
         check(0, &event, &text, Body::Message(said.clone()));
         for wire in Wire::ALL {
-            assert_eq!(
-                encode_message(&message, wire),
-                encode(0, &event, wire),
-                "{wire:?}"
-            );
+            assert_eq!(encode_message(&message, wire), encode(0, &event, wire), "{wire:?}");
         }
         let page = HistoryPage {
             topic: topic("a.b"),
@@ -146,9 +122,7 @@ fn a_message_is_the_same_event_on_every_path() {
 
 #[test]
 fn a_message_of_any_size_is_framed_whole() {
-    for len in [
-        0, 100, 125, 126, 127, 128, 16_383, 16_384, 65_535, 65_536, 100_000,
-    ] {
+    for len in [0, 100, 125, 126, 127, 128, 16_383, 16_384, 65_535, 65_536, 100_000] {
         let payload = "x".repeat(len);
         let message = message(1, None, Payload::Text(payload.clone().into()));
         for wire in [Wire::WebSocketProto, Wire::TcpProto] {
@@ -167,10 +141,7 @@ fn a_message_of_any_size_is_framed_whole() {
 #[test]
 fn a_connection_hears_the_same_in_both_spellings() {
     let server = super::SERVER;
-    let connected = Connected {
-        connection: "1-42".into(),
-        ping_ms: 25_000,
-    };
+    let connected = Connected { connection: "1-42".into(), ping_ms: 25_000 };
     check(
         1,
         &Event::Connected(connected),
@@ -187,15 +158,8 @@ fn a_connection_hears_the_same_in_both_spellings() {
         (5, r#"{"id":5,"unsubscribed":{"topic":"a.*"}}"#),
         (0, r#"{"unsubscribed":{"topic":"a.*"}}"#),
     ] {
-        let said = schema::Unsubscribed {
-            topic: "a.*".into(),
-        };
-        check(
-            id,
-            &Event::Unsubscribed(target("a.*")),
-            json,
-            Body::Unsubscribed(said),
-        );
+        let said = schema::Unsubscribed { topic: "a.*".into() };
+        check(id, &Event::Unsubscribed(target("a.*")), json, Body::Unsubscribed(said));
     }
     check(
         6,
@@ -207,18 +171,8 @@ fn a_connection_hears_the_same_in_both_spellings() {
             durability: schema::Durability::Memory.into(),
         }),
     );
-    check(
-        8,
-        &Event::Pong,
-        r#"{"id":8,"pong":{}}"#,
-        Body::Pong(schema::Pong {}),
-    );
-    check(
-        0,
-        &Event::Ping,
-        r#"{"ping":{}}"#,
-        Body::Ping(schema::ServerPing {}),
-    );
+    check(8, &Event::Pong, r#"{"id":8,"pong":{}}"#, Body::Pong(schema::Pong {}));
+    check(0, &Event::Ping, r#"{"ping":{}}"#, Body::Ping(schema::ServerPing {}));
     check(
         0,
         &Event::Position(place("a.b", 0)),
@@ -232,11 +186,7 @@ fn a_gap_is_told_the_same_in_both_spellings() {
     for (from, to, count) in [(50, 61, 12), (7, 7, 1)] {
         check(
             0,
-            &Event::Gap(Gap {
-                topic: topic("a.b"),
-                from,
-                to,
-            }),
+            &Event::Gap(Gap { topic: topic("a.b"), from, to }),
             &format!(
                 r#"{{"gap":{{"topic":"a.b","from":{from},"to":{to},"count":{count},"reason":"slow"}}}}"#
             ),
@@ -285,13 +235,7 @@ fn a_refusal_means_the_same_in_both_spellings() {
 #[test]
 fn a_subscription_begins_the_same_in_both_spellings() {
     let cases = [
-        (
-            None,
-            None,
-            r#""topic":"a.b""#,
-            None,
-            schema::RecoveryFailure::Unspecified,
-        ),
+        (None, None, r#""topic":"a.b""#, None, schema::RecoveryFailure::Unspecified),
         (
             Some(44),
             None,
@@ -329,31 +273,18 @@ fn a_subscription_begins_the_same_in_both_spellings() {
             topics: Vec::new(),
         };
         let json = with_epoch(&format!(r#"{{"id":3,"subscribed":{{{json}}}}}"#));
-        check(
-            3,
-            &Event::Subscribed(subscribed),
-            &json,
-            Body::Subscribed(said),
-        );
+        check(3, &Event::Subscribed(subscribed), &json, Body::Subscribed(said));
     }
 }
 
 #[test]
 fn every_way_in_which_a_topic_of_a_filter_is_not_recovered_has_its_word() {
     let cases = [
-        (
-            Reason::EpochChanged,
-            "epochChanged",
-            schema::RecoveryFailure::EpochChanged,
-        ),
+        (Reason::EpochChanged, "epochChanged", schema::RecoveryFailure::EpochChanged),
         (Reason::Trimmed, "trimmed", schema::RecoveryFailure::Trimmed),
         (Reason::Expired, "expired", schema::RecoveryFailure::Expired),
         (Reason::TooMany, "tooMany", schema::RecoveryFailure::TooMany),
-        (
-            Reason::NotAllowed,
-            "notAllowed",
-            schema::RecoveryFailure::NotAllowed,
-        ),
+        (Reason::NotAllowed, "notAllowed", schema::RecoveryFailure::NotAllowed),
         (
             Reason::EngineUnavailable,
             "engineUnavailable",
@@ -362,16 +293,8 @@ fn every_way_in_which_a_topic_of_a_filter_is_not_recovered_has_its_word() {
     ];
     for (reason, name, said) in cases {
         let topics = vec![
-            TopicRecovery {
-                topic: topic("a.b"),
-                position: Some(position(44)),
-                recovery: Ok(()),
-            },
-            TopicRecovery {
-                topic: topic("a.c"),
-                position: None,
-                recovery: Err(reason),
-            },
+            TopicRecovery { topic: topic("a.b"), position: Some(position(44)), recovery: Ok(()) },
+            TopicRecovery { topic: topic("a.c"), position: None, recovery: Err(reason) },
         ];
         let json = format!(
             r#"{{"id":4,"subscribed":{{"topic":"a.>","topics":[{{"topic":"a.b","position":{{"epoch":"{EPOCH}","offset":44}},"recovered":true}},{{"topic":"a.c","recovered":false,"reason":"{name}"}}]}}}}"#
@@ -425,17 +348,9 @@ fn the_lists_of_an_answer_are_there_even_when_empty() {
         };
         let end = SnapshotEnd {
             target: target("a.>"),
-            positions: places
-                .iter()
-                .map(|(name, offset)| place(name, *offset))
-                .collect(),
+            positions: places.iter().map(|(name, offset)| place(name, *offset)).collect(),
         };
-        check(
-            0,
-            &Event::SnapshotEnd(end),
-            &with_epoch(json),
-            Body::SnapshotEnd(said),
-        );
+        check(0, &Event::SnapshotEnd(end), &with_epoch(json), Body::SnapshotEnd(said));
     }
     let page = HistoryPage {
         topic: topic("a.b"),
@@ -450,10 +365,5 @@ fn the_lists_of_an_answer_are_there_even_when_empty() {
         more: false,
     };
     let json = r#"{"historyPage":{"topic":"a.b","top":{"epoch":"EPOCH","offset":45},"messages":[],"more":false}}"#;
-    check(
-        0,
-        &Event::HistoryPage(page),
-        &with_epoch(json),
-        Body::HistoryPage(said),
-    );
+    check(0, &Event::HistoryPage(page), &with_epoch(json), Body::HistoryPage(said));
 }

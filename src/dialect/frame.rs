@@ -88,6 +88,11 @@ pub fn close(code: u16, text: &str) -> Bytes {
     control(CLOSE, &code, text.as_bytes())
 }
 
+/// A WebSocket close without a code, the answer to one without.
+pub fn empty_close() -> Bytes {
+    control(CLOSE, &[], &[])
+}
+
 /// The longest beginning of `text` that has at most `bytes_max` bytes and only whole characters.
 pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
     let mut end = bytes_max.min(text.len());

@@ -30,10 +30,7 @@ const DETAIL_BYTES_MAX: usize = 200;
 pub(super) fn decode(bytes: &[u8]) -> Result<Command, BadCommand> {
     match parse::<RawCommand<'_>>(bytes) {
         Ok(command) => command.understand(),
-        Err(refusal) => Err(BadCommand {
-            id: find_id(bytes),
-            refusal,
-        }),
+        Err(refusal) => Err(BadCommand { id: find_id(bytes), refusal }),
     }
 }
 

@@ -66,46 +66,22 @@ fn any_subscribe() -> impl Strategy<Value = Subscribe> {
     let topic_position = (any_topic(), any_position())
         .prop_map(|(topic, position)| TopicPosition { topic, position });
     let place = prop_oneof![
-        (
-            any_topic().prop_map(Target::Topic),
-            proptest::option::of(any_position()),
-            Just(vec![])
-        ),
+        (any_topic().prop_map(Target::Topic), proptest::option::of(any_position()), Just(vec![])),
         (any_filter(), Just(None), vec(topic_position, 0..4)),
     ];
     let first = prop_oneof![any::<u32>().prop_map(|last| (last, false)), Just((0, true)),];
     let overflow = prop_oneof![Just(Overflow::Gap), Just(Overflow::Disconnect)];
     (place, first, overflow).prop_map(|((target, since, positions), (last, snapshot), overflow)| {
-        Subscribe {
-            target,
-            since,
-            last,
-            snapshot,
-            overflow,
-            positions,
-        }
+        Subscribe { target, since, last, snapshot, overflow, positions }
     })
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
     let draft = (any_topic(), any_payload(), any_key(), any_key()).prop_map(
-        |(topic, payload, key, idempotency_key)| Draft {
-            topic,
-            payload,
-            key,
-            idempotency_key,
-        },
+        |(topic, payload, key, idempotency_key)| Draft { topic, payload, key, idempotency_key },
     );
-    let history = (
-        any_topic(),
-        proptest::option::of(any_position()),
-        any::<u32>(),
-    )
-        .prop_map(|(topic, since, limit)| History {
-            topic,
-            since,
-            limit,
-        });
+    let history = (any_topic(), proptest::option::of(any_position()), any::<u32>())
+        .prop_map(|(topic, since, limit)| History { topic, since, limit });
     let target = prop_oneof![any_topic().prop_map(Target::Topic), any_filter()];
     let action = prop_oneof![
         Just(Action::Connect),
@@ -192,9 +168,9 @@ fn in_proto(command: &Command) -> Vec<u8> {
                 })
                 .collect(),
         }),
-        Action::Unsubscribe(target) => Said::Unsubscribe(schema::Unsubscribe {
-            topic: target.to_string(),
-        }),
+        Action::Unsubscribe(target) => {
+            Said::Unsubscribe(schema::Unsubscribe { topic: target.to_string() })
+        }
         Action::Publish(draft) => Said::Publish(schema::Publish {
             topic: draft.topic.to_string(),
             payload: Some(match draft.payload.clone() {
@@ -213,11 +189,7 @@ fn in_proto(command: &Command) -> Vec<u8> {
         Action::Ping => Said::Ping(schema::Ping {}),
     };
     let action = Some(action);
-    schema::Command {
-        id: command.id,
-        action,
-    }
-    .encode_to_vec()
+    schema::Command { id: command.id, action }.encode_to_vec()
 }
 
 /// What may happen to bytes on their way.
@@ -230,20 +202,7 @@ enum Harm {
 }
 
 fn any_harm() -> impl Strategy<Value = Harm> {
-    let tokens = [
-        "{",
-        "}",
-        "[",
-        "]",
-        "\"",
-        ",",
-        ":",
-        "null",
-        "-1",
-        "1e999",
-        "\\u",
-        "\"id\":1,",
-    ];
+    let tokens = ["{", "}", "[", "]", "\"", ",", ":", "null", "-1", "1e999", "\\u", "\"id\":1,"];
     let insert = prop_oneof![
         vec(any::<u8>(), 1..4),
         proptest::sample::select(tokens.map(|token| token.as_bytes().to_vec()).to_vec()),

@@ -151,15 +151,7 @@ impl RawCommand<'_> {
 
     fn action(self) -> Result<Action, Refusal> {
         const KNOWN: &str = "connect, subscribe, unsubscribe, publish, history, ping";
-        let RawCommand {
-            id: _,
-            connect,
-            subscribe,
-            unsubscribe,
-            publish,
-            history,
-            ping,
-        } = self;
+        let RawCommand { id: _, connect, subscribe, unsubscribe, publish, history, ping } = self;
         match (connect, subscribe, unsubscribe, publish, history, ping) {
             (Some(_), None, None, None, None, None) => Ok(Action::Connect),
             (None, Some(subscribe), None, None, None, None) => {
@@ -175,14 +167,10 @@ impl RawCommand<'_> {
                 history.understand().map(Action::History)
             }
             (None, None, None, None, None, Some(_)) => Ok(Action::Ping),
-            (None, None, None, None, None, None) => Err(Refusal::new(
-                Reason::BadCommand,
-                format!("it has none of {KNOWN}"),
-            )),
-            _ => Err(Refusal::new(
-                Reason::BadCommand,
-                format!("it has more than one of {KNOWN}"),
-            )),
+            (None, None, None, None, None, None) => {
+                Err(Refusal::new(Reason::BadCommand, format!("it has none of {KNOWN}")))
+            }
+            _ => Err(Refusal::new(Reason::BadCommand, format!("it has more than one of {KNOWN}"))),
         }
     }
 }
@@ -203,28 +191,17 @@ impl RawSubscribe<'_> {
         };
         match target {
             Target::Topic(_) if !positions.is_empty() => {
-                return Err(bad_option(
-                    "`positions` are for a filter, a topic has `since`",
-                ));
+                return Err(bad_option("`positions` are for a filter, a topic has `since`"));
             }
             Target::Filter(_) if since.is_some() => {
-                return Err(bad_option(
-                    "`since` is for a topic, a filter has `positions`",
-                ));
+                return Err(bad_option("`since` is for a topic, a filter has `positions`"));
             }
             Target::Topic(_) | Target::Filter(_) => {}
         }
         if snapshot && last > 0 {
             return Err(bad_option("`last` and `snapshot` exclude each other"));
         }
-        Ok(Subscribe {
-            target,
-            since,
-            last,
-            snapshot,
-            overflow,
-            positions,
-        })
+        Ok(Subscribe { target, since, last, snapshot, overflow, positions })
     }
 }
 
@@ -267,10 +244,7 @@ impl RawPosition<'_> {
             .parse()
             .map_err(|bad| Refusal::new(Reason::BadPosition, format!("{bad}")))?;
         let offset = integer("offset", self.offset, INTEGER_MAX, Reason::BadPosition)?;
-        Ok(Position {
-            epoch,
-            offset: Offset(offset),
-        })
+        Ok(Position { epoch, offset: Offset(offset) })
     }
 }
 
@@ -290,21 +264,14 @@ impl<'a> RawPositions<'a> {
                 format!("it names {}, the limit is {POSITIONS_MAX}", self.count),
             ));
         }
-        self.kept
-            .into_iter()
-            .map(RawTopicPosition::understand)
-            .collect()
+        self.kept.into_iter().map(RawTopicPosition::understand).collect()
     }
 }
 
 impl RawTopicPosition<'_> {
     fn understand(self) -> Result<TopicPosition, Refusal> {
         let topic = TopicName::parse(text(self.topic.as_ref()))?;
-        let position = RawPosition {
-            epoch: self.epoch,
-            offset: self.offset,
-        }
-        .understand()?;
+        let position = RawPosition { epoch: self.epoch, offset: self.offset }.understand()?;
         Ok(TopicPosition { topic, position })
     }
 }
@@ -352,10 +319,9 @@ fn integer(name: &str, field: Option<Number>, max: u64, reason: Reason) -> Resul
     match field {
         None => Ok(0),
         Some(Number(Some(number))) if number <= max => Ok(number),
-        Some(_) => Err(Refusal::new(
-            reason,
-            format!("`{name}` must be an integer from 0 to {max}"),
-        )),
+        Some(_) => {
+            Err(Refusal::new(reason, format!("`{name}` must be an integer from 0 to {max}")))
+        }
     }
 }
 

@@ -17,12 +17,7 @@ fn check_refused(json: &str, proto: &schema::Command, reason: Reason, part: &str
     let by_json = decode(Dialect::Json, json.as_bytes()).expect_err(json);
     let by_proto = decode(Dialect::Proto, &proto.encode_to_vec()).expect_err(json);
     assert_eq!(by_json, by_proto, "{json}");
-    assert_eq!(
-        (by_json.0, by_json.1),
-        (proto.id, reason),
-        "{json}: {}",
-        by_json.2
-    );
+    assert_eq!((by_json.0, by_json.1), (proto.id, reason), "{json}: {}", by_json.2);
     assert!(by_json.2.contains(part), "{json}: {}", by_json.2);
 }
 
@@ -30,12 +25,7 @@ fn check_refused(json: &str, proto: &schema::Command, reason: Reason, part: &str
 fn check_broken(dialect: Dialect, bytes: &[u8], id: u64, reason: Reason, part: &str) {
     let name = String::from_utf8_lossy(bytes);
     let refused = decode(dialect, bytes).expect_err(&name);
-    assert_eq!(
-        (refused.0, refused.1),
-        (id, reason),
-        "{name}: {}",
-        refused.2
-    );
+    assert_eq!((refused.0, refused.1), (id, reason), "{name}: {}", refused.2);
     assert!(refused.2.contains(part), "{name}: {}", refused.2);
 }
 
@@ -73,18 +63,11 @@ fn a_bad_target_or_option_is_refused_alike_in_both_spellings() {
 #[test]
 fn a_bad_position_is_refused_alike_in_both_spellings() {
     let since = |topic: &str, epoch: &str, offset| schema::Subscribe {
-        since: Some(schema::Position {
-            epoch: epoch.into(),
-            offset,
-        }),
+        since: Some(schema::Position { epoch: epoch.into(), offset }),
         ..said_subscribe(topic)
     };
     let positions = |topic: &str, of: &str, epoch: &str| schema::Subscribe {
-        positions: vec![schema::TopicPosition {
-            topic: of.into(),
-            epoch: epoch.into(),
-            offset: 1,
-        }],
+        positions: vec![schema::TopicPosition { topic: of.into(), epoch: epoch.into(), offset: 1 }],
         ..said_subscribe(topic)
     };
     let no_epoch = "an epoch has 22 characters";
@@ -119,46 +102,31 @@ fn a_bad_publish_or_history_query_is_refused_alike_in_both_spellings() {
     let cases = [
         (
             r#"{"id":6,"publish":{"topic":"a.*","text":""}}"#,
-            publish(schema::Publish {
-                topic: "a.*".into(),
-                ..text()
-            }),
+            publish(schema::Publish { topic: "a.*".into(), ..text() }),
             Reason::BadTopic,
             "a topic name has no wildcards",
         ),
         (
             r#"{"id":6,"publish":{"topic":"a.b"}}"#,
-            publish(schema::Publish {
-                payload: None,
-                ..text()
-            }),
+            publish(schema::Publish { payload: None, ..text() }),
             Reason::BadPayload,
             "none of data, text, base64",
         ),
         (
             &long_key,
-            publish(schema::Publish {
-                key: long.clone(),
-                ..text()
-            }),
+            publish(schema::Publish { key: long.clone(), ..text() }),
             Reason::BadKey,
             "`key` is 256 bytes, the limit is 255",
         ),
         (
             &long_retry,
-            publish(schema::Publish {
-                idempotency_key: long.clone(),
-                ..text()
-            }),
+            publish(schema::Publish { idempotency_key: long.clone(), ..text() }),
             Reason::BadKey,
             "`idempotencyKey` is 256 bytes, the limit is 255",
         ),
         (
             r#"{"id":6,"history":{"topic":">"}}"#,
-            Said::History(schema::History {
-                topic: ">".into(),
-                ..Default::default()
-            }),
+            Said::History(schema::History { topic: ">".into(), ..Default::default() }),
             Reason::BadTopic,
             "a topic name has no wildcards",
         ),
@@ -177,22 +145,9 @@ fn a_bad_publish_or_history_query_is_refused_alike_in_both_spellings() {
 #[test]
 fn a_command_says_one_thing() {
     let known = "connect, subscribe, unsubscribe, publish, history, ping";
-    let none = schema::Command {
-        id: 9,
-        action: None,
-    };
-    check_refused(
-        r#"{"id":9}"#,
-        &none,
-        Reason::BadCommand,
-        &format!("none of {known}"),
-    );
-    check_refused(
-        r#"{"id":9,"subscrbe":{}}"#,
-        &none,
-        Reason::BadCommand,
-        known,
-    );
+    let none = schema::Command { id: 9, action: None };
+    check_refused(r#"{"id":9}"#, &none, Reason::BadCommand, &format!("none of {known}"));
+    check_refused(r#"{"id":9,"subscrbe":{}}"#, &none, Reason::BadCommand, known);
     let two = format!("more than one of {known}");
     let json = br#"{"id":9,"subscribe":{"topic":"a"},"ping":{}}"#;
     check_broken(Dialect::Json, json, 9, Reason::BadCommand, &two);
@@ -201,13 +156,7 @@ fn a_command_says_one_thing() {
     let proto = [ping.clone(), connect].concat();
     check_broken(Dialect::Proto, &proto, 9, Reason::BadCommand, &two);
     let twice = [ping.clone(), ping].concat();
-    check_broken(
-        Dialect::Proto,
-        &twice,
-        0,
-        Reason::BadCommand,
-        "field 10 occurs twice",
-    );
+    check_broken(Dialect::Proto, &twice, 0, Reason::BadCommand, "field 10 occurs twice");
     let payloads = br#"{"id":9,"publish":{"topic":"a","data":null,"text":""}}"#;
     let two = "more than one of data, text, base64";
     check_broken(Dialect::Json, payloads, 9, Reason::BadPayload, two);
@@ -219,15 +168,7 @@ fn a_command_says_one_thing() {
 #[test]
 fn an_id_is_an_integer_that_json_keeps() {
     let part = "`id` must be an integer from 0 to 9007199254740991";
-    for id in [
-        "-1",
-        "1.0",
-        "\"1\"",
-        "9007199254740992",
-        "1e3",
-        "[]",
-        "true",
-    ] {
+    for id in ["-1", "1.0", "\"1\"", "9007199254740992", "1e3", "[]", "true"] {
         let json = format!(r#"{{"id":{id},"ping":{{}}}}"#);
         check_broken(Dialect::Json, json.as_bytes(), 0, Reason::BadCommand, part);
     }
@@ -280,51 +221,16 @@ fn broken_protobuf_is_refused_with_its_id_where_that_can_be_read() {
         (b"\x08\x07\x52", 7, bad, "ends within a field"),
         (b"\x08\x07\x52\x02\x08", 7, bad, "ends within a field"),
         (b"\x08\x07\x50\x00", 7, bad, "field 10 is of another type"),
-        (
-            b"\x0a\x01\x07\x52\x00",
-            0,
-            bad,
-            "field 1 is of another type",
-        ),
+        (b"\x0a\x01\x07\x52\x00", 0, bad, "field 1 is of another type"),
         (b"\x08\x07\x08\x08\x52\x00", 7, bad, "field 1 occurs twice"),
-        (
-            b"\x1a\x03\x0a\x01\xff\x08\x07",
-            7,
-            bad,
-            "field 1 is not UTF-8",
-        ),
-        (
-            b"\x1a\x06\x0a\x01a\x0a\x01b\x08\x07",
-            7,
-            bad,
-            "field 1 occurs twice",
-        ),
+        (b"\x1a\x03\x0a\x01\xff\x08\x07", 7, bad, "field 1 is not UTF-8"),
+        (b"\x1a\x06\x0a\x01a\x0a\x01b\x08\x07", 7, bad, "field 1 occurs twice"),
         (b"\x0b\x08\x07", 0, bad, "a tag that is not valid"),
         // Of `last` and `limit` a generated decoder would keep 32 bits.
-        (
-            b"\x08\x07\x1a\x09\x0a\x01a\x18\x80\x80\x80\x80\x10",
-            7,
-            Reason::BadOption,
-            "`last`",
-        ),
-        (
-            b"\x08\x07\x3a\x09\x0a\x01a\x18\x80\x80\x80\x80\x10",
-            7,
-            Reason::BadOption,
-            "`limit`",
-        ),
-        (
-            b"\x08\x07\x1a\x09\x0a\x01a\x28\x81\x80\x80\x80\x10",
-            7,
-            Reason::BadOption,
-            "one of gap",
-        ),
-        (
-            b"\x08\x07\x32\x06\x0a\x01a\x12\x01\xff",
-            7,
-            Reason::BadPayload,
-            "JSON value in UTF-8",
-        ),
+        (b"\x08\x07\x1a\x09\x0a\x01a\x18\x80\x80\x80\x80\x10", 7, Reason::BadOption, "`last`"),
+        (b"\x08\x07\x3a\x09\x0a\x01a\x18\x80\x80\x80\x80\x10", 7, Reason::BadOption, "`limit`"),
+        (b"\x08\x07\x1a\x09\x0a\x01a\x28\x81\x80\x80\x80\x10", 7, Reason::BadOption, "one of gap"),
+        (b"\x08\x07\x32\x06\x0a\x01a\x12\x01\xff", 7, Reason::BadPayload, "JSON value in UTF-8"),
     ];
     for (proto, id, reason, part) in cases {
         check_broken(Dialect::Proto, proto, id, reason, part);
@@ -332,24 +238,14 @@ fn broken_protobuf_is_refused_with_its_id_where_that_can_be_read() {
     for data in ["", " ", "{", "1 2", "\u{feff}1", "nul", "\"\n\"", "'a'"] {
         let said = command(7, Said::Publish(said_publish(Load::Data(data.into()))));
         let bytes = said.encode_to_vec();
-        check_broken(
-            Dialect::Proto,
-            &bytes,
-            7,
-            Reason::BadPayload,
-            "one JSON value",
-        );
+        check_broken(Dialect::Proto, &bytes, 7, Reason::BadPayload, "one JSON value");
     }
 }
 
 #[test]
 fn more_positions_than_the_limit_are_refused() {
     let one = r#"{"topic":"a.b","epoch":"AAAAAAAAAAAAAAAAAAAAAB","offset":1}"#;
-    for (count, refused) in [
-        (POSITIONS_MAX, false),
-        (POSITIONS_MAX + 1, true),
-        (20_000, true),
-    ] {
+    for (count, refused) in [(POSITIONS_MAX, false), (POSITIONS_MAX + 1, true), (20_000, true)] {
         let json = vec![one; count].join(",");
         let json = format!(r#"{{"id":4,"subscribe":{{"topic":"a.>","positions":[{json}]}}}}"#);
         let said = schema::Subscribe {
@@ -362,10 +258,7 @@ fn more_positions_than_the_limit_are_refused() {
             check_refused(&json, &said, Reason::TooManyPositions, &part);
         } else {
             let positions = vec![place("a.b", 1); count];
-            let subscribe = Subscribe {
-                positions,
-                ..subscribe("a.>")
-            };
+            let subscribe = Subscribe { positions, ..subscribe("a.>") };
             let action = Action::Subscribe(subscribe);
             check(&json, &said, &Command { id: 4, action });
         }
@@ -376,29 +269,16 @@ fn more_positions_than_the_limit_are_refused() {
 fn no_depth_of_nesting_exhausts_the_stack() {
     const DEPTH: usize = 100_000;
     let deep = "[".repeat(DEPTH) + &"]".repeat(DEPTH);
-    let publish = |data: &str| {
-        command(
-            6,
-            Said::Publish(said_publish(Load::Data(data.to_owned().into()))),
-        )
-    };
+    let publish =
+        |data: &str| command(6, Said::Publish(said_publish(Load::Data(data.to_owned().into()))));
     check(
         &format!(r#"{{"id":6,"publish":{{"topic":"a.b","data":{deep}}}}}"#),
         &publish(&deep),
-        &Command {
-            id: 6,
-            action: Action::Publish(draft(Payload::Json(deep.clone().into()))),
-        },
+        &Command { id: 6, action: Action::Publish(draft(Payload::Json(deep.clone().into()))) },
     );
     let open = &deep[..DEPTH];
     let proto = publish(open).encode_to_vec();
-    check_broken(
-        Dialect::Proto,
-        &proto,
-        6,
-        Reason::BadPayload,
-        "one JSON value",
-    );
+    check_broken(Dialect::Proto, &proto, 6, Reason::BadPayload, "one JSON value");
     for (json, id) in [
         (format!(r#"{{"id":6,"publish":{{"data":{open}"#), 6),
         (format!(r#"{{"id":6,"subscribe":{deep}}}"#), 6),

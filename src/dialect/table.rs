@@ -14,9 +14,7 @@ pub(super) const EPOCH: &str = "AAAAAAAAAAAAAAAAAAAAAB";
 
 /// Decodes in one spelling; a refusal as its id, its reason and its sentence.
 pub(super) fn decode(dialect: Dialect, bytes: &[u8]) -> Result<Command, (u64, Reason, String)> {
-    dialect
-        .decode(bytes)
-        .map_err(|bad| (bad.id, bad.refusal.reason, bad.refusal.to_string()))
+    dialect.decode(bytes).map_err(|bad| (bad.id, bad.refusal.reason, bad.refusal.to_string()))
 }
 
 pub(super) fn command(id: u64, said: Said) -> schema::Command {
@@ -25,17 +23,9 @@ pub(super) fn command(id: u64, said: Said) -> schema::Command {
 }
 
 pub(super) fn check(json: &str, proto: &schema::Command, expected: &Command) {
-    assert_eq!(
-        decode(Dialect::Json, json.as_bytes()).as_ref(),
-        Ok(expected),
-        "{json}"
-    );
+    assert_eq!(decode(Dialect::Json, json.as_bytes()).as_ref(), Ok(expected), "{json}");
     let bytes = proto.encode_to_vec();
-    assert_eq!(
-        decode(Dialect::Proto, &bytes).as_ref(),
-        Ok(expected),
-        "{proto:?}"
-    );
+    assert_eq!(decode(Dialect::Proto, &bytes).as_ref(), Ok(expected), "{proto:?}");
 }
 
 pub(super) fn topic(name: &str) -> TopicName {
@@ -43,32 +33,19 @@ pub(super) fn topic(name: &str) -> TopicName {
 }
 
 pub(super) fn position(offset: u64) -> Position {
-    Position {
-        epoch: Epoch::from_bits(1),
-        offset: Offset(offset),
-    }
+    Position { epoch: Epoch::from_bits(1), offset: Offset(offset) }
 }
 
 pub(super) fn said_position(offset: u64) -> schema::Position {
-    schema::Position {
-        epoch: EPOCH.into(),
-        offset,
-    }
+    schema::Position { epoch: EPOCH.into(), offset }
 }
 
 pub(super) fn said_topic_position(topic: &str, offset: u64) -> schema::TopicPosition {
-    schema::TopicPosition {
-        topic: topic.into(),
-        epoch: EPOCH.into(),
-        offset,
-    }
+    schema::TopicPosition { topic: topic.into(), epoch: EPOCH.into(), offset }
 }
 
 pub(super) fn place(name: &str, offset: u64) -> TopicPosition {
-    TopicPosition {
-        topic: topic(name),
-        position: position(offset),
-    }
+    TopicPosition { topic: topic(name), position: position(offset) }
 }
 
 pub(super) fn subscribe(target: &str) -> Subscribe {
@@ -83,62 +60,33 @@ pub(super) fn subscribe(target: &str) -> Subscribe {
 }
 
 pub(super) fn said_subscribe(topic: &str) -> schema::Subscribe {
-    schema::Subscribe {
-        topic: topic.into(),
-        ..Default::default()
-    }
+    schema::Subscribe { topic: topic.into(), ..Default::default() }
 }
 
 pub(super) fn draft(payload: Payload) -> Draft {
-    Draft {
-        topic: topic("a.b"),
-        payload,
-        key: None,
-        idempotency_key: None,
-    }
+    Draft { topic: topic("a.b"), payload, key: None, idempotency_key: None }
 }
 
 pub(super) fn said_publish(payload: Load) -> schema::Publish {
-    schema::Publish {
-        topic: "a.b".into(),
-        payload: Some(payload),
-        ..Default::default()
-    }
+    schema::Publish { topic: "a.b".into(), payload: Some(payload), ..Default::default() }
 }
 
 #[test]
 fn small_commands_mean_the_same_in_both_spellings() {
     let cases = [
-        (
-            r#"{"id":1,"connect":{}}"#,
-            1,
-            Said::Connect(schema::Connect {}),
-            Action::Connect,
-        ),
-        (
-            r#"{"ping":{}}"#,
-            0,
-            Said::Ping(schema::Ping {}),
-            Action::Ping,
-        ),
+        (r#"{"id":1,"connect":{}}"#, 1, Said::Connect(schema::Connect {}), Action::Connect),
+        (r#"{"ping":{}}"#, 0, Said::Ping(schema::Ping {}), Action::Ping),
         (
             " {\"id\" : 9007199254740991 ,\r\n \"ping\" : { \"later\" : [1] } , \"later\" : {} } ",
             (1 << 53) - 1,
             Said::Ping(schema::Ping {}),
             Action::Ping,
         ),
-        (
-            r#"{"id":null,"connect":null,"ping":{}}"#,
-            0,
-            Said::Ping(schema::Ping {}),
-            Action::Ping,
-        ),
+        (r#"{"id":null,"connect":null,"ping":{}}"#, 0, Said::Ping(schema::Ping {}), Action::Ping),
         (
             r#"{"\u0069d":5,"unsubscribe":{"topic":"a.>"}}"#,
             5,
-            Said::Unsubscribe(schema::Unsubscribe {
-                topic: "a.>".into(),
-            }),
+            Said::Unsubscribe(schema::Unsubscribe { topic: "a.>".into() }),
             Action::Unsubscribe(Target::parse("a.>").expect("valid filter")),
         ),
     ];
@@ -150,11 +98,7 @@ fn small_commands_mean_the_same_in_both_spellings() {
 fn check_subscribe(json: &str, said: schema::Subscribe, expected: Subscribe) {
     let json = format!(r#"{{"id":2,"subscribe":{json}}}"#).replace("EPOCH", EPOCH);
     let action = Action::Subscribe(expected);
-    check(
-        &json,
-        &command(2, Said::Subscribe(said)),
-        &Command { id: 2, action },
-    );
+    check(&json, &command(2, Said::Subscribe(said)), &Command { id: 2, action });
 }
 
 #[test]
@@ -168,10 +112,7 @@ fn the_options_of_a_subscribe_mean_the_same_in_both_spellings() {
             overflow: schema::Overflow::Gap.into(),
             ..said("ticker.>")
         },
-        Subscribe {
-            snapshot: true,
-            ..subscribe("ticker.>")
-        },
+        Subscribe { snapshot: true, ..subscribe("ticker.>") },
     );
     check_subscribe(
         r#"{"topic":"\u0061.b","last":4294967295,"overflow":"disconnect","snapshot":false}"#,
@@ -180,23 +121,14 @@ fn the_options_of_a_subscribe_mean_the_same_in_both_spellings() {
             overflow: schema::Overflow::Disconnect.into(),
             ..said("a.b")
         },
-        Subscribe {
-            last: u32::MAX,
-            overflow: Overflow::Disconnect,
-            ..subscribe("a.b")
-        },
+        Subscribe { last: u32::MAX, overflow: Overflow::Disconnect, ..subscribe("a.b") },
     );
 }
 
 #[test]
 fn the_positions_of_a_subscribe_mean_the_same_in_both_spellings() {
     let cases = [
-        (
-            r#"{"epoch":"EPOCH","offset":41},"snapshot":true"#,
-            41,
-            0,
-            true,
-        ),
+        (r#"{"epoch":"EPOCH","offset":41},"snapshot":true"#, 41, 0, true),
         (r#"{"epoch":"EPOCH"},"last":2,"positions":[]"#, 0, 2, false),
     ];
     for (json, offset, last, snapshot) in cases {
@@ -208,12 +140,7 @@ fn the_positions_of_a_subscribe_mean_the_same_in_both_spellings() {
                 snapshot,
                 ..said_subscribe("a.b")
             },
-            Subscribe {
-                since: Some(position(offset)),
-                last,
-                snapshot,
-                ..subscribe("a.b")
-            },
+            Subscribe { since: Some(position(offset)), last, snapshot, ..subscribe("a.b") },
         );
     }
     let places = [("a.b", 41), ("a.c", (1 << 53) - 1)];
@@ -222,9 +149,7 @@ fn the_positions_of_a_subscribe_mean_the_same_in_both_spellings() {
             {"topic":"a.b","epoch":"EPOCH","offset":41},
             {"topic":"a.c","epoch":"EPOCH","offset":9007199254740991}]}"#,
         schema::Subscribe {
-            positions: places
-                .map(|(name, at)| said_topic_position(name, at))
-                .into(),
+            positions: places.map(|(name, at)| said_topic_position(name, at)).into(),
             ..said_subscribe("a.>")
         },
         Subscribe {
@@ -258,12 +183,8 @@ fn a_publish_means_the_same_in_both_spellings() {
         // Values that are valid although not every reader can represent them.
         (
             r#"{"topic":"a.b","data":[1e999,"\ud800",12345678901234567890123]}"#,
-            said_publish(Load::Data(
-                r#"[1e999,"\ud800",12345678901234567890123]"#.into(),
-            )),
-            draft(Payload::Json(
-                r#"[1e999,"\ud800",12345678901234567890123]"#.into(),
-            )),
+            said_publish(Load::Data(r#"[1e999,"\ud800",12345678901234567890123]"#.into())),
+            draft(Payload::Json(r#"[1e999,"\ud800",12345678901234567890123]"#.into())),
         ),
         (
             r#"{"topic":"a.b","text":"ä\u00e4\ud83d\ude00\n"}"#,
@@ -299,10 +220,7 @@ fn a_publish_means_the_same_in_both_spellings() {
         check(
             &format!(r#"{{"id":6,"publish":{json}}}"#),
             &command(6, Said::Publish(said)),
-            &Command {
-                id: 6,
-                action: Action::Publish(expected),
-            },
+            &Command { id: 6, action: Action::Publish(expected) },
         );
     }
 }
@@ -311,11 +229,7 @@ fn a_publish_means_the_same_in_both_spellings() {
 fn a_history_query_means_the_same_in_both_spellings() {
     let cases = [
         (r#"{"topic":"a.b"}"#, None, 0),
-        (
-            r#"{"topic":"a.b","since":null,"limit":4294967295}"#,
-            None,
-            u32::MAX,
-        ),
+        (r#"{"topic":"a.b","since":null,"limit":4294967295}"#, None, u32::MAX),
         (
             r#"{"topic":"a.b","since":{"offset":7,"epoch":"AAAAAAAAAAAAAAAAAAAAAB"},"limit":10}"#,
             Some(7),
@@ -323,23 +237,12 @@ fn a_history_query_means_the_same_in_both_spellings() {
         ),
     ];
     for (json, since, limit) in cases {
-        let said = schema::History {
-            topic: "a.b".into(),
-            since: since.map(said_position),
-            limit,
-        };
-        let expected = History {
-            topic: topic("a.b"),
-            since: since.map(position),
-            limit,
-        };
+        let said = schema::History { topic: "a.b".into(), since: since.map(said_position), limit };
+        let expected = History { topic: topic("a.b"), since: since.map(position), limit };
         check(
             &format!(r#"{{"history":{json},"id":7}}"#),
             &command(7, Said::History(said)),
-            &Command {
-                id: 7,
-                action: Action::History(expected),
-            },
+            &Command { id: 7, action: Action::History(expected) },
         );
     }
 }
@@ -348,9 +251,6 @@ fn a_history_query_means_the_same_in_both_spellings() {
 fn unknown_fields_of_protobuf_are_ignored() {
     // In the command: 12 (text), 13 (64 bits), 14 (32 bits); in the ping: 1 (a number).
     let bytes = b"\x62\x01x\x69\0\0\0\0\0\0\0\0\x75\0\0\0\0\x52\x02\x08\x01\x08\x07";
-    let expected = Command {
-        id: 7,
-        action: Action::Ping,
-    };
+    let expected = Command { id: 7, action: Action::Ping };
     assert_eq!(decode(Dialect::Proto, bytes), Ok(expected));
 }

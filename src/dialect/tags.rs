@@ -161,10 +161,7 @@ pub(super) struct Tags<'a> {
 impl<'a> Tags<'a> {
     /// Appends to `out`.
     pub(super) fn new(out: &'a mut Vec<u8>) -> Tags<'a> {
-        Tags {
-            out: Some(out),
-            len: 0,
-        }
+        Tags { out: Some(out), len: 0 }
     }
 
     /// Writes a number; 0 is left out, as proto3 has it.
@@ -245,10 +242,7 @@ mod tests {
     #[test]
     fn numbers_of_every_length_survive() {
         let powers = (0..64).map(|bit| 1_u64 << bit);
-        for number in powers
-            .flat_map(|power| [power - 1, power])
-            .chain([u64::MAX])
-        {
+        for number in powers.flat_map(|power| [power - 1, power]).chain([u64::MAX]) {
             let mut out = Vec::new();
             Tags::new(&mut out).present_number(15, number);
             let read: Vec<_> = fields(&out).collect::<Result<_, _>>().expect("valid");
@@ -296,14 +290,8 @@ mod tests {
         check_fault(b"\x0c", Fault::Tag); // end of a group
         check_fault(b"\x0e", Fault::Tag); // a type that does not exist
         check_fault(b"\x80\x80\x80\x80\x10\x00", Fault::Tag); // a tag of 33 bits
-        check_fault(
-            b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
-            Fault::Varint,
-        );
-        check_fault(
-            b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00",
-            Fault::Varint,
-        );
+        check_fault(b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", Fault::Varint);
+        check_fault(b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00", Fault::Varint);
         check_fault(b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", Fault::Cut);
     }
 

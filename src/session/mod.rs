@@ -34,7 +34,12 @@ impl Broker {
     ///
     /// # Errors
     /// [`Reason::TooLarge`], and those of [`Engine::publish`].
-    pub fn publish(&self, draft: Draft, counters: &Counters, now: Now) -> Result<Position, Refusal> {
+    pub fn publish(
+        &self,
+        draft: Draft,
+        counters: &Counters,
+        now: Now,
+    ) -> Result<Position, Refusal> {
         let bytes = draft.payload.bytes().len();
         let size = bytes + draft.key.as_ref().map_or(0, |key| key.len());
         let max = self.limits.message_bytes_max;

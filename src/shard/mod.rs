@@ -13,6 +13,7 @@ mod delivery;
 mod joining;
 mod liveness;
 pub mod outbound;
+pub mod stream;
 mod subscribers;
 mod turn;
 pub mod worker;
@@ -173,8 +174,10 @@ impl<S: Socket> Shard<S> {
     pub fn push(&mut self, id: ConnectionId, bytes: Bytes) {
         // What this turn has for the connection is older.
         self.write_pending(id);
+        let len = bytes.len();
         if let Some(connection) = self.open_connection_mut(id) {
             connection.outbound.push(bytes);
+            self.note_outbound(0, len);
         }
     }
 
@@ -207,39 +210,38 @@ impl<S: Socket> Shard<S> {
     /// socket when that is done or takes too long. The reader sees the end and calls
     /// [`Shard::remove`].
     pub fn close(&mut self, id: ConnectionId, refusal: &Refusal) {
-        self.write_pending(id);
-        let cut_at = self.wheel.after(liveness::CLOSE_GRACE);
+        let Some(wire) = self.wire(id) else { return };
         let reason = refusal.reason;
-        let Some(connection) = self.open_connection_mut(id) else { return };
-        connection.phase = Phase::Closing { cut_at };
-        connection.lag = None;
-        if matches!(reason, Reason::SlowConsumer | Reason::NoPong) {
-            // It does not read: what waits would only keep the reason from it.
-            connection.outbound.cut();
-        }
-        let farewell = match connection.wire {
+        let farewell = match wire {
             Wire::WebSocketJson | Wire::WebSocketProto => {
                 frame::close(reason.code(), &format!("{}: {refusal}", reason.name()))
             }
-            Wire::TcpProto => encode(0, &Event::Error(refusal.clone()), Wire::TcpProto),
+            Wire::TcpProto => encode(0, &Event::Error(refusal.clone()), wire),
         };
-        connection.outbound.push(farewell);
-        self.counters.closes.of(reason).increment();
-        self.leave_all(id);
-        self.schedule(id);
-        self.write_outbound(id);
+        self.begin_close(id, reason, farewell);
     }
 
     /// Answers the peer's close frame and ends the connection like [`Shard::close`].
     pub fn close_answered(&mut self, id: ConnectionId, code: Option<u16>) {
+        let answer = code.map_or_else(frame::empty_close, |code| frame::close(code, ""));
+        self.begin_close(id, Reason::Normal, answer);
+    }
+
+    fn begin_close(&mut self, id: ConnectionId, reason: Reason, farewell: Bytes) {
         self.write_pending(id);
         let cut_at = self.wheel.after(liveness::CLOSE_GRACE);
         let Some(connection) = self.open_connection_mut(id) else { return };
         connection.phase = Phase::Closing { cut_at };
         connection.lag = None;
-        let answer = code.map_or_else(frame::empty_close, |code| frame::close(code, ""));
-        connection.outbound.push(answer);
-        self.counters.closes.of(Reason::Normal).increment();
+        let before = connection.outbound.bytes();
+        if matches!(reason, Reason::SlowConsumer | Reason::NoPong) {
+            // It does not read: what waits would only keep the reason from it.
+            connection.outbound.cut();
+        }
+        connection.outbound.push(farewell);
+        let after = connection.outbound.bytes();
+        self.note_outbound(before, after);
+        self.counters.closes.of(reason).increment();
         self.leave_all(id);
         self.schedule(id);
         self.write_outbound(id);

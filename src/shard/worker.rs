@@ -59,10 +59,7 @@ pub struct Context {
 
 impl Context {
     /// Runs `act` with the shard, and sees to what it left to do.
-    pub fn with<T>(
-        self: &Rc<Context>,
-        act: impl FnOnce(&mut Shard<Rc<TcpStream>>) -> T,
-    ) -> T {
+    pub fn with<T>(self: &Rc<Context>, act: impl FnOnce(&mut Shard<Rc<TcpStream>>) -> T) -> T {
         let mut shard = self.shard.borrow_mut();
         shard.set_now(self.clock.now());
         let result = act(&mut shard);
@@ -236,7 +233,7 @@ async fn drain(
         });
         if left == 0 || context.now().uptime >= end {
             // Nobody waits for the answer when the server gave up first.
-            drop(done.send(left));
+            done.send(left).ok();
             return;
         }
         tokio::time::sleep(STEP).await;

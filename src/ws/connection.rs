@@ -1,0 +1,102 @@
+//! One WebSocket connection after its handshake: messages become commands.
+//! # Invariants: after a close frame, in either direction, nothing more is understood.
+//! # Not here: reading and writing (`shard`), what commands do (`session`).
+
+use super::decoder::{Decoder, DecoderLimits, Incoming};
+use crate::dialect::{Dialect, frame};
+use crate::reason::{Reason, Refusal};
+use crate::session::{Broker, Close, Session};
+use crate::shard::stream::{Protocol, Stream};
+use crate::shard::worker::Context;
+use crate::shard::{ConnectionId, Shard};
+use crate::topics::message::Wire;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// Serves a connection until it ends. `early` is what came behind the handshake.
+pub async fn serve(
+    context: Rc<Context>,
+    broker: Arc<Broker>,
+    stream: TcpStream,
+    dialect: Dialect,
+    early: Vec<u8>,
+) {
+    let socket = Rc::new(stream);
+    let wire = match dialect {
+        Dialect::Json => Wire::WebSocketJson,
+        Dialect::Proto => Wire::WebSocketProto,
+    };
+    let id = context.with(|shard| shard.open(Rc::clone(&socket), wire));
+    let limits = DecoderLimits {
+        message_bytes_max: broker.limits.message_bytes_max,
+        fragments_max: broker.limits.fragments_max,
+    };
+    let connection = Connection {
+        id,
+        dialect,
+        decoder: Decoder::new(limits),
+        session: Session::new(broker, id),
+    };
+    Stream::new(context, socket, id).serve(early, connection).await;
+}
+
+/// The reading side of a WebSocket connection.
+struct Connection {
+    id: ConnectionId,
+    dialect: Dialect,
+    decoder: Decoder,
+    session: Session,
+}
+
+impl Protocol for Connection {
+    fn feed(&mut self, mut input: &mut [u8], shard: &mut Shard<Rc<TcpStream>>) -> usize {
+        let len = input.len();
+        // What a closing connection still sends is not heard.
+        while shard.is_open(self.id) {
+            if shard.is_congested(self.id) {
+                return len - input.len();
+            }
+            let (id, dialect, session) = (self.id, self.dialect, &mut self.session);
+            let taken = match self.decoder.next(&mut input) {
+                Ok(None) => return len,
+                Ok(Some(incoming)) => take(incoming, id, dialect, session, shard),
+                Err(violation) => Err(Close(violation.into())),
+            };
+            if let Err(Close(refusal)) = taken {
+                shard.close(self.id, &refusal);
+            }
+        }
+        len
+    }
+}
+
+fn take(
+    incoming: Incoming<'_>,
+    id: ConnectionId,
+    dialect: Dialect,
+    session: &mut Session,
+    shard: &mut Shard<Rc<TcpStream>>,
+) -> Result<(), Close> {
+    match (incoming, dialect) {
+        (Incoming::Text(text), Dialect::Json) => {
+            session.handle(dialect.decode(text.as_bytes()), shard)
+        }
+        (Incoming::Binary(bytes), Dialect::Proto) => session.handle(dialect.decode(bytes), shard),
+        (Incoming::Text(_), Dialect::Proto) => Err(unsupported("fanfare.v1.proto is binary")),
+        (Incoming::Binary(_), Dialect::Json) => Err(unsupported("fanfare.v1.json is text")),
+        (Incoming::Ping(payload), _) => {
+            shard.push(id, frame::pong(payload));
+            Ok(())
+        }
+        (Incoming::Pong(_), _) => Ok(()),
+        (Incoming::Close(close), _) => {
+            shard.close_answered(id, close.map(|(code, _)| code));
+            Ok(())
+        }
+    }
+}
+
+fn unsupported(detail: &str) -> Close {
+    Close(Refusal::new(Reason::UnsupportedData, detail))
+}
