@@ -216,10 +216,11 @@ fn broken_json_is_refused_with_its_id_where_that_can_be_read() {
 #[test]
 fn broken_protobuf_is_refused_with_its_id_where_that_can_be_read() {
     let bad = Reason::BadCommand;
-    let cases: [(&[u8], u64, Reason, &str); 13] = [
+    let cases: [(&[u8], u64, Reason, &str); 14] = [
         (b"", 0, bad, "none of connect"),
         (b"\x08\x07\x52", 7, bad, "ends within a field"),
         (b"\x08\x07\x52\x02\x08", 7, bad, "ends within a field"),
+        (b"\x08\x07\x52\x01\x08", 7, bad, "ends within a field"),
         (b"\x08\x07\x50\x00", 7, bad, "field 10 is of another type"),
         (b"\x0a\x01\x07\x52\x00", 0, bad, "field 1 is of another type"),
         (b"\x08\x07\x08\x08\x52\x00", 7, bad, "field 1 occurs twice"),
