@@ -296,7 +296,8 @@ fn every_way_in_which_a_topic_of_a_filter_is_not_recovered_has_its_word() {
             TopicRecovery { topic: topic("a.b"), position: Some(position(44)), recovery: Ok(()) },
             TopicRecovery { topic: topic("a.c"), position: None, recovery: Err(reason) },
         ];
-        let recovered = r#"{"topic":"a.b","position":{"epoch":"EPOCH","offset":44},"recovered":true}"#;
+        let recovered =
+            r#"{"topic":"a.b","position":{"epoch":"EPOCH","offset":44},"recovered":true}"#;
         let lost = format!(r#"{{"topic":"a.c","recovered":false,"reason":"{name}"}}"#);
         let json = with_epoch(&format!(
             r#"{{"id":4,"subscribed":{{"topic":"a.>","topics":[{recovered},{lost}]}}}}"#
