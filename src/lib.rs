@@ -7,6 +7,7 @@ pub mod dialect;
 pub mod engine;
 pub mod ingress;
 pub mod limits;
+pub mod listen;
 pub mod metrics;
 pub mod reason;
 pub mod session;

@@ -130,6 +130,19 @@ impl Reason {
     pub const fn reconnects(self) -> bool {
         matches!(self.retry(), Retry::Resume | Retry::Later)
     }
+
+    /// Whether this can be the answer to a resume.
+    pub const fn is_recovery_failure(self) -> bool {
+        matches!(
+            self,
+            Reason::EpochChanged
+                | Reason::Trimmed
+                | Reason::Expired
+                | Reason::TooMany
+                | Reason::NotAllowed
+                | Reason::EngineUnavailable
+        )
+    }
 }
 
 impl fmt::Display for Reason {

@@ -1,5 +1,226 @@
-//! wip
-#[derive(Debug)]
-pub struct Page;
-#[derive(Debug)]
-pub struct Sources;
+//! The `/metrics` page: reads every block of counters and writes the Prometheus text format.
+//! # Invariants: handles are made once, when the page is; a scrape allocates only the text.
+//! # Not here: HTTP.
+
+use super::{Count, Counters, LATENCY_BUCKETS_MICROS};
+use crate::reason::Reason;
+use crate::topics::message::Wire;
+use crate::topics::registry::Registry;
+use metrics::{Counter, Gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// Where the numbers come from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// One block per counting thread.
+    pub blocks: Vec<Arc<Counters>>,
+    /// One mailbox per shard.
+    pub mailboxes: Vec<Arc<crate::topics::mailbox::Mailbox>>,
+    /// The topics.
+    pub registry: Arc<Registry>,
+}
+
+/// The page.
+pub struct Page {
+    sources: Sources,
+    counters: Vec<(Counter, Read)>,
+    gauges: Vec<(Gauge, Read)>,
+    process: metrics_process::Collector,
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+type Read = Box<dyn Fn(&Sources) -> u64 + Send + Sync>;
+
+impl Page {
+    /// A page over these sources.
+    pub fn new(sources: Sources) -> Page {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let process = metrics_process::Collector::default();
+        let (counters, gauges) = metrics::with_local_recorder(&recorder, || {
+            process.describe();
+            (counters(), gauges())
+        });
+        Page { sources, counters, gauges, process, recorder, handle }
+    }
+
+    /// The text of a scrape.
+    pub fn text(&self) -> String {
+        for (counter, read) in &self.counters {
+            counter.absolute(read(&self.sources));
+        }
+        for (gauge, read) in &self.gauges {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a double")]
+            gauge.set(read(&self.sources) as f64);
+        }
+        metrics::with_local_recorder(&self.recorder, || self.process.collect());
+        let mut text = self.handle.render();
+        self.write_latency(&mut text);
+        text
+    }
+
+    /// The exporter cannot take a histogram that is counted elsewhere, so its lines are written
+    /// here.
+    fn write_latency(&self, text: &mut String) {
+        const NAME: &str = "fanfare_delivery_latency_seconds";
+        let blocks = || self.sources.blocks.iter().map(|block| &block.latency);
+        let mut below = 0;
+        let mut lines = format!(
+            "# HELP {NAME} From taking a message to having written it to all ready subscribers of one shard.\n\
+             # TYPE {NAME} histogram\n"
+        );
+        for (index, micros) in LATENCY_BUCKETS_MICROS.iter().enumerate() {
+            below += blocks().filter_map(|l| l.buckets.get(index)).map(Count::get).sum::<u64>();
+            #[expect(clippy::cast_precision_loss, reason = "the bounds are small")]
+            let bound = *micros as f64 / 1e6;
+            push(&mut lines, format_args!("{NAME}_bucket{{le=\"{bound}\"}} {below}\n"));
+        }
+        let count: u64 = blocks().map(|latency| latency.count.get()).sum();
+        let micros: u64 = blocks().map(|latency| latency.micros.get()).sum();
+        push(&mut lines, format_args!("{NAME}_bucket{{le=\"+Inf\"}} {count}\n"));
+        #[expect(clippy::cast_precision_loss, reason = "a sum is a double")]
+        let seconds = micros as f64 / 1e6;
+        push(&mut lines, format_args!("{NAME}_sum {seconds}\n{NAME}_count {count}\n"));
+        text.push_str(&lines);
+    }
+}
+
+impl std::fmt::Debug for Page {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Page").finish_non_exhaustive()
+    }
+}
+
+fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a string does not fail.
+    text.write_fmt(line).unwrap_or_default();
+}
+
+/// Adds one number of every block.
+fn sum(of: impl Fn(&Counters) -> &Count + Send + Sync + 'static) -> Read {
+    // Blocks that count in both directions may be negative one by one; the sum is not.
+    Box::new(move |sources| {
+        sources.blocks.iter().fold(0, |sum, block| sum.wrapping_add(of(block).get()))
+    })
+}
+
+type Label = Option<(&'static str, &'static str)>;
+
+#[expect(clippy::disallowed_macros, reason = "this is the one place that registers")]
+fn counter(name: &'static str, help: &'static str, label: Label, read: Read) -> (Counter, Read) {
+    metrics::describe_counter!(name, help);
+    let counter = if let Some((key, value)) = label {
+        metrics::counter!(name, key => value)
+    } else {
+        metrics::counter!(name)
+    };
+    (counter, read)
+}
+
+#[expect(clippy::disallowed_macros, reason = "this is the one place that registers")]
+fn gauge(name: &'static str, help: &'static str, label: Label, read: Read) -> (Gauge, Read) {
+    metrics::describe_gauge!(name, help);
+    let gauge = if let Some((key, value)) = label {
+        metrics::gauge!(name, key => value)
+    } else {
+        metrics::gauge!(name)
+    };
+    (gauge, read)
+}
+
+/// A number that every block has: its name, its help and where it is.
+type Row = (&'static str, &'static str, fn(&Counters) -> &Count);
+
+const COUNTERS: &[Row] = &[
+    ("fanfare_published_total", "Messages taken from publishers.", |c| &c.published),
+    ("fanfare_published_bytes_total", "Payload bytes taken from publishers.", |c| {
+        &c.published_bytes
+    }),
+    ("fanfare_deliveries_total", "Messages handed to connections.", |c| &c.deliveries),
+    (
+        "fanfare_dropped_total",
+        "Messages that a connection did not get because it did not read fast enough.",
+        |c| &c.dropped,
+    ),
+    ("fanfare_gaps_total", "Gap events sent.", |c| &c.gaps),
+    (
+        "fanfare_replayed_total",
+        "Messages sent from history: resumes, snapshots and the latest ones.",
+        |c| &c.replayed,
+    ),
+    ("fanfare_resumes_recovered_total", "Resumes that sent exactly what was missing.", |c| {
+        &c.resumes_recovered
+    }),
+    ("fanfare_received_bytes_total", "Bytes received on WebSocket and TCP connections.", |c| {
+        &c.received_bytes
+    }),
+    ("fanfare_sent_bytes_total", "Bytes written to connections.", |c| &c.sent_bytes),
+    ("fanfare_writes_total", "Writes to connections; several messages may share one.", |c| {
+        &c.writes
+    }),
+];
+
+const GAUGES: &[Row] = &[
+    ("fanfare_local_topics", "Topics that shards deliver; one counts once for each shard.", |c| {
+        &c.local_topics
+    }),
+    ("fanfare_outbound_bytes", "Bytes that wait for connections.", |c| &c.outbound_bytes),
+    ("fanfare_blocked_connections", "Connections whose socket takes no bytes.", |c| &c.blocked),
+];
+
+fn counters() -> Vec<(Counter, Read)> {
+    let mut all: Vec<_> =
+        COUNTERS.iter().map(|(name, help, of)| counter(name, help, None, sum(of))).collect();
+    all.push(counter(
+        "fanfare_idempotency_keys_evicted_total",
+        "Idempotency keys forgotten before their window ended.",
+        None,
+        Box::new(|sources| sources.registry.idempotency().evicted()),
+    ));
+    for wire in Wire::ALL {
+        let label = Some(("wire", wire.name()));
+        let mut add = |name, help, read| all.push(counter(name, help, label, read));
+        let opened = sum(move |c| c.opened.of(wire));
+        add("fanfare_connections_opened_total", "Connections opened.", opened);
+        let encodes = sum(move |c| c.encodes.of(wire));
+        add("fanfare_encodes_total", "Messages encoded; many deliveries share one.", encodes);
+    }
+    for reason in Reason::ALL.iter().copied() {
+        let label = Some(("reason", reason.name()));
+        let mut add = |name, help, read| all.push(counter(name, help, label, read));
+        let closes = sum(move |c| c.closes.of(reason));
+        add("fanfare_closes_total", "Connections closed, by the reason told.", closes);
+        let refusals = sum(move |c| c.refusals.of(reason));
+        add("fanfare_refusals_total", "Commands and requests refused.", refusals);
+        if reason.is_recovery_failure() {
+            let refused = sum(move |c| c.resumes_refused.of(reason));
+            add("fanfare_resumes_refused_total", "Resumes that could not be exact.", refused);
+        }
+    }
+    all
+}
+
+fn gauges() -> Vec<(Gauge, Read)> {
+    let mut all: Vec<_> =
+        GAUGES.iter().map(|(name, help, of)| gauge(name, help, None, sum(of))).collect();
+    let mut add = |name, help, label, read| all.push(gauge(name, help, label, read));
+    add("fanfare_topics", "Topics.", None, Box::new(|s| s.registry.topic_count() as u64));
+    let bytes: Read = Box::new(|s| s.registry.history_bytes() as u64);
+    add("fanfare_history_bytes", "Bytes that histories hold.", None, bytes);
+    let keys: Read = Box::new(|s| s.registry.idempotency().used() as u64);
+    add("fanfare_idempotency_keys", "Answers kept for publishers that ask twice.", None, keys);
+    let depth: Read = Box::new(|s| s.mailboxes.iter().map(|mailbox| mailbox.depth() as u64).sum());
+    add("fanfare_mailbox_depth", "Messages that wait for shards.", None, depth);
+    let topic = sum(|c| &c.topic_subscriptions);
+    add("fanfare_subscriptions", "Subscriptions.", Some(("target", "topic")), topic);
+    let filter = sum(|c| &c.filter_subscriptions);
+    add("fanfare_subscriptions", "Subscriptions.", Some(("target", "filter")), filter);
+    for wire in Wire::ALL {
+        let read = sum(move |c| c.connections.of(wire));
+        add("fanfare_connections", "Open connections.", Some(("wire", wire.name())), read);
+    }
+    all
+}

@@ -1,0 +1,54 @@
+//! The dashboard's files, built into the binary.
+//! # Invariants: a page may load nothing from elsewhere and run no script of its own text.
+//! # Not here: what the dashboard shows.
+
+use super::Answer;
+use crate::reason::{Reason, Refusal};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
+use hyper::header::{REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use hyper::Response;
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const IMAGE: &str = "image/svg+xml";
+
+/// What a page may load and whom it may talk to: this server. `ws:` and `wss:` are named because
+/// not every browser takes `'self'` for them.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+struct Asset {
+    path: &'static str,
+    kind: &'static str,
+    body: &'static [u8],
+}
+
+macro_rules! assets {
+    ($($path:literal, $kind:ident, $file:literal;)*) => {
+        const ASSETS: &[Asset] =
+            &[$(Asset { path: $path, kind: $kind, body: include_bytes!($file) },)*];
+    };
+}
+
+assets! {
+    "/", HTML, "assets/index.html";
+    "/dashboard.js", SCRIPT, "assets/dashboard.js";
+    "/fanfare.js", SCRIPT, "../../clients/js/fanfare.js";
+    "/dashboard.css", STYLE, "assets/dashboard.css";
+    "/favicon.svg", IMAGE, "assets/favicon.svg";
+}
+
+pub(super) fn find(path: &str) -> Result<Answer, Refusal> {
+    let asset = ASSETS.iter().find(|asset| asset.path == path).ok_or(Reason::NotFound)?;
+    let mut answer = Response::new(Full::new(Bytes::from_static(asset.body)));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.kind));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(answer)
+}

@@ -1,0 +1,152 @@
+//! The public HTTP side: WebSocket upgrades, publishing, the dashboard.
+//! # Invariants: one `match` routes; every refusal is a row of the reason table with its status;
+//! after an upgrade nothing of HTTP is left on the connection.
+//! # Not here: the WebSocket itself (`ws`), metrics and health (`ops`).
+
+mod assets;
+mod ops;
+mod publish;
+
+pub use ops::{Ops, serve as serve_ops};
+
+use crate::dialect::{Dialect, Event, encode, frame};
+use crate::reason::{Reason, Refusal};
+use crate::session::Broker;
+use crate::shard::worker::Context;
+use crate::topics::message::Wire;
+use crate::ws;
+use crate::ws::handshake::{Policy, judge};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// Bytes that a request's head may have; hyper's own default is 400 KiB.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// What the public side serves, and to whom.
+#[derive(Debug)]
+pub struct Site {
+    /// What all sessions share.
+    pub broker: Arc<Broker>,
+    /// What the configuration decides about upgrades and pages.
+    pub policy: Policy,
+    /// How long a request's head, and then its body, may take.
+    pub request_timeout: Duration,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves one connection: requests until it ends or becomes a WebSocket, and that until it ends.
+pub async fn serve(context: Rc<Context>, site: Arc<Site>, stream: TcpStream) {
+    // Boxed, so that its memory is gone once the connection is a WebSocket.
+    let Some(upgraded) = Box::pin(serve_http(&context, &site, stream)).await else { return };
+    let Upgraded { stream, dialect, early } = upgraded;
+    ws::connection::serve(context, Arc::clone(&site.broker), stream, dialect, early).await;
+}
+
+/// A connection that has become a WebSocket.
+struct Upgraded {
+    stream: TcpStream,
+    dialect: Dialect,
+    /// What came behind the handshake.
+    early: Vec<u8>,
+}
+
+async fn serve_http(context: &Rc<Context>, site: &Arc<Site>, stream: TcpStream) -> Option<Upgraded> {
+    let upgrade = Rc::new(Cell::new(None));
+    let service = service_fn(|request| {
+        let (context, site, upgrade) = (Rc::clone(context), Arc::clone(site), Rc::clone(&upgrade));
+        async move { Ok::<_, Infallible>(route(request, &context, &site, &upgrade).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(site.request_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .without_shutdown();
+    match connection.await {
+        Ok(parts) => {
+            let dialect = upgrade.take()?;
+            // Copied: even an empty piece of hyper's buffer would keep all 8 KiB of it.
+            let early = parts.read_buf.to_vec();
+            Some(Upgraded { stream: parts.io.into_inner(), dialect, early })
+        }
+        Err(error) => {
+            tracing::debug!(%error, "an HTTP connection broke");
+            None
+        }
+    }
+}
+
+async fn route(
+    request: Request<Incoming>,
+    context: &Rc<Context>,
+    site: &Site,
+    upgrade: &Cell<Option<Dialect>>,
+) -> Answer {
+    let answered = match (request.method(), request.uri().path()) {
+        (_, "/ws") => upgrade_to_websocket(&request, site, upgrade),
+        (&Method::POST, "/v1/publish") => publish::publish(request, context, site).await,
+        (_, "/v1/publish") => Err(Refusal::new(Reason::MethodNotAllowed, "publishing is POST")),
+        (&Method::GET | &Method::HEAD, path) => assets::find(path),
+        _ => Err(Reason::NotFound.into()),
+    };
+    answered.unwrap_or_else(|refusal| {
+        context.with(|shard| shard.counters().refusals.of(refusal.reason).increment());
+        refused(&refusal)
+    })
+}
+
+fn upgrade_to_websocket(
+    request: &Request<Incoming>,
+    site: &Site,
+    upgrade: &Cell<Option<Dialect>>,
+) -> Result<Answer, Refusal> {
+    match judge(request, &site.policy) {
+        Ok(accepted) => {
+            upgrade.set(Some(accepted.dialect));
+            Ok(accepted.response.map(|()| Full::default()))
+        }
+        Err(refused) => Err(refused.refusal),
+    }
+}
+
+/// The answer to a request that is refused.
+fn refused(refusal: &Refusal) -> Answer {
+    let status = StatusCode::from_u16(refusal.reason.status());
+    let mut answer = json(
+        status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        error_body(refusal),
+    );
+    let headers = answer.headers_mut();
+    for (name, value) in ws::handshake::headers_of(refusal.reason) {
+        headers.insert(*name, HeaderValue::from_static(value));
+    }
+    // Whoever was refused an upgrade may have sent frames behind it: they are not requests.
+    headers.entry(CONNECTION).or_insert(HeaderValue::from_static("close"));
+    answer
+}
+
+/// `{"error":{…}}`, as the JSON spelling writes it.
+fn error_body(refusal: &Refusal) -> Bytes {
+    let event = encode(0, &Event::Error(refusal.clone()), Wire::WebSocketJson);
+    frame::body(&event, Wire::WebSocketJson)
+}
+
+fn json(status: StatusCode, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}

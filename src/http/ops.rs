@@ -1,0 +1,68 @@
+//! The admin side: metrics and health.
+//! # Invariants: it serves no page and takes no command.
+//! # Not here: what is counted (`metrics`).
+
+use super::{Answer, HEAD_BYTES_MAX, refused};
+use crate::metrics::Page;
+use crate::reason::{Reason, Refusal};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// What the admin side shows.
+#[derive(Debug)]
+pub struct Ops {
+    /// The numbers.
+    pub page: Page,
+    /// Whether new connections are welcome.
+    pub ready: AtomicBool,
+}
+
+/// Serves one connection until it ends.
+pub async fn serve(ops: Arc<Ops>, stream: TcpStream) {
+    const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = route(&request, &ops);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "an admin connection broke");
+    }
+}
+
+fn route(request: &Request<Incoming>, ops: &Ops) -> Answer {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return refused(&Refusal::new(Reason::MethodNotAllowed, "the admin side is only read"));
+    }
+    match request.uri().path() {
+        "/metrics" => text(ops.page.text(), "text/plain; version=0.0.4; charset=utf-8"),
+        "/healthz" => text("ok\n", "text/plain; charset=utf-8"),
+        "/readyz" if ops.ready.load(Ordering::Acquire) => {
+            text("ready\n", "text/plain; charset=utf-8")
+        }
+        "/readyz" => refused(&Reason::NotReady.into()),
+        _ => refused(&Reason::NotFound.into()),
+    }
+}
+
+fn text(body: impl Into<Bytes>, kind: &'static str) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}

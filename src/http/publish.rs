@@ -1,0 +1,94 @@
+//! `POST /v1/publish`: one message or a list of them, as JSON.
+//! # Invariants: a list is answered message by message, in order; a page of a foreign origin
+//! publishes nothing.
+//! # Not here: what a message may be (`dialect`), permission and limits on it (`session`).
+
+use super::{Answer, Site, error_body, json};
+use crate::dialect::decode_draft;
+use crate::reason::{Reason, Refusal};
+use crate::shard::worker::Context;
+use crate::topics::message::Position;
+use crate::ws::origin;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Request, StatusCode};
+use serde_json::value::RawValue;
+use std::rc::Rc;
+
+pub(super) async fn publish(
+    request: Request<Incoming>,
+    context: &Rc<Context>,
+    site: &Site,
+) -> Result<Answer, Refusal> {
+    origin::check(request.headers(), &site.policy.origins)?;
+    check_content_type(&request)?;
+    let body = read_body(request, site).await?;
+    let text = std::str::from_utf8(&body)
+        .map_err(|_| Refusal::new(Reason::BadRequest, "the body is not UTF-8"))?;
+    let answer = if text.trim_start().starts_with('[') {
+        publish_list(text, context, site)?
+    } else {
+        position_body(publish_one(text, context, site)?)
+    };
+    Ok(json(StatusCode::OK, answer))
+}
+
+fn publish_one(text: &str, context: &Rc<Context>, site: &Site) -> Result<Position, Refusal> {
+    let draft = decode_draft(text.as_bytes())?;
+    context.with(|shard| site.broker.publish(draft, shard.counters(), shard.now()))
+}
+
+fn publish_list(text: &str, context: &Rc<Context>, site: &Site) -> Result<Bytes, Refusal> {
+    let list: Vec<&RawValue> = serde_json::from_str(text)
+        .map_err(|error| Refusal::new(Reason::BadRequest, error.to_string()))?;
+    let max = site.broker.limits.http_messages_max;
+    if list.len() > max {
+        let detail = format!("the list has {} messages, the limit is {max}", list.len());
+        return Err(Refusal::new(Reason::TooLarge, detail));
+    }
+    let mut body = BytesMut::from(&b"["[..]);
+    for (index, message) in list.into_iter().enumerate() {
+        if index > 0 {
+            body.extend_from_slice(b",");
+        }
+        let answer = publish_one(message.get(), context, site).map(position_body);
+        body.extend_from_slice(&answer.unwrap_or_else(|refusal| {
+            context.with(|shard| shard.counters().refusals.of(refusal.reason).increment());
+            error_body(&refusal)
+        }));
+    }
+    body.extend_from_slice(b"]");
+    Ok(body.freeze())
+}
+
+/// The position as the `published` event of the JSON spelling writes it.
+fn position_body(position: Position) -> Bytes {
+    let Position { epoch, offset } = position;
+    format!(r#"{{"epoch":"{epoch}","offset":{offset},"durability":"memory"}}"#).into()
+}
+
+/// A page may send other types across origins without being asked first.
+fn check_content_type(request: &Request<Incoming>) -> Result<(), Refusal> {
+    let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = value.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/json") {
+        Ok(())
+    } else {
+        Err(Reason::BadContentType.into())
+    }
+}
+
+async fn read_body(request: Request<Incoming>, site: &Site) -> Result<Bytes, Refusal> {
+    let max = site.broker.limits.http_body_bytes_max;
+    let body = Limited::new(request.into_body(), max).collect();
+    match tokio::time::timeout(site.request_timeout, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Refusal::new(Reason::TooLarge, format!("the limit of a body is {max} bytes")))
+        }
+        Ok(Err(_)) => Err(Refusal::new(Reason::BadRequest, "the body did not arrive whole")),
+        Err(_) => Err(Refusal::new(Reason::BadRequest, "the body did not arrive in time")),
+    }
+}

@@ -1,0 +1,158 @@
+//! Listening: binds addresses, accepts connections, hands each to a shard.
+//! # Invariants: an accept error never spins and never ends the loop; a connection holds its place
+//! in the count until its task has ended.
+//! # Not here: what is spoken on a connection.
+
+use crate::shard::worker::{Busy, Context, ShardHandle};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections that the kernel may hold for us until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// Bytes that the kernel may hold for a peer that does not read, beyond what is in flight.
+const UNSENT_BYTES_MAX: u32 = 64 << 10;
+
+/// Binds an address.
+///
+/// # Errors
+/// The system's, for instance when the address is taken.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restarted broker takes its address over from connections that are still closing.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// How many connections there may be, and are.
+#[derive(Debug)]
+pub struct Places {
+    max: usize,
+    taken: AtomicUsize,
+}
+
+impl Places {
+    /// Room for `max` connections.
+    pub fn new(max: usize) -> Arc<Places> {
+        Arc::new(Places { max, taken: AtomicUsize::new(0) })
+    }
+
+    /// Takes a place, or says that there is none.
+    pub fn take(self: &Arc<Places>) -> Option<Place> {
+        if self.taken.fetch_add(1, Ordering::AcqRel) >= self.max {
+            self.taken.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        Some(Place(Arc::clone(self)))
+    }
+}
+
+/// One connection's place. Dropping it frees the place.
+#[derive(Debug)]
+pub struct Place(Arc<Places>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Where connections come from and who serves them.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The bound address.
+    pub listener: TcpListener,
+    /// The shards, which take turns.
+    pub shards: Arc<[ShardHandle]>,
+    /// How many connections there may be.
+    pub places: Arc<Places>,
+    /// What a connection is told for which there is no place.
+    pub full: &'static [u8],
+}
+
+impl Entrance {
+    /// Accepts connections for ever and hands each to the next shard, where `serve` makes the task
+    /// that it lives in.
+    pub async fn accept<F>(
+        self,
+        serve: impl Fn(Rc<Context>, TcpStream) -> F + Clone + Send + 'static,
+    ) where
+        F: Future<Output = ()> + 'static,
+    {
+        for shard in self.shards.iter().cycle() {
+            let stream = next(&self.listener).await;
+            let Some(place) = self.places.take() else {
+                tracing::debug!("a connection was refused: there are as many as there may be");
+                if let Ok(mut stream) = stream {
+                    // Not waited for: a peer that does not take so little is not told.
+                    stream.write(self.full).unwrap_or_default();
+                }
+                continue;
+            };
+            let serve = serve.clone();
+            let job = |stream| {
+                move |context: &Rc<Context>| {
+                    let context = Rc::clone(context);
+                    tokio::task::spawn_local(async move {
+                        if let Ok(stream) = TcpStream::from_std(stream) {
+                            serve(context, stream).await;
+                        }
+                        drop(place);
+                    });
+                }
+            };
+            let handed = stream.and_then(|stream| {
+                shard.run(job(stream)).map_err(|Busy| io::ErrorKind::ResourceBusy.into())
+            });
+            if let Err(error) = handed {
+                tracing::debug!(%error, "a connection was lost before it was served");
+            }
+        }
+    }
+}
+
+/// The next connection, ready to be moved to another thread's event queue.
+async fn next(listener: &TcpListener) -> io::Result<std::net::TcpStream> {
+    const PAUSE_MIN: Duration = Duration::from_millis(10);
+    const PAUSE_MAX: Duration = Duration::from_secs(1);
+    let mut pause = PAUSE_MIN;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                prepare(&stream)?;
+                return stream.into_std();
+            }
+            Err(error) => {
+                // Most likely there is no file descriptor left: accepting again at once would spin.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_mins(1))
+        .with_interval(Duration::from_secs(10));
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    {
+        socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    }
+    Ok(())
+}
