@@ -12,3 +12,4 @@ pub mod reason;
 pub mod session;
 pub mod shard;
 pub mod topics;
+pub mod ws;
