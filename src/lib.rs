@@ -13,3 +13,4 @@ pub mod reason;
 pub mod session;
 pub mod shard;
 pub mod topics;
+pub mod ws;
