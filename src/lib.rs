@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod dialect;
 pub mod engine;
+pub mod http;
 pub mod ingress;
 pub mod limits;
 pub mod listen;

@@ -6,7 +6,7 @@
 use crate::shard::worker::{Busy, Context, ShardHandle};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::future::Future;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ pub struct Entrance {
     /// How many connections there may be.
     pub places: Arc<Places>,
     /// What a connection is told for which there is no place.
-    pub full: &'static [u8],
+    pub full: Vec<u8>,
 }
 
 impl Entrance {
@@ -93,45 +93,49 @@ impl Entrance {
             let stream = next(&self.listener).await;
             let Some(place) = self.places.take() else {
                 tracing::debug!("a connection was refused: there are as many as there may be");
-                if let Ok(mut stream) = stream {
-                    // Not waited for: a peer that does not take so little is not told.
-                    stream.write(self.full).unwrap_or_default();
-                }
+                // Not waited for: a peer that does not take so little is not told.
+                stream.try_write(&self.full).unwrap_or_default();
                 continue;
             };
-            let serve = serve.clone();
-            let job = |stream| {
-                move |context: &Rc<Context>| {
-                    let context = Rc::clone(context);
-                    tokio::task::spawn_local(async move {
-                        if let Ok(stream) = TcpStream::from_std(stream) {
-                            serve(context, stream).await;
-                        }
-                        drop(place);
-                    });
-                }
-            };
-            let handed = stream.and_then(|stream| {
-                shard.run(job(stream)).map_err(|Busy| io::ErrorKind::ResourceBusy.into())
-            });
-            if let Err(error) = handed {
+            if let Err(error) = hand_over(stream, place, shard, serve.clone()) {
                 tracing::debug!(%error, "a connection was lost before it was served");
             }
         }
     }
 }
 
-/// The next connection, ready to be moved to another thread's event queue.
-async fn next(listener: &TcpListener) -> io::Result<std::net::TcpStream> {
+fn hand_over<F>(
+    stream: TcpStream,
+    place: Place,
+    shard: &ShardHandle,
+    serve: impl Fn(Rc<Context>, TcpStream) -> F + Send + 'static,
+) -> io::Result<()>
+where
+    F: Future<Output = ()> + 'static,
+{
+    prepare(&stream)?;
+    // The socket leaves this thread's event queue and enters that of the shard.
+    let stream = stream.into_std()?;
+    let job = move |context: &Rc<Context>| {
+        let context = Rc::clone(context);
+        tokio::task::spawn_local(async move {
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                serve(context, stream).await;
+            }
+            drop(place);
+        });
+    };
+    shard.run(job).map_err(|Busy| io::ErrorKind::ResourceBusy.into())
+}
+
+/// The next connection. Whatever goes wrong is waited out.
+pub async fn next(listener: &TcpListener) -> TcpStream {
     const PAUSE_MIN: Duration = Duration::from_millis(10);
     const PAUSE_MAX: Duration = Duration::from_secs(1);
     let mut pause = PAUSE_MIN;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                prepare(&stream)?;
-                return stream.into_std();
-            }
+            Ok((stream, _)) => return stream,
             Err(error) => {
                 // Most likely there is no file descriptor left: accepting again at once would spin.
                 tracing::warn!(%error, "a connection could not be accepted");

@@ -74,3 +74,230 @@ pub enum StartError {
     #[error("cannot start a shard: {0}")]
     Shard(#[source] io::Error),
 }
+
+impl Server {
+    /// Starts a broker. `feeds` are published by the broker itself.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: &Config, feeds: Option<Feeds>) -> Result<Server, StartError> {
+        let public = listen(config.listen.public, "WebSocket and HTTP")?;
+        let ingress = optional(config.listen.ingress, "TCP ingress")?;
+        let admin = optional(config.listen.admin, "metrics and health")?;
+        let addresses = Addresses {
+            public: address_of(&public, config.listen.public),
+            ingress: ingress.as_ref().zip(config.listen.ingress).map(|(l, a)| address_of(l, a)),
+            admin: admin.as_ref().zip(config.listen.admin).map(|(l, a)| address_of(l, a)),
+        };
+        let clock = Clock::start();
+        let Core { shards, registry, sources } = Core::start(config, clock)?;
+        let broker = Arc::new(Broker {
+            engine: Engine::memory(Arc::clone(&registry)),
+            limits: limits(config),
+            ping_ms: millis(config.websocket.ping_interval),
+        });
+        let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
+        let ops = Arc::new(Ops { page: Page::new(sources), ready: AtomicBool::new(false) });
+        let mut server = Server {
+            addresses,
+            shards,
+            ops,
+            broker,
+            clock,
+            counters,
+            tasks: Vec::new(),
+            grace: config.shutdown.grace,
+        };
+        server.accept_public(public, config);
+        server.accept_ingress(ingress, config);
+        server.accept_admin(admin);
+        server.tasks.push(tokio::spawn(sweep(registry, clock)));
+        if let Some(feeds) = feeds {
+            let (broker, counters) = (Arc::clone(&server.broker), Arc::clone(&server.counters));
+            server.tasks.push(tokio::spawn(feed(feeds, broker, counters, clock)));
+        }
+        server.ops.ready.store(true, Ordering::Release);
+        Ok(server)
+    }
+
+    /// Stops accepting, tells every connection, and waits until they have ended, at most for the
+    /// configured grace. Returns how many were cut off.
+    pub async fn drain(mut self) -> usize {
+        self.ops.ready.store(false, Ordering::Release);
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+        let refusal = Refusal::from(Reason::GoingAway);
+        let drains: Vec<_> = (0..self.shards.len())
+            .map(|index| {
+                let (shards, refusal, grace) = (Arc::clone(&self.shards), refusal.clone(), self.grace);
+                tokio::spawn(async move {
+                    match shards.get(index) {
+                        Some(shard) => shard.drain(refusal, grace).await,
+                        None => 0,
+                    }
+                })
+            })
+            .collect();
+        let mut left = 0;
+        for drain in drains {
+            left += drain.await.unwrap_or(0);
+        }
+        left
+    }
+
+    fn accept_public(&mut self, listener: TcpListener, config: &Config) {
+        let origins = config.websocket.origins.clone();
+        let site = Arc::new(Site {
+            broker: Arc::clone(&self.broker),
+            policy: Policy { origins },
+            request_timeout: config.limits.handshake_timeout,
+        });
+        let entrance = self.entrance(listener, config, http::full());
+        self.tasks.push(tokio::spawn(entrance.accept(move |context, stream| {
+            http::serve(context, Arc::clone(&site), stream)
+        })));
+    }
+
+    fn accept_ingress(&mut self, listener: Option<TcpListener>, config: &Config) {
+        let Some(listener) = listener else { return };
+        let broker = Arc::clone(&self.broker);
+        let entrance = self.entrance(listener, config, Vec::new());
+        self.tasks.push(tokio::spawn(entrance.accept(move |context, stream| {
+            ingress::serve(context, Arc::clone(&broker), stream)
+        })));
+    }
+
+    fn accept_admin(&mut self, listener: Option<TcpListener>) {
+        let Some(listener) = listener else { return };
+        let ops = Arc::clone(&self.ops);
+        self.tasks.push(tokio::spawn(http::serve_ops(ops, listener)));
+    }
+
+    fn entrance(&self, listener: TcpListener, config: &Config, full: Vec<u8>) -> Entrance {
+        let max = config.limits.connections_allowed(open_files_max());
+        Entrance { listener, shards: Arc::clone(&self.shards), places: Places::new(max), full }
+    }
+}
+
+/// The parts that live on the shards' threads and what they share.
+struct Core {
+    shards: Arc<[ShardHandle]>,
+    registry: Arc<Registry>,
+    sources: Sources,
+}
+
+impl Core {
+    fn start(config: &Config, clock: Clock) -> Result<Core, StartError> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let mailbox = MailboxOptions {
+            messages_max: config.limits.mailbox_messages_max,
+            bytes_max: config.limits.mailbox_bytes_max,
+        };
+        let seeds: Vec<Seed> = (0..config.shard_count(processors))
+            .filter_map(ShardId::new)
+            .map(|id| Seed::new(id, mailbox))
+            .collect();
+        let mailboxes: Vec<_> = seeds.iter().map(|seed| Arc::clone(&seed.mailbox)).collect();
+        let registry =
+            Arc::new(Registry::new(registry_options(config), mailboxes.clone(), Box::new(draw)));
+        // The last block is that of this thread, for what the broker publishes itself.
+        let mut blocks: Vec<_> = seeds.iter().map(|seed| Arc::clone(&seed.counters)).collect();
+        blocks.push(Arc::default());
+        let shards: Result<Vec<ShardHandle>, io::Error> = seeds
+            .into_iter()
+            .map(|seed| seed.start(Arc::clone(&registry), shard_options(config), clock))
+            .collect();
+        let shards = shards.map_err(StartError::Shard)?.into();
+        let sources = Sources { blocks, mailboxes, registry: Arc::clone(&registry) };
+        Ok(Core { shards, registry, sources })
+    }
+}
+
+async fn sweep(registry: Arc<Registry>, clock: Clock) {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        registry.sweep(clock.now());
+    }
+}
+
+async fn feed(mut feeds: Feeds, broker: Arc<Broker>, counters: Arc<Counters>, clock: Clock) {
+    loop {
+        let now = clock.now();
+        for draft in feeds.poll(now) {
+            let topic = draft.topic.clone();
+            if let Err(refusal) = broker.publish(draft, &counters, now) {
+                tracing::warn!(%topic, %refusal, "a demo feed was refused");
+            }
+        }
+        tokio::time::sleep(feeds.next_due().saturating_sub(clock.now().uptime)).await;
+    }
+}
+
+fn draw() -> Option<u128> {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).ok()?;
+    Some(u128::from_ne_bytes(bits))
+}
+
+fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
+    bind(address).map_err(|error| StartError::Bind { address, purpose, error })
+}
+
+fn optional(
+    address: Option<SocketAddr>,
+    purpose: &'static str,
+) -> Result<Option<TcpListener>, StartError> {
+    address.map(|address| listen(address, purpose)).transpose()
+}
+
+fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Raises the soft limit of open files as far as it goes, and tells it.
+fn open_files_max() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files could not be raised");
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+fn shard_options(config: &Config) -> ShardOptions {
+    ShardOptions {
+        outbound_bytes_max: config.limits.outbound_bytes_max,
+        write_stall_max: config.limits.write_stall_max,
+        ping_interval: config.websocket.ping_interval,
+        pong_timeout: config.websocket.pong_timeout,
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let limits = &config.limits;
+    Limits {
+        message_bytes_max: limits.message_bytes_max,
+        fragments_max: u32::try_from(limits.fragments_max).unwrap_or(u32::MAX),
+        subscriptions_max: limits.subscriptions_max,
+        filters_max: limits.filters_max,
+        snapshot_topics_max: limits.snapshot_topics_max,
+        resume: resume_options(config),
+        bad_commands_max: u32::try_from(limits.bad_commands_max).unwrap_or(u32::MAX),
+        http_body_bytes_max: limits.http_body_bytes_max,
+        ..Limits::default()
+    }
+}
+
+fn resume_options(config: &Config) -> ResumeOptions {
+    ResumeOptions {
+        messages_max: config.limits.resume_messages_max,
+        bytes_max: config.limits.resume_bytes_max,
+    }
+}

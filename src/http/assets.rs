@@ -6,9 +6,9 @@ use super::Answer;
 use crate::reason::{Reason, Refusal};
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::Response;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use hyper::header::{REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use hyper::Response;
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";

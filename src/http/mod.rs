@@ -15,7 +15,7 @@ use crate::session::Broker;
 use crate::shard::worker::Context;
 use crate::topics::message::Wire;
 use crate::ws;
-use crate::ws::handshake::{Policy, judge};
+use crate::ws::handshake::{Policy, Refused, judge};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -63,7 +63,11 @@ struct Upgraded {
     early: Vec<u8>,
 }
 
-async fn serve_http(context: &Rc<Context>, site: &Arc<Site>, stream: TcpStream) -> Option<Upgraded> {
+async fn serve_http(
+    context: &Rc<Context>,
+    site: &Arc<Site>,
+    stream: TcpStream,
+) -> Option<Upgraded> {
     let upgrade = Rc::new(Cell::new(None));
     let service = service_fn(|request| {
         let (context, site, upgrade) = (Rc::clone(context), Arc::clone(site), Rc::clone(&upgrade));
@@ -96,45 +100,50 @@ async fn route(
     upgrade: &Cell<Option<Dialect>>,
 ) -> Answer {
     let answered = match (request.method(), request.uri().path()) {
-        (_, "/ws") => upgrade_to_websocket(&request, site, upgrade),
-        (&Method::POST, "/v1/publish") => publish::publish(request, context, site).await,
-        (_, "/v1/publish") => Err(Refusal::new(Reason::MethodNotAllowed, "publishing is POST")),
-        (&Method::GET | &Method::HEAD, path) => assets::find(path),
-        _ => Err(Reason::NotFound.into()),
+        (_, "/ws") => judge(&request, &site.policy).map(|accepted| {
+            upgrade.set(Some(accepted.dialect));
+            accepted.response.map(|()| Full::default())
+        }),
+        (&Method::POST, "/v1/publish") => {
+            publish::publish(request, context, site).await.map_err(Refused::from)
+        }
+        (_, "/v1/publish") => Err(Refused {
+            refusal: Refusal::new(Reason::MethodNotAllowed, "publishing is POST"),
+            headers: &[("allow", "POST")],
+        }),
+        (&Method::GET | &Method::HEAD, path) => assets::find(path).map_err(Refused::from),
+        _ => Err(Refusal::from(Reason::NotFound).into()),
     };
-    answered.unwrap_or_else(|refusal| {
-        context.with(|shard| shard.counters().refusals.of(refusal.reason).increment());
-        refused(&refusal)
+    answered.unwrap_or_else(|refused| {
+        context.with(|shard| shard.counters().refusals.of(refused.refusal.reason).increment());
+        refuse(&refused)
     })
 }
 
-fn upgrade_to_websocket(
-    request: &Request<Incoming>,
-    site: &Site,
-    upgrade: &Cell<Option<Dialect>>,
-) -> Result<Answer, Refusal> {
-    match judge(request, &site.policy) {
-        Ok(accepted) => {
-            upgrade.set(Some(accepted.dialect));
-            Ok(accepted.response.map(|()| Full::default()))
-        }
-        Err(refused) => Err(refused.refusal),
-    }
-}
-
 /// The answer to a request that is refused.
-fn refused(refusal: &Refusal) -> Answer {
-    let status = StatusCode::from_u16(refusal.reason.status());
-    let mut answer = json(
-        status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-        error_body(refusal),
-    );
+fn refuse(refused: &Refused) -> Answer {
+    let status = StatusCode::from_u16(refused.refusal.reason.status());
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut answer = json(status, error_body(&refused.refusal));
     let headers = answer.headers_mut();
-    for (name, value) in ws::handshake::headers_of(refusal.reason) {
+    for (name, value) in refused.headers {
         headers.insert(*name, HeaderValue::from_static(value));
     }
     // Whoever was refused an upgrade may have sent frames behind it: they are not requests.
-    headers.entry(CONNECTION).or_insert(HeaderValue::from_static("close"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// What a connection is told for which there is no place: an HTTP answer, whole.
+pub fn full() -> Vec<u8> {
+    let body = error_body(&Reason::TooManyConnections.into());
+    let mut answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    answer.extend_from_slice(&body);
     answer
 }
 

@@ -2,7 +2,8 @@
 //! # Invariants: it serves no page and takes no command.
 //! # Not here: what is counted (`metrics`).
 
-use super::{Answer, HEAD_BYTES_MAX, refused};
+use super::{Answer, HEAD_BYTES_MAX, refuse};
+use crate::listen::next;
 use crate::metrics::Page;
 use crate::reason::{Reason, Refusal};
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// What the admin side shows.
 #[derive(Debug)]
@@ -28,8 +29,15 @@ pub struct Ops {
     pub ready: AtomicBool,
 }
 
-/// Serves one connection until it ends.
-pub async fn serve(ops: Arc<Ops>, stream: TcpStream) {
+/// Serves everyone who connects, for ever.
+pub async fn serve(ops: Arc<Ops>, listener: TcpListener) {
+    loop {
+        let stream = next(&listener).await;
+        tokio::spawn(serve_one(Arc::clone(&ops), stream));
+    }
+}
+
+async fn serve_one(ops: Arc<Ops>, stream: TcpStream) {
     const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
     let service = service_fn(|request: Request<Incoming>| {
         let answer = route(&request, &ops);
@@ -48,7 +56,9 @@ pub async fn serve(ops: Arc<Ops>, stream: TcpStream) {
 
 fn route(request: &Request<Incoming>, ops: &Ops) -> Answer {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return refused(&Refusal::new(Reason::MethodNotAllowed, "the admin side is only read"));
+        return refuse(
+            &Refusal::new(Reason::MethodNotAllowed, "the admin side is only read").into(),
+        );
     }
     match request.uri().path() {
         "/metrics" => text(ops.page.text(), "text/plain; version=0.0.4; charset=utf-8"),
@@ -56,8 +66,8 @@ fn route(request: &Request<Incoming>, ops: &Ops) -> Answer {
         "/readyz" if ops.ready.load(Ordering::Acquire) => {
             text("ready\n", "text/plain; charset=utf-8")
         }
-        "/readyz" => refused(&Reason::NotReady.into()),
-        _ => refused(&Reason::NotFound.into()),
+        "/readyz" => refuse(&Refusal::from(Reason::NotReady).into()),
+        _ => refuse(&Refusal::from(Reason::NotFound).into()),
     }
 }
 

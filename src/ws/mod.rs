@@ -4,6 +4,7 @@
 //! refusal or a violation, never a panic and never more memory than its limit.
 //! # Not here: sockets, sessions, the bytes of events (`dialect`), tokens.
 
+pub mod connection;
 pub mod decoder;
 pub mod handshake;
 mod head;
