@@ -5,10 +5,7 @@
 //! violation or a close.
 //! # Not here: sockets, answers (pong, close), how often a peer may send, what a message means.
 
-#![expect(
-    clippy::mut_mut,
-    reason = "the input is a slice from whose front bytes are taken"
-)]
+#![expect(clippy::mut_mut, reason = "the input is a slice from whose front bytes are taken")]
 
 use super::head::{HEAD_BYTES_MIN, Head, Start, take};
 use super::violation::Violation;
@@ -29,10 +26,7 @@ pub struct DecoderLimits {
 
 impl Default for DecoderLimits {
     fn default() -> DecoderLimits {
-        DecoderLimits {
-            message_bytes_max: 64 * 1024,
-            fragments_max: 64,
-        }
+        DecoderLimits { message_bytes_max: 64 * 1024, fragments_max: 64 }
     }
 }
 
@@ -68,12 +62,7 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder for a connection on which nothing has been received.
     pub fn new(limits: DecoderLimits) -> Decoder {
-        Decoder {
-            limits,
-            state: State::Head(Head::default()),
-            message: None,
-            gathered: Vec::new(),
-        }
+        Decoder { limits, state: State::Head(Head::default()), message: None, gathered: Vec::new() }
     }
 
     /// Takes bytes from the front of `input` up to the end of the next message or control frame.
@@ -192,11 +181,8 @@ impl Decoder {
         if start.fin && self.message.is_none() {
             return Ok(());
         }
-        let message = self.message.get_or_insert(Fragments {
-            opcode: start.opcode,
-            frames: 0,
-            valid: 0,
-        });
+        let message =
+            self.message.get_or_insert(Fragments { opcode: start.opcode, frames: 0, valid: 0 });
         message.frames = message.frames.saturating_add(1);
         let limit = self.limits.fragments_max;
         if message.frames > limit {
@@ -334,9 +320,8 @@ fn read(opcode: OpCode, payload: &[u8]) -> Result<Incoming<'_>, Violation> {
 }
 
 fn read_text(bytes: &[u8]) -> Result<&str, Violation> {
-    simdutf8::compat::from_utf8(bytes).map_err(|error| Violation::NotUtf8 {
-        at: error.valid_up_to(),
-    })
+    simdutf8::compat::from_utf8(bytes)
+        .map_err(|error| Violation::NotUtf8 { at: error.valid_up_to() })
 }
 
 fn read_close(payload: &[u8]) -> Result<Option<(u16, &str)>, Violation> {

@@ -72,11 +72,7 @@ pub fn judge<B>(request: &Request<B>, policy: &Policy) -> Result<Accepted, Refus
     let key = read_key(headers)?;
     origin::check(headers, &policy.origins)?;
     let (dialect, subprotocol) = choose(headers)?;
-    Ok(Accepted {
-        dialect,
-        subprotocol,
-        response: switch(key, subprotocol)?,
-    })
+    Ok(Accepted { dialect, subprotocol, response: switch(key, subprotocol)? })
 }
 
 fn check_request<B>(request: &Request<B>) -> Result<(), Refusal> {
@@ -155,9 +151,7 @@ fn read_offers(headers: &HeaderMap) -> Result<Vec<&[u8]>, Refusal> {
     let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
     let bytes: usize = values.iter().map(HeaderValue::len).sum();
     if bytes > OFFER_BYTES_MAX {
-        return bad(format!(
-            "subprotocols are {bytes} bytes, the limit is {OFFER_BYTES_MAX}"
-        ));
+        return bad(format!("subprotocols are {bytes} bytes, the limit is {OFFER_BYTES_MAX}"));
     }
     let offers: Vec<&[u8]> = values
         .iter()
@@ -167,15 +161,13 @@ fn read_offers(headers: &HeaderMap) -> Result<Vec<&[u8]>, Refusal> {
         .collect();
     if offers.len() > OFFERS_MAX {
         let count = offers.len();
-        return bad(format!(
-            "{count} subprotocols are offered, the limit is {OFFERS_MAX}"
-        ));
+        return bad(format!("{count} subprotocols are offered, the limit is {OFFERS_MAX}"));
     }
     let mut bytes = offers.iter().copied().flatten();
     match bytes.find(|byte| !is_token_byte(**byte)) {
-        Some(byte) => bad(format!(
-            "a subprotocol has the byte {byte:#04x}, which no name may have"
-        )),
+        Some(byte) => {
+            bad(format!("a subprotocol has the byte {byte:#04x}, which no name may have"))
+        }
         None => Ok(offers),
     }
 }
@@ -196,16 +188,12 @@ fn switch(key: &HeaderValue, subprotocol: Option<&'static str>) -> Result<Respon
     // All that `upgrade` looks at are these two headers, which have been checked.
     let mut checked = Request::new(());
     checked.headers_mut().insert(SEC_WEBSOCKET_KEY, key.clone());
-    checked
-        .headers_mut()
-        .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    checked.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     let (response, _) = upgrade(&mut checked)
         .map_err(|error| Refusal::new(Reason::BadRequest, error.to_string()))?;
     let mut response = response.map(|_| ());
     if let Some(name) = subprotocol {
-        response
-            .headers_mut()
-            .insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
     }
     Ok(response)
 }
@@ -257,10 +245,8 @@ mod tests {
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         let mut headers: Vec<_> = response.headers().iter().collect();
         headers.sort_by_key(|(name, _)| name.as_str());
-        let headers: Vec<_> = headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
-            .collect();
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         let expected = [
             ("connection", "upgrade"),
             ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
@@ -315,16 +301,8 @@ mod tests {
     fn a_header_that_is_wrong_is_refused() {
         let rows = [
             (HOST, "", "400 the host header has a host that is not valid"),
-            (
-                HOST,
-                "a b",
-                "400 the host header has a host that is not valid",
-            ),
-            (
-                HOST,
-                "me@a.example",
-                "400 the host header has user information",
-            ),
+            (HOST, "a b", "400 the host header has a host that is not valid"),
+            (HOST, "me@a.example", "400 the host header has user information"),
             (
                 HOST,
                 "a.example:x",
@@ -362,11 +340,7 @@ mod tests {
             (HOST, HOSTS, HOSTS),
             (SEC_WEBSOCKET_KEY, KEYS, KEYS),
             (SEC_WEBSOCKET_VERSION, VERSION, VERSION),
-            (
-                ORIGIN,
-                "Json None",
-                "403 the request has more than one origin",
-            ),
+            (ORIGIN, "Json None", "403 the request has more than one origin"),
             (UPGRADE, TOKENS, "Json None"),
             (CONNECTION, TOKENS, "Json None"),
         ];
@@ -388,9 +362,8 @@ mod tests {
         let detail =
             "origin \"https://app.example.net\" is neither the host of the request nor allowed";
         assert_eq!(say(&request), format!("403 {detail}"));
-        let policy = Policy {
-            origins: vec![AllowedOrigin::parse("https://app.example.net").unwrap()],
-        };
+        let policy =
+            Policy { origins: vec![AllowedOrigin::parse("https://app.example.net").unwrap()] };
         assert!(judge(&request, &policy).is_ok());
     }
 
@@ -437,10 +410,7 @@ mod tests {
                 &["fanfare.v1.json;q=1"],
                 "400 a subprotocol has the byte 0x3b, which no name may have",
             ),
-            (
-                &["fanfare v1"],
-                "400 a subprotocol has the byte 0x20, which no name may have",
-            ),
+            (&["fanfare v1"], "400 a subprotocol has the byte 0x20, which no name may have"),
             (
                 &["fanfare.v1.json, \"mqtt\""],
                 "400 a subprotocol has the byte 0x22, which no name may have",
@@ -464,36 +434,21 @@ mod tests {
         let request = offering(&["fanfare.token.secret, mqtt, fanfare.v1.proto"]);
         let accepted = judge(&request, &Policy::default()).unwrap();
         let headers = accepted.response.headers();
-        assert_eq!(
-            headers.get(SEC_WEBSOCKET_PROTOCOL).unwrap(),
-            "fanfare.v1.proto"
-        );
+        assert_eq!(headers.get(SEC_WEBSOCKET_PROTOCOL).unwrap(), "fanfare.v1.proto");
         assert!(!format!("{headers:?}").contains("secret"));
-        let refused = judge(
-            &offering(&["fanfare.token.secret=, mqtt"]),
-            &Policy::default(),
-        );
+        let refused = judge(&offering(&["fanfare.token.secret=, mqtt"]), &Policy::default());
         assert!(!format!("{refused:?}").contains("secret"));
     }
 
     #[test]
     fn offers_are_bounded_in_number_and_bytes() {
         let many = |count: usize| vec!["fanfare.v1.json"; count].join(",");
-        assert_eq!(
-            say(&offering(&[&many(16)])),
-            "Json Some(\"fanfare.v1.json\")"
-        );
+        assert_eq!(say(&offering(&[&many(16)])), "Json Some(\"fanfare.v1.json\")");
         let expected = "400 17 subprotocols are offered, the limit is 16";
         assert_eq!(say(&offering(&[&many(17)])), expected);
         assert_eq!(say(&offering(&[&many(8), &many(9)])), expected);
-        assert_eq!(
-            say(&offering(&[&"x".repeat(4096)])).get(..10),
-            Some("400 spoken")
-        );
+        assert_eq!(say(&offering(&[&"x".repeat(4096)])).get(..10), Some("400 spoken"));
         let expected = "400 subprotocols are 4097 bytes, the limit is 4096";
-        assert_eq!(
-            say(&offering(&[&"x".repeat(4000), &"x".repeat(97)])),
-            expected
-        );
+        assert_eq!(say(&offering(&[&"x".repeat(4000), &"x".repeat(97)])), expected);
     }
 }

@@ -4,10 +4,7 @@
 //! its first two bytes show why.
 //! # Not here: the order of frames and the limits on messages (`decoder`).
 
-#![expect(
-    clippy::mut_mut,
-    reason = "the input is a slice from whose front bytes are taken"
-)]
+#![expect(clippy::mut_mut, reason = "the input is a slice from whose front bytes are taken")]
 
 use super::violation::Violation;
 use fastwebsockets::OpCode;
@@ -75,11 +72,9 @@ impl Head {
             (127, [_, _, length @ .., m0, m1, m2, m3]) => {
                 (u64::from_be_bytes(length), 1 << 16, [m0, m1, m2, m3])
             }
-            (126, [_, _, high, low, m0, m1, m2, m3, ..]) => (
-                u16::from_be_bytes([high, low]).into(),
-                126,
-                [m0, m1, m2, m3],
-            ),
+            (126, [_, _, high, low, m0, m1, m2, m3, ..]) => {
+                (u16::from_be_bytes([high, low]).into(), 126, [m0, m1, m2, m3])
+            }
             (length, [_, _, m0, m1, m2, m3, ..]) => (length.into(), 0, [m0, m1, m2, m3]),
         };
         if length >> 63 != 0 {

@@ -28,10 +28,7 @@ impl AllowedOrigin {
     /// [`OriginError`] for anything else, a wildcard above all: it would let in whoever can get a
     /// name under it.
     pub fn parse(raw: &str) -> Result<AllowedOrigin, OriginError> {
-        let fail = |fault| OriginError {
-            raw: raw.into(),
-            fault,
-        };
+        let fail = |fault| OriginError { raw: raw.into(), fault };
         if raw.contains('*') {
             return Err(fail(Fault::Wildcard));
         }
@@ -177,10 +174,7 @@ impl Place<'_> {
             Some((host, port)) if !port.ends_with(']') => (host, Some(parse_port(port)?)),
             _ => (raw, None),
         };
-        let valid = match host
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-        {
+        let valid = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(address) => address.parse::<Ipv6Addr>().is_ok(),
             None => !host.is_empty() && host.bytes().all(is_host_byte),
         };
@@ -272,11 +266,7 @@ mod tests {
             ("capacitor://localhost", "example.com"),
         ];
         for (origin, host) in rows {
-            assert_eq!(
-                judge(&[origin.as_bytes()], host),
-                Ok(()),
-                "{origin} at {host}"
-            );
+            assert_eq!(judge(&[origin.as_bytes()], host), Ok(()), "{origin} at {host}");
         }
         assert_eq!(judge(&[], "example.com"), Ok(()));
     }
@@ -347,14 +337,8 @@ mod tests {
             (b"https://example.com?x", "has a path"),
             (b"https://me@example.com", "has user information"),
             (b"https://example.com@evil.net", "has user information"),
-            (
-                b"https://example.com:",
-                "has a port that is not a number up to 65535",
-            ),
-            (
-                b"https://example.com:+443",
-                "has a port that is not a number up to 65535",
-            ),
+            (b"https://example.com:", "has a port that is not a number up to 65535"),
+            (b"https://example.com:+443", "has a port that is not a number up to 65535"),
         ];
         for (origin, fault) in rows {
             let refusal = judge(&[origin], "example.com").unwrap_err();
@@ -395,15 +379,9 @@ mod tests {
             ("example.com", "has no scheme"),
             ("https://example.com/", "has a path"),
             ("https://me@example.com", "has user information"),
-            (
-                "https://b\u{fc}cher.example",
-                "has a host that is not valid",
-            ),
+            ("https://b\u{fc}cher.example", "has a host that is not valid"),
             ("https://", "has a host that is not valid"),
-            (
-                "https://example.com:70000",
-                "has a port that is not a number up to 65535",
-            ),
+            ("https://example.com:70000", "has a port that is not a number up to 65535"),
         ];
         for (raw, fault) in rows {
             let advice = "write scheme://host or scheme://host:port";

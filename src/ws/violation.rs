@@ -105,40 +105,16 @@ mod tests {
     fn a_broken_protocol_closes_with_1002() {
         let rows = [
             (Violation::NotMasked, "a frame is not masked"),
-            (
-                Violation::ReservedBits(4),
-                "the reserved bits of a frame are 100, they must be 000",
-            ),
+            (Violation::ReservedBits(4), "the reserved bits of a frame are 100, they must be 000"),
             (Violation::UnknownOpcode(0xB), "opcode 0xb is not defined"),
-            (
-                Violation::ControlFragmented,
-                "a control frame is fragmented",
-            ),
-            (
-                Violation::ControlTooLong,
-                "a control frame is longer than 125 bytes",
-            ),
-            (
-                Violation::LengthNotMinimal(5),
-                "a length of 5 is not written in the fewest bytes",
-            ),
+            (Violation::ControlFragmented, "a control frame is fragmented"),
+            (Violation::ControlTooLong, "a control frame is longer than 125 bytes"),
+            (Violation::LengthNotMinimal(5), "a length of 5 is not written in the fewest bytes"),
             (Violation::LengthTopBit, "a length has its top bit set"),
-            (
-                Violation::MessageOpen,
-                "a message begins inside another one",
-            ),
-            (
-                Violation::NothingToContinue,
-                "a continuation has no message to continue",
-            ),
-            (
-                Violation::CloseOfOneByte,
-                "a close has 1 byte, its code takes 2",
-            ),
-            (
-                Violation::CloseCode(1005),
-                "close code 1005 may not be sent",
-            ),
+            (Violation::MessageOpen, "a message begins inside another one"),
+            (Violation::NothingToContinue, "a continuation has no message to continue"),
+            (Violation::CloseOfOneByte, "a close has 1 byte, its code takes 2"),
+            (Violation::CloseCode(1005), "close code 1005 may not be sent"),
         ];
         for (violation, words) in rows {
             check(violation, 1002, words);

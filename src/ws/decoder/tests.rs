@@ -15,11 +15,8 @@ const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 const FIN: u8 = 0x80;
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the length has been matched"
-)]
 /// A masked frame as a client writes it; `first` holds the opcode and, for the last one, `FIN`.
+#[expect(clippy::cast_possible_truncation, reason = "the length has been matched")]
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = payload.len();
     let mut bytes = vec![first];
@@ -36,12 +33,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     }
     let mask = [0xA1, 0x5C, length as u8, 0x37];
     bytes.extend(mask);
-    bytes.extend(
-        payload
-            .iter()
-            .zip(mask.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
+    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     bytes
 }
 
@@ -76,11 +68,7 @@ impl Reader {
                 }
             }
         }
-        assert!(
-            input.is_empty(),
-            "nothing more, yet {} bytes are left",
-            input.len()
-        );
+        assert!(input.is_empty(), "nothing more, yet {} bytes are left", input.len());
         let gathered = &self.decoder.gathered;
         assert!(gathered.capacity() <= gathered.len() + 8192);
         assert!(!self.decoder.is_between_messages() || gathered.capacity() == 0);
@@ -97,18 +85,10 @@ fn decode<'r>(limits: DecoderLimits, reads: impl IntoIterator<Item = &'r [u8]>) 
 fn check(stream: &[u8], expected: &[String]) {
     let limits = DecoderLimits::default();
     assert_eq!(decode(limits, [stream]), expected, "whole: {stream:02x?}");
-    assert_eq!(
-        decode(limits, stream.chunks(1)),
-        expected,
-        "by bytes: {stream:02x?}"
-    );
+    assert_eq!(decode(limits, stream.chunks(1)), expected, "by bytes: {stream:02x?}");
     for at in 0..stream.len() {
         let (head, tail) = stream.split_at(at);
-        assert_eq!(
-            decode(limits, [head, tail]),
-            expected,
-            "cut at {at}: {stream:02x?}"
-        );
+        assert_eq!(decode(limits, [head, tail]), expected, "cut at {at}: {stream:02x?}");
     }
 }
 
@@ -159,15 +139,10 @@ fn what_rfc_6455_allows_is_understood() {
     check(&mixed.concat(), &expected);
     // The sample of RFC 6455 section 5.7.
     check(
-        &[
-            0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-        ],
+        &[0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58],
         &["Text(\"Hello\")".into()],
     );
-    check(
-        &frame(FIN | PING, &[7; 125]),
-        &[format!("Ping({:?})", [7; 125])],
-    );
+    check(&frame(FIN | PING, &[7; 125]), &[format!("Ping({:?})", [7; 125])]);
 }
 
 /// Checks that `before` and a ping are understood, then `bad` is refused, then nothing is said.
@@ -215,16 +190,10 @@ fn a_broken_head_is_refused_between_messages_and_inside_one() {
 #[test]
 fn a_length_is_minimal_and_within_the_limit() {
     let long = |length: u64| head(&[&[0x82, 0xFF], &length.to_be_bytes()[..]].concat());
-    let too_big = |bytes| Violation::TooBig {
-        bytes,
-        limit: 65_536,
-    };
+    let too_big = |bytes| Violation::TooBig { bytes, limit: 65_536 };
     let rows = [
         (head(&[0x82, 0xFE, 0, 0]), Violation::LengthNotMinimal(0)),
-        (
-            head(&[0x82, 0xFE, 0, 125]),
-            Violation::LengthNotMinimal(125),
-        ),
+        (head(&[0x82, 0xFE, 0, 125]), Violation::LengthNotMinimal(125)),
         (long(1), Violation::LengthNotMinimal(1)),
         (long(65_535), Violation::LengthNotMinimal(65_535)),
         (long(1 << 63), Violation::LengthTopBit),
@@ -266,17 +235,9 @@ fn text_is_utf_8_across_fragments() {
         // What cannot become valid is refused without waiting for the last fragment.
         (vec![], frame(TEXT, b"\xFF"), 0),
         (vec![frame(TEXT, b"a\xE2")], frame(MORE, b"b"), 1),
-        (
-            vec![frame(TEXT, b"a\xE2"), frame(MORE, b"\x98")],
-            frame(MORE, b"\x83b\xFF"),
-            5,
-        ),
+        (vec![frame(TEXT, b"a\xE2"), frame(MORE, b"\x98")], frame(MORE, b"\x83b\xFF"), 5),
         // The reason of a close is a text of its own.
-        (
-            vec![frame(TEXT, b"\xE2")],
-            frame(FIN | CLOSE, b"\x03\xE8bye\xFF"),
-            3,
-        ),
+        (vec![frame(TEXT, b"\xE2")], frame(FIN | CLOSE, b"\x03\xE8bye\xFF"), 3),
     ];
     for (before, bad, at) in rows {
         check_refused(&before, &bad, Violation::NotUtf8 { at });
@@ -285,17 +246,13 @@ fn text_is_utf_8_across_fragments() {
 
 #[test]
 fn close_codes_are_those_that_may_be_sent() {
-    let registered = [
-        1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014,
-    ];
+    let registered = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014];
     let own = [3000, 3999, 4000, 4408, 4999];
     for code in registered.into_iter().chain(own) {
         let stream = frame(FIN | CLOSE, &[&u16::to_be_bytes(code)[..], b"bye"].concat());
         check(&stream, &[format!("Close(Some(({code}, \"bye\")))")]);
     }
-    for code in [
-        0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535,
-    ] {
+    for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535] {
         let stream = frame(FIN | CLOSE, &u16::to_be_bytes(code));
         check(&stream, &[say(Violation::CloseCode(code))]);
     }
@@ -306,10 +263,7 @@ fn every_length_is_read_and_cut_anywhere_near_its_head_and_tail() {
     for length in [0, 1, 124, 125, 126, 127, 4095, 4096, 4097, 65_535, 65_536] {
         let payload: Vec<u8> = (0..=250).cycle().take(length).collect();
         let stream = [frame(FIN | BINARY, &payload), frame(FIN | PING, b"")].concat();
-        let expected = [
-            format!("{:?}", Incoming::Binary(&payload)),
-            "Ping([])".into(),
-        ];
+        let expected = [format!("{:?}", Incoming::Binary(&payload)), "Ping([])".into()];
         let near = (0..20).chain(stream.len().saturating_sub(20)..=stream.len());
         for at in near.filter(|at| *at <= stream.len()) {
             let (head, tail) = stream.split_at(at);
@@ -351,21 +305,12 @@ fn a_declared_length_is_not_trusted_with_memory() {
 
 #[test]
 fn a_fragmented_message_may_have_the_whole_limit_but_no_more() {
-    let limits = DecoderLimits {
-        message_bytes_max: 1000,
-        ..DecoderLimits::default()
-    };
+    let limits = DecoderLimits { message_bytes_max: 1000, ..DecoderLimits::default() };
     let start = [frame(BINARY, &[1; 600]), frame(MORE, &[])].concat();
     let exact = [&start[..], &frame(FIN, &[1; 400])].concat();
     let over = [&start[..], &frame(FIN, &[1; 401])].concat();
-    assert_eq!(
-        decode(limits, [&exact[..]]),
-        [format!("{:?}", Incoming::Binary(&[1; 1000]))]
-    );
-    assert_eq!(
-        decode(limits, [&over[..]]),
-        ["1009 message is 1001 bytes, the limit is 1000"]
-    );
+    assert_eq!(decode(limits, [&exact[..]]), [format!("{:?}", Incoming::Binary(&[1; 1000]))]);
+    assert_eq!(decode(limits, [&over[..]]), ["1009 message is 1001 bytes, the limit is 1000"]);
     let part = vec![0; 60_000];
     let flood = [frame(BINARY, &part), frame(MORE, &part)].concat();
     assert_eq!(
@@ -405,10 +350,7 @@ fn sent() -> impl Strategy<Value = (u8, Vec<u8>, Vec<Index>)> {
 fn encode(all: &[(u8, Vec<u8>, Vec<Index>)]) -> (Vec<u8>, Vec<String>) {
     let (mut stream, mut said) = (Vec::new(), Vec::new());
     for (opcode, payload, cuts) in all {
-        let mut cuts: Vec<usize> = cuts
-            .iter()
-            .map(|cut| cut.index(payload.len() + 1))
-            .collect();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
         cuts.sort_unstable();
         let (mut opcode_now, mut from) = (*opcode, 0);
         for cut in cuts {
@@ -419,10 +361,7 @@ fn encode(all: &[(u8, Vec<u8>, Vec<Index>)]) -> (Vec<u8>, Vec<String>) {
         }
         stream.extend(frame(FIN | opcode_now, &payload[from..]));
         said.push(match *opcode {
-            TEXT => format!(
-                "{:?}",
-                Incoming::Text(std::str::from_utf8(payload).unwrap())
-            ),
+            TEXT => format!("{:?}", Incoming::Text(std::str::from_utf8(payload).unwrap())),
             BINARY => format!("{:?}", Incoming::Binary(payload)),
             PING => format!("{:?}", Incoming::Ping(payload)),
             _ => format!("{:?}", Incoming::Pong(payload)),
