@@ -15,8 +15,8 @@ const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 const FIN: u8 = 0x80;
 
-#[expect(clippy::cast_possible_truncation, reason = "the length has been matched")]
 /// A masked frame as a client writes it; `first` holds the opcode and, for the last one, `FIN`.
+#[expect(clippy::cast_possible_truncation, reason = "the length has been matched")]
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = payload.len();
     let mut bytes = vec![first];
