@@ -1,8 +1,21 @@
-//! Fanfare, a WebSocket publish/subscribe broker.
+//! Fanfare, a WebSocket publish/subscribe broker. A map, in reading order:
 //!
-//! This library exists for the binary, the tests, the benchmarks and the fuzzers; it promises no API.
+//! - [`topics`]: the shared half. Names, offsets, history, filters; one lock per topic.
+//! - [`shard`]: the owned half, one per core. Connections, delivery, liveness.
+//! - [`dialect`]: bytes ⇄ commands and events, in two spellings.
+//! - [`session`]: where permission, limits and [`engine`] meet.
+//! - [`ws`], [`http`], [`ingress`]: the three ways in; [`listen`] hands sockets to shards.
+//! - [`server`]: puts the parts together; [`config`] says how; [`cli`] is what is typed.
+//! - [`reason`], [`clock`], [`limits`], [`metrics`]: what everybody uses.
+//! - [`demo`]: real feeds to look at.
+//!
+//! This library exists for the binary, the tests, the benchmarks and the fuzzers; it promises no
+//! API.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod demo;
 pub mod dialect;
 pub mod engine;
 pub mod http;
@@ -11,6 +24,7 @@ pub mod limits;
 pub mod listen;
 pub mod metrics;
 pub mod reason;
+pub mod server;
 pub mod session;
 pub mod shard;
 pub mod topics;

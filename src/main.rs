@@ -1,3 +1,7 @@
 //! The `fanfare` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fanfare::cli::run(std::env::args_os())
+}

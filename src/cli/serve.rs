@@ -1,0 +1,108 @@
+//! `fanfare serve` and `fanfare demo`: starts a broker, says where it is, ends it on a signal.
+//! # Invariants: the first signal drains, the second ends at once; the exit status says whether
+//! everybody was told.
+//! # Not here: what the broker consists of (`server`).
+
+use super::args::ConfigArgs;
+use super::log;
+use crate::config::Config;
+use crate::demo::Feeds;
+use crate::server::{Addresses, Server};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Whether the broker publishes feeds of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It does not.
+    Serve,
+    /// It publishes this host's numbers and a replay of stock prices.
+    Demo,
+}
+
+/// Runs a broker until it is told to stop.
+pub fn run(args: &ConfigArgs, mode: Mode) -> ExitCode {
+    let loaded = match args.load() {
+        Ok(loaded) => loaded,
+        Err(error) => return super::fail(&error),
+    };
+    log::start(&loaded.config.log);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(serve(&loaded.config, mode)),
+        Err(error) => super::fail(&error),
+    }
+}
+
+async fn serve(config: &Config, mode: Mode) -> ExitCode {
+    // Listened to before anything else, so that no signal is lost.
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return super::fail(&error),
+    };
+    let feeds = (mode == Mode::Demo).then(|| Feeds::new(PathBuf::from("/proc")));
+    let server = match Server::start(config, feeds) {
+        Ok(server) => server,
+        Err(error) => return super::fail(&error),
+    };
+    announce(server.addresses, mode, config.insecure);
+    let signal = signals.next().await;
+    tracing::info!(signal, "stopping");
+    tokio::select! {
+        left = server.drain() => finish(left),
+        signal = signals.next() => {
+            tracing::warn!(signal, "stopping at once");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn announce(addresses: Addresses, mode: Mode, insecure: bool) {
+    tracing::info!(address = %addresses.public, "listening for WebSocket and HTTP");
+    if let Some(address) = addresses.ingress {
+        tracing::info!(%address, "listening for TCP ingress");
+    }
+    if let Some(address) = addresses.admin {
+        tracing::info!(%address, "listening for metrics and health");
+    }
+    if insecure {
+        tracing::warn!("insecure: whoever reaches these addresses may publish and subscribe");
+    } else {
+        tracing::info!("whoever is on this machine may publish and subscribe");
+    }
+    if mode == Mode::Demo {
+        tracing::info!("open http://{}/ in a browser", addresses.public);
+    }
+}
+
+fn finish(left: usize) -> ExitCode {
+    if left == 0 {
+        tracing::info!("stopped");
+        ExitCode::SUCCESS
+    } else {
+        tracing::warn!(connections = left, "stopped; connections were cut off");
+        ExitCode::FAILURE
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
