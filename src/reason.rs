@@ -86,7 +86,7 @@ reasons! {
     TooManyFilters       = 110, "tooManyFilters",       Never,  429, "this connection has as many filter subscriptions as it may have";
     TooManyPositions     = 111, "tooManyPositions",     Never,  400, "the command names more positions than it may";
     TooManyTopics        = 112, "tooManyTopics",        Later,  503, "the broker holds as many topics as it may";
-    SnapshotTooLarge     = 113, "snapshotTooLarge",     Never,  413, "the filter matches more topics than one snapshot may hold";
+    SnapshotTooLarge     = 113, "snapshotTooLarge",     Never,  413, "more would have to be sent first than one subscription may ask for";
     TooLarge             = 114, "tooLarge",             Never,  413, "the message is larger than the limit";
     NotAllowed           = 115, "notAllowed",           Never,  403, "this is not allowed";
     IdempotencyMismatch  = 116, "idempotencyMismatch",  Never,  409, "the idempotency key was used for another message";

@@ -5,7 +5,7 @@
 //! # Not here: protocol, policy, signals (`cli`).
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, History, Topics};
 use crate::demo::Feeds;
 use crate::engine::Engine;
 use crate::http::{self, Ops, Site};
@@ -17,10 +17,13 @@ use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
 use crate::shard::ShardOptions;
 use crate::shard::worker::{Seed, ShardHandle};
+use crate::topics::history::HistoryOptions;
+use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
 use crate::topics::registry::{Registry, RegistryOptions};
 use crate::topics::topic::{ResumeOptions, ShardId};
 use crate::ws::handshake::Policy;
+use crate::ws::origin::{AllowedOrigin, OriginError};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -70,17 +73,21 @@ pub enum StartError {
         /// The system's words.
         error: io::Error,
     },
+    /// An allowed origin is not an origin.
+    #[error("{0}")]
+    Origin(#[from] OriginError),
     /// A shard's thread did not start.
     #[error("cannot start a shard: {0}")]
     Shard(#[source] io::Error),
 }
 
 impl Server {
-    /// Starts a broker. `feeds` are published by the broker itself.
+    /// Starts a broker on the current tokio runtime, which must be polled for it to accept.
+    /// `feeds` are published by the broker itself.
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn start(config: &Config, feeds: Option<Feeds>) -> Result<Server, StartError> {
+    pub fn start(config: &Config, feeds: Option<Feeds>) -> Result<Server, StartError> {
         let public = listen(config.listen.public, "WebSocket and HTTP")?;
         let ingress = optional(config.listen.ingress, "TCP ingress")?;
         let admin = optional(config.listen.admin, "metrics and health")?;
@@ -108,7 +115,7 @@ impl Server {
             tasks: Vec::new(),
             grace: config.shutdown.grace,
         };
-        server.accept_public(public, config);
+        server.accept_public(public, config)?;
         server.accept_ingress(ingress, config);
         server.accept_admin(admin);
         server.tasks.push(tokio::spawn(sweep(registry, clock)));
@@ -130,7 +137,8 @@ impl Server {
         let refusal = Refusal::from(Reason::GoingAway);
         let drains: Vec<_> = (0..self.shards.len())
             .map(|index| {
-                let (shards, refusal, grace) = (Arc::clone(&self.shards), refusal.clone(), self.grace);
+                let (shards, refusal, grace) =
+                    (Arc::clone(&self.shards), refusal.clone(), self.grace);
                 tokio::spawn(async move {
                     match shards.get(index) {
                         Some(shard) => shard.drain(refusal, grace).await,
@@ -146,26 +154,30 @@ impl Server {
         left
     }
 
-    fn accept_public(&mut self, listener: TcpListener, config: &Config) {
-        let origins = config.websocket.origins.clone();
+    fn accept_public(&mut self, listener: TcpListener, config: &Config) -> Result<(), StartError> {
+        let origins = config.websocket.origins.iter().map(|raw| AllowedOrigin::parse(raw));
+        let origins = origins.collect::<Result<Vec<_>, _>>()?;
         let site = Arc::new(Site {
             broker: Arc::clone(&self.broker),
             policy: Policy { origins },
             request_timeout: config.limits.handshake_timeout,
         });
         let entrance = self.entrance(listener, config, http::full());
-        self.tasks.push(tokio::spawn(entrance.accept(move |context, stream| {
-            http::serve(context, Arc::clone(&site), stream)
-        })));
+        self.tasks.push(tokio::spawn(
+            entrance.accept(move |context, stream| http::serve(context, Arc::clone(&site), stream)),
+        ));
+        Ok(())
     }
 
     fn accept_ingress(&mut self, listener: Option<TcpListener>, config: &Config) {
         let Some(listener) = listener else { return };
         let broker = Arc::clone(&self.broker);
         let entrance = self.entrance(listener, config, Vec::new());
-        self.tasks.push(tokio::spawn(entrance.accept(move |context, stream| {
-            ingress::serve(context, Arc::clone(&broker), stream)
-        })));
+        self.tasks.push(tokio::spawn(
+            entrance.accept(move |context, stream| {
+                ingress::serve(context, Arc::clone(&broker), stream)
+            }),
+        ));
     }
 
     fn accept_admin(&mut self, listener: Option<TcpListener>) {
@@ -300,4 +312,28 @@ fn resume_options(config: &Config) -> ResumeOptions {
         messages_max: config.limits.resume_messages_max,
         bytes_max: config.limits.resume_bytes_max,
     }
+}
+
+fn registry_options(config: &Config) -> RegistryOptions {
+    let Topics { idle_ttl, history_bytes_max, .. } = config.topics;
+    let rules = config
+        .topics
+        .histories()
+        .map(|(filter, history)| (filter.clone(), history_options(history)));
+    RegistryOptions {
+        topics_max: config.limits.topics_max,
+        idle_ttl,
+        history_bytes_max,
+        history: history_options(config.topics.history),
+        rules: rules.collect(),
+        resume: resume_options(config),
+        idempotency: IdempotencyOptions {
+            window: config.topics.idempotency_window,
+            keys_max: config.topics.idempotency_keys_max,
+        },
+    }
+}
+
+fn history_options(history: History) -> HistoryOptions {
+    HistoryOptions { messages: history.messages, age: history.age, bytes: history.bytes }
 }

@@ -198,9 +198,6 @@ impl RawSubscribe<'_> {
             }
             Target::Topic(_) | Target::Filter(_) => {}
         }
-        if snapshot && last > 0 {
-            return Err(bad_option("`last` and `snapshot` exclude each other"));
-        }
         Ok(Subscribe { target, since, last, snapshot, overflow, positions })
     }
 }

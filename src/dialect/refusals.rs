@@ -39,11 +39,6 @@ fn a_bad_target_or_option_is_refused_alike_in_both_spellings() {
         (r#"{"topic":"a b"}"#, on("a b"), Reason::BadTopic, "' ' is not one of"),
         (r#"{"topic":"a.>.b"}"#, on("a.>.b"), Reason::BadFilter, "only be the last segment"),
         (
-            r#"{"topic":"a","last":1,"snapshot":true}"#,
-            schema::Subscribe { last: 1, snapshot: true, ..on("a") },
-            Reason::BadOption, "`last` and `snapshot` exclude each other",
-        ),
-        (
             r#"{"topic":"a","overflow":"Gap"}"#,
             schema::Subscribe { overflow: 3, ..on("a") },
             Reason::BadOption, "one of gap, disconnect",

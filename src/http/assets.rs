@@ -14,6 +14,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What a page may load and whom it may talk to: this server. `ws:` and `wss:` are named because
 /// not every browser takes `'self'` for them.
@@ -35,10 +36,19 @@ macro_rules! assets {
 
 assets! {
     "/", HTML, "assets/index.html";
-    "/dashboard.js", SCRIPT, "assets/dashboard.js";
-    "/fanfare.js", SCRIPT, "../../clients/js/fanfare.js";
     "/dashboard.css", STYLE, "assets/dashboard.css";
+    "/theme.js", SCRIPT, "assets/theme.js";
+    "/dashboard.js", SCRIPT, "assets/dashboard.js";
+    "/board.js", SCRIPT, "assets/board.js";
+    "/charts.js", SCRIPT, "assets/charts.js";
+    "/model.js", SCRIPT, "assets/model.js";
+    "/format.js", SCRIPT, "assets/format.js";
+    "/page.js", SCRIPT, "assets/page.js";
     "/favicon.svg", IMAGE, "assets/favicon.svg";
+    "/uplot.js", SCRIPT, "assets/vendor/uplot.js";
+    "/uplot.css", STYLE, "assets/vendor/uplot.css";
+    "/UPLOT-LICENSE", TEXT, "assets/vendor/UPLOT-LICENSE";
+    "/fanfare.js", SCRIPT, "../../clients/js/fanfare.js";
 }
 
 pub(super) fn find(path: &str) -> Result<Answer, Refusal> {

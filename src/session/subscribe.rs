@@ -140,7 +140,7 @@ impl Session {
     }
 
     fn ask(&self, subscribe: &Subscribe) -> Ask {
-        let latest = if subscribe.snapshot { 1 } else { subscribe.last as usize };
+        let latest = (subscribe.last as usize).max(usize::from(subscribe.snapshot));
         Ask { since: None, latest, room: self.broker.limits.resume }
     }
 

@@ -132,10 +132,7 @@ impl<S: Socket> Shard<S> {
         let mut seams = Vec::with_capacity(asks.len());
         for FilterAsk { topic, ask } in asks {
             ask.room = room;
-            if ask.latest > 0 && room.is_used_up() {
-                return Err(Reason::SnapshotTooLarge);
-            }
-            let seam = self.registry.seam(topic, ask, &mut self.inbox);
+            let seam = self.registry.seam(topic, ask, &mut self.inbox)?;
             room = seam.as_ref().map_or(room, |seam| room.less(&seam.replay));
             seams.push(seam);
         }

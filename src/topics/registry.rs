@@ -117,7 +117,8 @@ impl Registry {
     /// `inbox` then is older than the seam, and all that comes later is newer.
     ///
     /// # Errors
-    /// [`Reason::TooManyTopics`] and [`Reason::EngineUnavailable`] when the topic cannot be made.
+    /// [`Reason::SnapshotTooLarge`] when the ask has no room; [`Reason::TooManyTopics`] and
+    /// [`Reason::EngineUnavailable`] when the topic cannot be made.
     pub fn join(
         &self,
         topic: &TopicName,
@@ -127,10 +128,11 @@ impl Registry {
     ) -> Result<Seam, Reason> {
         let topic = self.topic_or_new(topic, now)?;
         self.with_state(topic, now, |topic, state| {
+            let seam = topic.seam(state, ask)?;
             state.exact.insert(inbox.shard);
             self.collect(inbox);
-            topic.seam(state, ask)
-        })
+            Ok(seam)
+        })?
     }
 
     /// Ends what [`Registry::join`] began.
@@ -163,14 +165,22 @@ impl Registry {
 
     /// Joins the past of one topic to the live messages of a filter that is joined already. `None`
     /// if there is no such topic. `inbox` is as in [`Registry::join`].
-    pub fn seam(&self, topic: &TopicName, ask: &Ask, inbox: &mut Inbox) -> Option<Seam> {
-        let topic = self.topic(topic)?;
+    ///
+    /// # Errors
+    /// [`Reason::SnapshotTooLarge`] when the ask has no room.
+    pub fn seam(
+        &self,
+        topic: &TopicName,
+        ask: &Ask,
+        inbox: &mut Inbox,
+    ) -> Result<Option<Seam>, Reason> {
+        let Some(topic) = self.topic(topic) else { return Ok(None) };
         let state = topic.state.lock();
         if state.retired {
-            return None;
+            return Ok(None);
         }
         self.collect(inbox);
-        Some(topic.seam(&state, ask))
+        topic.seam(&state, ask).map(Some)
     }
 
     /// Drains the shard's mailbox to the end of its inbox.

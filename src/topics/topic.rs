@@ -120,20 +120,23 @@ impl Default for ResumeOptions {
 }
 
 impl ResumeOptions {
+    /// Whether so much may be sent.
+    fn holds<'a>(&self, messages: impl ExactSizeIterator<Item = &'a Arc<Message>>) -> bool {
+        messages.len() <= self.messages_max && bytes_of(messages) <= self.bytes_max
+    }
+
     /// What is left of it when this has been sent.
     #[must_use]
     pub fn less(self, replay: &[Arc<Message>]) -> ResumeOptions {
-        let bytes: usize = replay.iter().map(|message| message.payload.bytes().len()).sum();
         ResumeOptions {
             messages_max: self.messages_max.saturating_sub(replay.len()),
-            bytes_max: self.bytes_max.saturating_sub(bytes),
+            bytes_max: self.bytes_max.saturating_sub(bytes_of(replay.iter())),
         }
     }
+}
 
-    /// Whether nothing more may be sent.
-    pub fn is_used_up(self) -> bool {
-        self.messages_max == 0 || self.bytes_max == 0
-    }
+fn bytes_of<'a>(messages: impl Iterator<Item = &'a Arc<Message>>) -> usize {
+    messages.map(|message| message.payload.bytes().len()).sum()
 }
 
 /// The past and the present of a topic, joined without a seam.
@@ -169,17 +172,22 @@ impl Seam {
 
 impl Topic {
     /// Joins past and present, in one critical section.
-    pub(super) fn seam(&self, state: &TopicState, ask: &Ask) -> Seam {
+    ///
+    /// # Errors
+    /// [`Reason::SnapshotTooLarge`] when the latest messages have no room.
+    pub(super) fn seam(&self, state: &TopicState, ask: &Ask) -> Result<Seam, Reason> {
         let resumed = ask.since.map(|since| self.missing(state, since, &ask.room));
         let (recovery, replay) = match resumed {
             Some(Ok(missing)) => (Some(Ok(())), missing),
             other => {
-                let count = ask.latest.min(ask.room.messages_max);
-                let latest = fitting(state.history.latest(count).rev(), ask.room.bytes_max);
-                (other.map(|refused| refused.map(drop)), latest.into_iter().rev().collect())
+                let latest = state.history.latest(ask.latest);
+                if !ask.room.holds(latest.clone()) {
+                    return Err(Reason::SnapshotTooLarge);
+                }
+                (other.map(|refused| refused.map(drop)), latest.cloned().collect())
             }
         };
-        Seam { head: Arc::clone(&self.head), top: state.top, recovery, replay }
+        Ok(Seam { head: Arc::clone(&self.head), top: state.top, recovery, replay })
     }
 
     fn missing(
@@ -189,8 +197,7 @@ impl Topic {
         options: &ResumeOptions,
     ) -> Result<Vec<Arc<Message>>, Reason> {
         let missing = self.after(state, since)?;
-        let bytes: usize = missing.clone().map(|message| message.payload.bytes().len()).sum();
-        if missing.len() > options.messages_max || bytes > options.bytes_max {
+        if !options.holds(missing.clone()) {
             return Err(Reason::TooMany);
         }
         Ok(missing.cloned().collect())

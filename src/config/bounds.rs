@@ -1,0 +1,284 @@
+//! Which values make sense: least and most of every number, and how settings relate.
+//! # Invariants: nothing outside `config` meets a value that these rows refuse.
+//! # Not here: how values are spelled (`form`).
+
+use super::form::{print_size, print_span};
+use super::topics::History;
+use super::{Config, Limits, SHARDS_MAX, Topics};
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+const MILLION: usize = 1_000_000;
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The shortest timeout that does not fire by mere scheduling.
+const BLINK: Duration = Duration::from_millis(100);
+
+/// Most rules and most origins: both are searched from the front.
+const LIST_MAX: usize = 1024;
+
+/// Why a configuration is refused, and by which settings. The first is the one to blame, unless
+/// it is at its default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) keys: Vec<String>,
+    pub(super) text: String,
+}
+
+/// Whether every value is within its bounds and fits the others.
+pub(super) fn check(config: &Config) -> Result<(), Fault> {
+    check_rows(config)?;
+    check_relations(config)?;
+    check_histories(&config.topics)?;
+    check_listen(config)
+}
+
+/// An amount in the unit of its setting.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Amount {
+    Count(usize),
+    Bytes(usize),
+    Span(Duration),
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Amount::Count(count) => write!(f, "{count}"),
+            Amount::Bytes(bytes) => f.write_str(&print_size(*bytes)),
+            Amount::Span(span) => f.write_str(&print_span(*span)),
+        }
+    }
+}
+
+/// A setting, its value, and the least and most it may be.
+struct Row {
+    key: String,
+    value: Amount,
+    least: Amount,
+    most: Amount,
+}
+
+impl Row {
+    fn check(&self) -> Result<(), Fault> {
+        let words = if self.value < self.least {
+            format!("the least is {}", self.least)
+        } else if self.value > self.most {
+            format!("the most is {}", self.most)
+        } else {
+            return Ok(());
+        };
+        Err(Fault {
+            keys: vec![self.key.clone()],
+            text: format!("`{}` is {}, {words}", self.key, self.value),
+        })
+    }
+}
+
+fn count(key: impl Into<String>, value: usize, range: RangeInclusive<usize>) -> Row {
+    row(key, value, range, Amount::Count)
+}
+
+fn bytes(key: impl Into<String>, value: usize, range: RangeInclusive<usize>) -> Row {
+    row(key, value, range, Amount::Bytes)
+}
+
+fn span(key: impl Into<String>, value: Duration, range: RangeInclusive<Duration>) -> Row {
+    row(key, value, range, Amount::Span)
+}
+
+fn row<T: Copy>(
+    key: impl Into<String>,
+    value: T,
+    range: RangeInclusive<T>,
+    amount: fn(T) -> Amount,
+) -> Row {
+    Row {
+        key: key.into(),
+        value: amount(value),
+        least: amount(*range.start()),
+        most: amount(*range.end()),
+    }
+}
+
+fn check_rows(config: &Config) -> Result<(), Fault> {
+    let mut rows = general_rows(config);
+    rows.extend(limit_rows(&config.limits));
+    rows.extend(topic_rows(&config.topics));
+    rows.iter().try_for_each(Row::check)
+}
+
+fn general_rows(config: &Config) -> Vec<Row> {
+    let socket = &config.websocket;
+    vec![
+        count("shards", config.shards.unwrap_or(1), 1..=SHARDS_MAX),
+        count("websocket.origins", socket.origins.len(), 0..=LIST_MAX),
+        span("websocket.ping_interval", socket.ping_interval, SECOND..=HOUR),
+        span("websocket.pong_timeout", socket.pong_timeout, BLINK..=HOUR),
+        span("shutdown.grace", config.shutdown.grace, Duration::ZERO..=HOUR),
+    ]
+}
+
+fn limit_rows(limits: &Limits) -> Vec<Row> {
+    let connections = limits.connections_max.unwrap_or(1);
+    vec![
+        count("limits.connections_max", connections, 1..=100 * MILLION),
+        bytes("limits.message_bytes_max", limits.message_bytes_max, 1..=64 * MIB),
+        count("limits.fragments_max", limits.fragments_max, 1..=64 * KIB),
+        count("limits.subscriptions_max", limits.subscriptions_max, 1..=MILLION),
+        count("limits.filters_max", limits.filters_max, 0..=MILLION),
+        count("limits.positions_max", limits.positions_max, 1..=MILLION),
+        bytes("limits.outbound_bytes_max", limits.outbound_bytes_max, 1..=GIB),
+        span("limits.write_stall_max", limits.write_stall_max, BLINK..=HOUR),
+        span("limits.handshake_timeout", limits.handshake_timeout, BLINK..=HOUR),
+        bytes("limits.http_body_bytes_max", limits.http_body_bytes_max, 1..=GIB),
+        count("limits.topics_max", limits.topics_max, 1..=100 * MILLION),
+        count("limits.snapshot_topics_max", limits.snapshot_topics_max, 1..=MILLION),
+        count("limits.resume_messages_max", limits.resume_messages_max, 1..=MILLION),
+        bytes("limits.resume_bytes_max", limits.resume_bytes_max, 1..=GIB),
+        count("limits.mailbox_messages_max", limits.mailbox_messages_max, 1..=100 * MILLION),
+        bytes("limits.mailbox_bytes_max", limits.mailbox_bytes_max, 1..=usize::MAX),
+        count("limits.bad_commands_max", limits.bad_commands_max, 1..=MILLION),
+    ]
+}
+
+fn topic_rows(topics: &Topics) -> Vec<Row> {
+    let window = topics.idempotency_window;
+    let mut rows = vec![
+        span("topics.idle_ttl", topics.idle_ttl, SECOND..=YEAR),
+        bytes("topics.history_bytes_max", topics.history_bytes_max, 1..=usize::MAX),
+        span("topics.idempotency_window", window, SECOND..=24 * HOUR),
+        count("topics.idempotency_keys_max", topics.idempotency_keys_max, 1..=100 * MILLION),
+        count("topics.rules", topics.rules.len(), 0..=LIST_MAX),
+    ];
+    for (key, history) in histories(topics) {
+        rows.push(count(format!("{key}.messages"), history.messages, 0..=100 * MILLION));
+        rows.push(span(format!("{key}.age"), history.age, BLINK..=YEAR));
+        rows.push(bytes(format!("{key}.bytes"), history.bytes, 1..=usize::MAX));
+    }
+    rows
+}
+
+/// The default history and those of the rules, each with its key.
+fn histories(topics: &Topics) -> impl Iterator<Item = (String, History)> {
+    let rules = topics.histories().enumerate();
+    let rules =
+        rules.map(|(index, (_, history))| (format!("topics.rules[{index}].history"), history));
+    std::iter::once(("topics.history".to_owned(), topics.history)).chain(rules)
+}
+
+/// A setting that must not exceed another.
+struct Relation {
+    lesser: (&'static str, Amount),
+    greater: (&'static str, Amount),
+}
+
+fn check_relations(config: &Config) -> Result<(), Fault> {
+    let limits = &config.limits;
+    let socket = &config.websocket;
+    let message = ("limits.message_bytes_max", Amount::Bytes(limits.message_bytes_max));
+    let room = |key, value| Relation { lesser: message, greater: (key, Amount::Bytes(value)) };
+    let relations = [
+        room("limits.outbound_bytes_max", limits.outbound_bytes_max),
+        room("limits.http_body_bytes_max", limits.http_body_bytes_max),
+        room("limits.resume_bytes_max", limits.resume_bytes_max),
+        room("limits.mailbox_bytes_max", limits.mailbox_bytes_max),
+        Relation {
+            lesser: ("limits.filters_max", Amount::Count(limits.filters_max)),
+            greater: ("limits.subscriptions_max", Amount::Count(limits.subscriptions_max)),
+        },
+        Relation {
+            lesser: ("websocket.pong_timeout", Amount::Span(socket.pong_timeout)),
+            greater: ("websocket.ping_interval", Amount::Span(socket.ping_interval)),
+        },
+    ];
+    relations.iter().try_for_each(Relation::check)
+}
+
+impl Relation {
+    fn check(&self) -> Result<(), Fault> {
+        let (greater, most) = self.greater;
+        let (lesser, value) = self.lesser;
+        if value <= most {
+            return Ok(());
+        }
+        Err(Fault {
+            keys: vec![greater.to_owned(), lesser.to_owned()],
+            text: format!("`{greater}` is {most}, less than `{lesser}`, which is {value}"),
+        })
+    }
+}
+
+fn check_histories(topics: &Topics) -> Result<(), Fault> {
+    let total = topics.history_bytes_max;
+    for (key, history) in histories(topics) {
+        if history.bytes > total {
+            let text = format!(
+                "`{key}.bytes` is {}, more than `topics.history_bytes_max`, which is {}",
+                print_size(history.bytes),
+                print_size(total)
+            );
+            let keys = vec![format!("{key}.bytes"), "topics.history_bytes_max".to_owned()];
+            return Err(Fault { keys, text });
+        }
+    }
+    Ok(())
+}
+
+fn check_listen(config: &Config) -> Result<(), Fault> {
+    let listen = &config.listen;
+    let addresses = [
+        ("listen.public", Some(listen.public)),
+        ("listen.ingress", listen.ingress),
+        ("listen.admin", listen.admin),
+    ];
+    let addresses = addresses.map(|(key, address)| Some((key, address?)));
+    for (index, (key, address)) in addresses.into_iter().flatten().enumerate() {
+        if !config.insecure && !is_loopback(address) {
+            let text = format!(
+                "`{key}` is {address}, which other machines can reach without proving who they \
+                 are: listen on 127.0.0.1 or, to allow it, set `insecure = true` or pass --insecure"
+            );
+            return Err(Fault { keys: vec![key.to_owned()], text });
+        }
+        let mut earlier = addresses.into_iter().flatten().take(index);
+        if let Some((other, _)) =
+            earlier.find(|(_, other)| *other == address && address.port() != 0)
+        {
+            let text = format!("`{key}` is {address}, and so is `{other}`");
+            return Err(Fault { keys: vec![key.to_owned(), other.to_owned()], text });
+        }
+    }
+    Ok(())
+}
+
+/// Whether only this machine can connect; `::ffff:127.0.0.1` is 127.0.0.1 in other clothes.
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::Node;
+
+    #[test]
+    fn every_limit_and_every_number_of_a_topic_has_a_row() {
+        let config = Config::default();
+        let mut rows = limit_rows(&config.limits);
+        rows.extend(topic_rows(&config.topics));
+        let known = Node::of(&config).expect("a configuration can be serialised");
+        let mut keys: Vec<_> = known.leaves().into_iter().map(|(key, _)| key).collect();
+        keys.retain(|key| key.starts_with("limits.") || key.starts_with("topics."));
+        let mut bounded: Vec<_> = rows.into_iter().map(|row| row.key).collect();
+        keys.sort();
+        bounded.sort();
+        assert_eq!(bounded, keys);
+    }
+}

@@ -1,0 +1,133 @@
+//! The limits: every queue, buffer and table of the broker has one here.
+//! # Invariants: `bounds` has a row for every field.
+//! # Not here: what happens at a limit (the module that owns the thing that is full).
+
+use super::form::{As, Auto, Count, Or, Size, Span};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Open files that are not connections: listeners, log, event queues and a reserve.
+const FILES_RESERVED: u64 = 256;
+
+/// What one connection, one topic and the whole broker may use at most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections open at once; one more is answered with 503.
+    /// Default `"auto"`: as many as the process may have files open, less 256.
+    /// Each costs an open file, and when it reads slowly up to `outbound_bytes_max`.
+    #[serde(with = "As::<Or<Auto, Count>>")]
+    pub connections_max: Option<usize>,
+    /// Bytes of one incoming message, all fragments together. Default 64 KiB.
+    /// A connection holds up to this much while a message arrives.
+    #[serde(with = "As::<Size>")]
+    pub message_bytes_max: usize,
+    /// Fragments of one incoming message, empty ones among them. Default 64.
+    /// Each costs processor time that its sender does not pay for in bytes.
+    #[serde(with = "As::<Count>")]
+    pub fragments_max: usize,
+    /// Subscriptions of one connection, filters among them. Default 128.
+    /// Each costs memory, and work for every message that matches.
+    #[serde(with = "As::<Count>")]
+    pub subscriptions_max: usize,
+    /// Subscriptions of one connection that have wildcards; 0 allows none. Default 8.
+    /// Each is looked at whenever a topic begins, and may match every topic.
+    #[serde(with = "As::<Count>")]
+    pub filters_max: usize,
+    /// Positions that one subscribe command may resume from. Default 1024.
+    /// Each is a topic to look up before the next command is read.
+    #[serde(with = "As::<Count>")]
+    pub positions_max: usize,
+    /// Bytes that wait for one connection before its overflow policy applies. Default 1 MiB.
+    /// The worst case of memory is this times the connections.
+    #[serde(with = "As::<Size>")]
+    pub outbound_bytes_max: usize,
+    /// Time without any progress in writing after which a connection is closed. Default 10s.
+    /// Until then it may hold `outbound_bytes_max`.
+    #[serde(with = "As::<Span>")]
+    pub write_stall_max: Duration,
+    /// Time from accepting a connection to its complete request head. Default 5s.
+    /// Until then it costs a file and a read buffer.
+    #[serde(with = "As::<Span>")]
+    pub handshake_timeout: Duration,
+    /// Bytes of one HTTP request body. Default 1 MiB.
+    /// Each request in flight holds up to this much.
+    #[serde(with = "As::<Size>")]
+    pub http_body_bytes_max: usize,
+    /// Topics that exist at once; a publish to one more is refused. Default 1000000.
+    /// Each costs memory for its name, its epoch and its history.
+    #[serde(with = "As::<Count>")]
+    pub topics_max: usize,
+    /// Topics that one snapshot of a filter may cover. Default 1024.
+    /// Each is a message to send before the subscription is live.
+    #[serde(with = "As::<Count>")]
+    pub snapshot_topics_max: usize,
+    /// Messages that one resume may send; a client that missed more is told so. Default 1000.
+    /// They are sent before the subscription is live.
+    #[serde(with = "As::<Count>")]
+    pub resume_messages_max: usize,
+    /// Bytes that one resume may send. Default 1 MiB.
+    /// They count against `outbound_bytes_max` until they are written.
+    #[serde(with = "As::<Size>")]
+    pub resume_bytes_max: usize,
+    /// Messages that wait for one shard; when it is full, publishers are refused. Default 65536.
+    /// Each costs a few words, and the delay of everything behind it.
+    #[serde(with = "As::<Count>")]
+    pub mailbox_messages_max: usize,
+    /// Bytes that wait for one shard. Default 64 MiB.
+    /// The worst case of memory is this times the shards.
+    #[serde(with = "As::<Size>")]
+    pub mailbox_bytes_max: usize,
+    /// Commands that could not be understood before their connection is closed. Default 16.
+    /// Each is answered, so a broken client costs this many answers.
+    #[serde(with = "As::<Count>")]
+    pub bad_commands_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections_max: None,
+            message_bytes_max: 64 << 10,
+            fragments_max: 64,
+            subscriptions_max: 128,
+            filters_max: 8,
+            positions_max: 1024,
+            outbound_bytes_max: 1 << 20,
+            write_stall_max: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(5),
+            http_body_bytes_max: 1 << 20,
+            topics_max: 1_000_000,
+            snapshot_topics_max: 1024,
+            resume_messages_max: 1000,
+            resume_bytes_max: 1 << 20,
+            mailbox_messages_max: 65_536,
+            mailbox_bytes_max: 64 << 20,
+            bad_commands_max: 16,
+        }
+    }
+}
+
+impl Limits {
+    /// The connections allowed in a process that may have `files_max` files open.
+    /// At least one, so that a tiny allowance shows as refused connections and not as silence.
+    pub fn connections_allowed(&self, files_max: u64) -> usize {
+        let auto = files_max.saturating_sub(FILES_RESERVED).max(1);
+        self.connections_max.unwrap_or_else(|| usize::try_from(auto).unwrap_or(usize::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn automatic_connections_leave_files_for_the_rest() {
+        let auto = Limits::default();
+        assert_eq!(auto.connections_allowed(1024), 768);
+        assert_eq!(auto.connections_allowed(100), 1);
+        assert_eq!(auto.connections_allowed(u64::MAX), usize::MAX - 256);
+        let fixed = Limits { connections_max: Some(10), ..auto };
+        assert_eq!(fixed.connections_allowed(1024), 10);
+    }
+}

@@ -1,0 +1,420 @@
+//! Puts the configuration together: defaults, then a file, then variables, then flags.
+//! Owns the errors of all of them and where each setting came from.
+//! # Invariants: [`load`] is a function of its argument; an error names the file, variable or flag
+//! that is to blame.
+//! # Not here: reading the file and the variables (`source`), defaults (`Config`), bounds (`bounds`).
+
+use super::bounds::{self, Fault};
+use super::keys::{KeyFault, Node};
+use super::source::{Flag, PREFIX, Source, Sources};
+use super::{Config, form};
+use ::config as layers;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// A configuration and where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration, within all bounds.
+    pub config: Config,
+    /// Every setting, in the order of the structs.
+    pub settings: Vec<Setting>,
+}
+
+/// One effective setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its full key: `limits.message_bytes_max`.
+    pub key: String,
+    /// Its value as a person would write it.
+    pub value: String,
+    /// Who set it.
+    pub source: Source,
+}
+
+/// Why there is no configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// The file is not there, may not be read, is too long or not text.
+    #[error("{}: {problem}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The file is not TOML.
+    #[error("{}: {diagram}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and the line itself.
+        diagram: String,
+    },
+    /// There is no such setting.
+    #[error("{found_in}: unknown key `{key}`{}", guess(nearest.as_deref()))]
+    UnknownKey {
+        /// Who set it.
+        found_in: Source,
+        /// Its full key.
+        key: String,
+        /// What was probably meant.
+        nearest: Option<String>,
+    },
+    /// A value is of the wrong kind, out of bounds, or does not fit another one.
+    #[error("{found_in}: {problem}")]
+    BadValue {
+        /// Who set it.
+        found_in: Source,
+        /// The key, what it is, and what it should be.
+        problem: String,
+    },
+}
+
+fn guess(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |nearest| format!(", did you mean `{nearest}`?"))
+}
+
+/// Makes a configuration.
+///
+/// # Errors
+/// The first thing that is wrong, with the file, variable or flag to blame.
+pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
+    let known = Node::known().map_err(|error| internal(&error))?;
+    let mut layers = Layers::default();
+    if let Some((path, text)) = sources.file {
+        layers.add_file(&known, path, &text)?;
+    }
+    for (name, value) in sources.env {
+        layers.add_variable(&known, &name, value)?;
+    }
+    for flag in sources.flags {
+        layers.add_flag(&known, flag)?;
+    }
+    layers.finish()
+}
+
+/// Settings given so far; a later one replaces an earlier one of the same key.
+#[derive(Default)]
+struct Layers {
+    given: BTreeMap<String, (Source, layers::Value)>,
+}
+
+impl Layers {
+    fn add_file(&mut self, known: &Node, path: PathBuf, text: &str) -> Result<(), ConfigError> {
+        let file = layers::File::from_str(text, layers::FileFormat::Toml);
+        let table = layers::Source::collect(&file).map_err(|error| ConfigError::Syntax {
+            path: path.clone(),
+            diagram: error.to_string().trim_end().to_owned(),
+        })?;
+        let source = Source::File(path);
+        let settings = known.settle(table).map_err(|fault| key_error(&source, fault))?;
+        for (key, value) in settings {
+            self.add(key, source.clone(), value)?;
+        }
+        Ok(())
+    }
+
+    fn add_variable(&mut self, known: &Node, name: &str, value: String) -> Result<(), ConfigError> {
+        let Some(path) = name.strip_prefix(PREFIX) else {
+            return Ok(());
+        };
+        let source = Source::Variable(name.to_owned());
+        let key = path.replace("__", ".").to_lowercase();
+        known.settle_one(&key, &value).map_err(|fault| key_error(&source, in_capitals(fault)))?;
+        if variable(&key) != name {
+            let nearest = Some(variable(&key));
+            return Err(ConfigError::UnknownKey {
+                found_in: source,
+                key: path.to_owned(),
+                nearest,
+            });
+        }
+        self.add(key, source, layers::Value::new(None, value))
+    }
+
+    fn add_flag(&mut self, known: &Node, flag: Flag) -> Result<(), ConfigError> {
+        let source = Source::Flag(flag.name);
+        known.settle_one(flag.key, &flag.value).map_err(|fault| key_error(&source, fault))?;
+        self.add(flag.key.to_owned(), source, layers::Value::new(None, flag.value))
+    }
+
+    /// Takes a setting if it alone, over the defaults, is of the right kind; that way an error is
+    /// always the fault of the one source at hand.
+    fn add(
+        &mut self,
+        key: String,
+        source: Source,
+        value: layers::Value,
+    ) -> Result<(), ConfigError> {
+        if let Err(error) = merge([(key.as_str(), value.clone())]) {
+            let problem = describe(&key, &error);
+            return Err(ConfigError::BadValue { found_in: source, problem });
+        }
+        self.given.insert(key, (source, value));
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Loaded, ConfigError> {
+        let values = self.given.iter().map(|(key, (_, value))| (key.as_str(), value.clone()));
+        let config = merge(values).map_err(|error| internal(&error))?;
+        bounds::check(&config).map_err(|fault| self.blame(fault))?;
+        let tree = Node::of(&config).map_err(|error| internal(&error))?;
+        let settings = self.settings(&tree);
+        Ok(Loaded { config, settings })
+    }
+
+    fn blame(&self, fault: Fault) -> ConfigError {
+        let mut sources = fault.keys.iter().map(|key| self.source(key));
+        let found_in = sources.find(|source| *source != Source::Default);
+        ConfigError::BadValue { found_in: found_in.unwrap_or(Source::Default), problem: fault.text }
+    }
+
+    /// Who set this key, or the list that it is in.
+    fn source(&self, key: &str) -> Source {
+        let list = key.split('[').next().unwrap_or(key);
+        self.given.get(list).map_or(Source::Default, |(source, _)| source.clone())
+    }
+
+    fn settings(&self, tree: &Node) -> Vec<Setting> {
+        let leaves = tree.leaves();
+        let inherited = |key: &str| {
+            let (_, part) = key.rsplit_once("].")?;
+            let general = format!("topics.{part}");
+            let value = leaves.iter().find(|(key, _)| *key == general)?.1.clone();
+            Some((value, Source::Setting(general)))
+        };
+        let setting = |(key, value): &(String, String)| {
+            let plain = || (value.clone(), self.source(key));
+            let inherits = value == form::INHERIT;
+            let (value, source) = inherits.then(|| inherited(key)).flatten().unwrap_or_else(plain);
+            Setting { key: key.clone(), value, source }
+        };
+        leaves.iter().map(setting).collect()
+    }
+}
+
+/// The defaults with these values over them.
+fn merge<'a>(
+    values: impl IntoIterator<Item = (&'a str, layers::Value)>,
+) -> Result<Config, layers::ConfigError> {
+    let mut builder = layers::Config::builder();
+    for (key, value) in values {
+        builder = builder.set_override(key, value)?;
+    }
+    builder.build()?.try_deserialize()
+}
+
+/// The name of the variable for a key.
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "__").to_uppercase())
+}
+
+fn in_capitals(fault: KeyFault) -> KeyFault {
+    match fault {
+        KeyFault::Unknown { key, nearest } => {
+            let nearest = nearest.as_deref().map(variable);
+            KeyFault::Unknown { key, nearest }
+        }
+        KeyFault::Misfit { .. } => fault,
+    }
+}
+
+fn key_error(source: &Source, fault: KeyFault) -> ConfigError {
+    let found_in = source.clone();
+    match fault {
+        KeyFault::Unknown { key, nearest } => ConfigError::UnknownKey { found_in, key, nearest },
+        KeyFault::Misfit { key, words } => {
+            let problem = format!("`{key}` {words}");
+            ConfigError::BadValue { found_in, problem }
+        }
+    }
+}
+
+/// The words of the `config` crate's error in our order: the key first.
+fn describe(key: &str, error: &layers::ConfigError) -> String {
+    match error {
+        layers::ConfigError::At { error, key: Some(at), .. } => describe(&dotted(at), error),
+        layers::ConfigError::NotFound(missing) => format!("`{}` is missing", dotted(missing)),
+        layers::ConfigError::Message(words) => format!("`{key}` {words}"),
+        other => format!("`{key}`: {other}"),
+    }
+}
+
+/// The `config` crate joins `rules[0]` and `filter` without a dot.
+fn dotted(key: &str) -> String {
+    key.replace(']', "].").replace("..", ".")
+}
+
+/// What cannot happen as long as the defaults are sound; said rather than panicked about.
+fn internal(error: &dyn fmt::Display) -> ConfigError {
+    ConfigError::BadValue { found_in: Source::Default, problem: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LogLevel, Rule, RuleHistory};
+    use crate::topics::name::{TopicFilter, TopicName};
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn file(text: &str) -> Sources {
+        Sources { file: Some(("fanfare.toml".into(), text.to_owned())), ..Sources::default() }
+    }
+
+    fn env(name: &str, value: &str) -> Sources {
+        Sources { env: vec![(name.to_owned(), value.to_owned())], ..Sources::default() }
+    }
+
+    fn flag(name: &'static str, key: &'static str, value: &str) -> Sources {
+        let value = value.to_owned();
+        Sources { flags: vec![Flag { name, key, value }], ..Sources::default() }
+    }
+
+    fn config(sources: Sources) -> Config {
+        load(sources).expect("a sound configuration").config
+    }
+
+    fn refused(sources: Sources) -> String {
+        load(sources).expect_err("must be refused").to_string()
+    }
+
+    fn setting(loaded: &Loaded, key: &str) -> (String, String) {
+        let found = loaded.settings.iter().find(|setting| setting.key == key);
+        let found = found.expect(key);
+        (found.value.clone(), found.source.to_string())
+    }
+
+    #[test]
+    fn nothing_given_is_the_default() {
+        let loaded = load(Sources::default()).expect("the defaults are sound");
+        assert_eq!(loaded.config, Config::default());
+        assert!(loaded.settings.iter().all(|setting| setting.source == Source::Default));
+    }
+
+    #[test]
+    fn a_later_layer_wins_and_is_named_as_the_source() {
+        let mut sources = file("[limits]\nfragments_max = 2\nfilters_max = 2\npositions_max = 2");
+        sources.env = vec![
+            ("FANFARE__LIMITS__FILTERS_MAX".to_owned(), "3".to_owned()),
+            ("FANFARE__LIMITS__POSITIONS_MAX".to_owned(), "3".to_owned()),
+        ];
+        sources.flags = flag("--positions", "limits.positions_max", "4").flags;
+        let loaded = load(sources).expect("sound");
+        let cases = [
+            ("limits.bad_commands_max", "16", "default"),
+            ("limits.fragments_max", "2", "fanfare.toml"),
+            ("limits.filters_max", "3", "FANFARE__LIMITS__FILTERS_MAX"),
+            ("limits.positions_max", "4", "--positions"),
+        ];
+        for (key, value, source) in cases {
+            assert_eq!(setting(&loaded, key), (value.to_owned(), source.to_owned()), "{key}");
+        }
+        assert_eq!(loaded.config.limits.positions_max, 4);
+    }
+
+    #[test]
+    fn every_kind_of_value_can_be_a_variable() {
+        let of = |name: &str, value: &str| config(env(name, value));
+        assert_eq!(of("FANFARE__SHARDS", "3").shards, Some(3));
+        assert_eq!(of("FANFARE__SHARDS", "auto").shards, None);
+        assert!(of("FANFARE__INSECURE", "true").insecure);
+        assert_eq!(of("FANFARE__LISTEN__ADMIN", "off").listen.admin, None);
+        assert_eq!(of("FANFARE__LISTEN__PUBLIC", "[::1]:0").listen.public.port(), 0);
+        assert_eq!(of("FANFARE__LOG__LEVEL", "debug").log.level, LogLevel::Debug);
+        assert_eq!(of("FANFARE__TOPICS__HISTORY__MESSAGES", "0").topics.history.messages, 0);
+        let grace = of("FANFARE__SHUTDOWN__GRACE", "1m 30s").shutdown.grace;
+        assert_eq!(grace, Duration::from_secs(90));
+        let bytes = of("FANFARE__LIMITS__MESSAGE_BYTES_MAX", "1 KiB").limits.message_bytes_max;
+        assert_eq!(bytes, 1024);
+        let origins = of("FANFARE__WEBSOCKET__ORIGINS", "https://a.example, http://b.example:81");
+        assert_eq!(origins.websocket.origins, ["https://a.example", "http://b.example:81"]);
+    }
+
+    #[test]
+    fn variables_without_the_whole_prefix_are_not_ours() {
+        for name in ["FANFARE_PORT", "FANFARE_SERVICE_HOST", "XFANFARE__SHARDS", "fanfare__shards"]
+        {
+            assert_eq!(config(env(name, "tcp://10.0.0.1:7600")), Config::default(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_rule_leaves_what_it_does_not_say_to_the_general_history() {
+        let loaded = load(file(
+            "[topics.history]\nage = '2m'\n\
+             [[topics.rules]]\nfilter = 'ticker.>'\nhistory = { messages = 1 }\n\
+             [[topics.rules]]\nfilter = '>'\nhistory.bytes = '2 KiB'\nhistory.age = 'inherit'",
+        ))
+        .expect("sound");
+        let topics = &loaded.config.topics;
+        let rule = |filter: &str, history| Rule {
+            filter: TopicFilter::parse(filter).expect("valid filter"),
+            history,
+        };
+        let first = RuleHistory { messages: Some(1), ..RuleHistory::default() };
+        let second = RuleHistory { bytes: Some(2048), ..RuleHistory::default() };
+        assert_eq!(topics.rules, [rule("ticker.>", first), rule(">", second)]);
+
+        let topic = TopicName::parse("ticker.AAPL").expect("valid name");
+        assert_eq!(topics.rule(&topic).map(|(index, _)| index), Some(0));
+        let history = topics.history_of(&topic);
+        assert_eq!((history.messages, history.bytes), (1, 1 << 20));
+        assert_eq!(history.age, Duration::from_secs(120));
+
+        let cases = [
+            ("topics.rules[0].filter", "ticker.>", "fanfare.toml"),
+            ("topics.rules[0].history.messages", "1", "fanfare.toml"),
+            ("topics.rules[0].history.age", "2m", "topics.history.age"),
+            ("topics.rules[1].history.age", "2m", "topics.history.age"),
+            ("topics.rules[1].history.bytes", "2 KiB", "fanfare.toml"),
+        ];
+        for (key, value, source) in cases {
+            assert_eq!(setting(&loaded, key), (value.to_owned(), source.to_owned()), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_deeply_nested_file_is_refused() {
+        for text in [
+            format!("{}a = 1", "a.".repeat(500_000)),
+            format!("[{}a]", "a.".repeat(500_000)),
+            format!("a = {}", "[".repeat(500_000)),
+            format!("a = {}", "{a=".repeat(300_000)),
+            format!("{} = 1", "a".repeat(1_000_000)),
+        ] {
+            let refusal = refused(file(&text));
+            assert!(refusal.starts_with("fanfare.toml: "));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_configuration_or_an_error(
+            lines in prop::collection::vec(
+                "(\\[{0,2}(limits|topics|topics\\.rules|log)\\]{0,2}|\
+                  (shards|history|filter|limits\\.filters_max|\"\\PC{0,3}\"|\\PC{0,4}) = \
+                  ([0-9]{1,20}|'\\PC{0,6}'|\\[\\]|\\{\\}|\\PC{0,6}))",
+                0..6,
+            ),
+        ) {
+            if let Err(error) = load(file(&lines.join("\n"))) {
+                prop_assert!(error.to_string().starts_with("fanfare.toml: "));
+            }
+        }
+
+        #[test]
+        fn any_variable_is_a_setting_or_an_error_with_its_name(
+            name in "(SHARDS|LOG__LEVEL|LIMITS__[A-Z_]{0,8}|\\PC{0,10})",
+            value in "\\PC{0,12}",
+        ) {
+            let name = format!("FANFARE__{name}");
+            if let Err(error) = load(env(&name, &value)) {
+                prop_assert!(error.to_string().starts_with(&name));
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The configuration: one struct, every setting with its meaning, unit, default and cost.
+//! # Invariants: a [`Config`] that [`load`] returns is within all bounds, and every default is.
+//! # Not here: reading files and variables (`source`, `load`), how values are spelled (`form`), which values
+//! make sense (`bounds`).
+
+mod bounds;
+mod form;
+mod keys;
+pub mod limits;
+pub mod load;
+pub mod source;
+mod spelled;
+pub mod topics;
+#[cfg(test)]
+mod words;
+
+pub use limits::Limits;
+pub use load::{ConfigError, Loaded, Setting, load};
+pub use source::{Flag, Source, Sources};
+pub use topics::{History, Rule, RuleHistory, Topics};
+
+use form::{Address, As, Auto, Choice, Count, Off, OneOf, Or, Origins, Span, Switch};
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Most shards: a message names the shards that want it in the bits of one word.
+pub const SHARDS_MAX: usize = 64;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Threads that own connections. Default `"auto"`: one per processor, at most 64.
+    /// More than there are processors costs memory and wins nothing.
+    #[serde(with = "As::<Or<Auto, Count>>")]
+    pub shards: Option<usize>,
+    /// Serve other machines although nobody has to prove who they are. Default false.
+    /// Without it, only loopback addresses are listened on.
+    #[serde(with = "As::<Switch>")]
+    pub insecure: bool,
+    /// Where the broker listens.
+    pub listen: Listen,
+    /// How WebSocket connections are treated.
+    pub websocket: WebSocket,
+    /// What one connection, one topic and the whole broker may use at most.
+    pub limits: Limits,
+    /// What topics keep and for how long.
+    pub topics: Topics,
+    /// What is logged and how it looks.
+    pub log: Log,
+    /// How the broker stops.
+    pub shutdown: Shutdown,
+}
+
+impl Config {
+    /// The number of shards on a machine with so many processors.
+    pub fn shard_count(&self, processors: usize) -> usize {
+        self.shards.unwrap_or(processors).clamp(1, SHARDS_MAX)
+    }
+}
+
+/// Where the broker listens. Port 0 lets the system choose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// WebSocket, HTTP publishing and the dashboard. Default 127.0.0.1:7600.
+    #[serde(with = "As::<Address>")]
+    pub public: SocketAddr,
+    /// TCP ingress for services, or `"off"`. Default 127.0.0.1:7601.
+    #[serde(with = "As::<Or<Off, Address>>")]
+    pub ingress: Option<SocketAddr>,
+    /// Metrics and health, or `"off"`. Default 127.0.0.1:7602.
+    #[serde(with = "As::<Or<Off, Address>>")]
+    pub admin: Option<SocketAddr>,
+}
+
+impl Default for Listen {
+    fn default() -> Listen {
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Listen {
+            public: loopback(7600),
+            ingress: Some(loopback(7601)),
+            admin: Some(loopback(7602)),
+        }
+    }
+}
+
+/// How WebSocket connections are treated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebSocket {
+    /// Origins whose pages may connect, besides pages of this server itself. Default none.
+    /// Kept in lower case and without a default port, as browsers send them; there is no wildcard.
+    #[serde(with = "As::<Origins>")]
+    pub origins: Vec<String>,
+    /// Time between pings. Default 25s, below the idle timeout of common proxies.
+    /// Longer keeps dead connections longer; shorter costs a write per connection each time.
+    #[serde(with = "As::<Span>")]
+    pub ping_interval: Duration,
+    /// Time a client has to answer a ping; anything it sends is an answer. Default 10s.
+    /// Longer keeps dead connections longer.
+    #[serde(with = "As::<Span>")]
+    pub pong_timeout: Duration,
+}
+
+impl Default for WebSocket {
+    fn default() -> WebSocket {
+        WebSocket {
+            origins: Vec::new(),
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What is logged and how it looks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// How a line looks. Default `"auto"`: text on a terminal, JSON elsewhere.
+    #[serde(with = "As::<OneOf<LogFormat>>")]
+    pub format: LogFormat,
+    /// The least severe lines that are written. Default `"info"`.
+    /// Nothing logs per message, so `debug` is bearable; it grows with connections.
+    #[serde(with = "As::<OneOf<LogLevel>>")]
+    pub level: LogLevel,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// A line for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Choice for LogFormat {
+    const ALL: &[LogFormat] = &[LogFormat::Auto, LogFormat::Text, LogFormat::Json];
+
+    fn name(self) -> &'static str {
+        match self {
+            LogFormat::Auto => "auto",
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
+
+/// How severe a log line is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// The broker failed at something.
+    Error,
+    /// Something is refused or dropped.
+    Warn,
+    /// Starting, stopping, listening.
+    #[default]
+    Info,
+    /// What peers did wrong, connection by connection.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Choice for LogLevel {
+    const ALL: &[LogLevel] =
+        &[LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+
+    fn name(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+/// How the broker stops.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// Time connections have to take what waits for them and to close. Default 5s; 0s is at once.
+    /// A longer grace makes a restart take longer.
+    #[serde(with = "As::<Span>")]
+    pub grace: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Shutdown {
+        Shutdown { grace: Duration::from_secs(5) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn automatic_shards_follow_the_processors() {
+        let auto = Config::default();
+        for (processors, expected) in [(0, 1), (1, 1), (8, 8), (64, 64), (512, 64)] {
+            assert_eq!(auto.shard_count(processors), expected, "{processors}");
+        }
+        let fixed = Config { shards: Some(3), ..auto };
+        assert_eq!(fixed.shard_count(8), 3);
+    }
+}

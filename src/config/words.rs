@@ -1,0 +1,324 @@
+//! The exact words with which configurations are refused, as tables.
+//! # Not here: what a sound configuration becomes (`load`).
+
+use super::{Flag, Sources, load};
+
+fn file(text: &str) -> Sources {
+    Sources { file: Some(("fanfare.toml".into(), text.to_owned())), ..Sources::default() }
+}
+
+fn env(name: &str, value: &str) -> Sources {
+    Sources { env: vec![(name.to_owned(), value.to_owned())], ..Sources::default() }
+}
+
+fn flag(name: &'static str, key: &'static str, value: &str) -> Sources {
+    let value = value.to_owned();
+    Sources { flags: vec![Flag { name, key, value }], ..Sources::default() }
+}
+
+fn refused(sources: Sources) -> String {
+    load(sources).expect_err("must be refused").to_string()
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
+    let cases = [
+        (
+            "[limits]\nmesage_bytes_max = 1",
+            "fanfare.toml: unknown key `limits.mesage_bytes_max`, \
+             did you mean `limits.message_bytes_max`?",
+        ),
+        (
+            "[limts]\nfragments_max = 1",
+            "fanfare.toml: unknown key `limts.fragments_max`, did you mean `limits.fragments_max`?",
+        ),
+        ("[tls]\ncertificate = 'x'", "fanfare.toml: unknown key `tls.certificate`"),
+        ("[limts]", "fanfare.toml: unknown key `limts`, did you mean `limits`?"),
+        (
+            "'limits.fragments_max' = 1",
+            "fanfare.toml: unknown key `\"limits.fragments_max\"`, \
+             did you mean `limits.fragments_max`?",
+        ),
+        (
+            "[[topics.rules]]\nfilter = 'a'\n[[topics.rules]]\nfliter = 'b'",
+            "fanfare.toml: unknown key `topics.rules[1].fliter`, \
+             did you mean `topics.rules[1].filter`?",
+        ),
+        (
+            "topics.rules = [{ filter = 'a', history.mesages = 1 }]",
+            "fanfare.toml: unknown key `topics.rules[0].history.mesages`, \
+             did you mean `topics.rules[0].history.messages`?",
+        ),
+        ("\"a\\u001b\" = 1", r#"fanfare.toml: unknown key `"a\u{1b}"`"#),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refused(file(text)), expected, "{text}");
+    }
+    let cases = [
+        (
+            "FANFARE__LIMITS__MESAGE_BYTES_MAX",
+            "FANFARE__LIMITS__MESAGE_BYTES_MAX: unknown key `limits.mesage_bytes_max`, \
+             did you mean `FANFARE__LIMITS__MESSAGE_BYTES_MAX`?",
+        ),
+        (
+            "FANFARE__shards",
+            "FANFARE__shards: unknown key `shards`, did you mean `FANFARE__SHARDS`?",
+        ),
+        ("FANFARE__", "FANFARE__: unknown key ``"),
+        ("FANFARE__A[99999999999]", "FANFARE__A[99999999999]: unknown key `a[99999999999]`"),
+    ];
+    for (name, expected) in cases {
+        assert_eq!(refused(env(name, "1")), expected);
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_refused_with_its_place_and_what_is_expected() {
+    let cases = [
+        (
+            "limits.fragments_max = 'lots'",
+            r#"fanfare.toml: `limits.fragments_max` is "lots", expected a whole number"#,
+        ),
+        (
+            "limits.fragments_max = 12.5",
+            "fanfare.toml: `limits.fragments_max` is 12.5, expected a whole number",
+        ),
+        (
+            "limits.fragments_max = -1",
+            "fanfare.toml: `limits.fragments_max` is -1, expected a whole number",
+        ),
+        (
+            "limits.fragments_max = true",
+            "fanfare.toml: `limits.fragments_max` is true, expected a whole number",
+        ),
+        (
+            "limits.fragments_max = [1]",
+            "fanfare.toml: `limits.fragments_max` is a list, expected a whole number",
+        ),
+        (
+            "[limits.fragments_max]\nx = 1",
+            "fanfare.toml: `limits.fragments_max` is a table, expected a whole number",
+        ),
+        (
+            "limits.message_bytes_max = '64 KB'",
+            "fanfare.toml: `limits.message_bytes_max` is \"64 KB\", \
+             expected a size such as 65536, \"64 KiB\" or \"1 MiB\"",
+        ),
+        (
+            "limits.connections_max = 'many'",
+            r#"fanfare.toml: `limits.connections_max` is "many", expected "auto" or a whole number"#,
+        ),
+        (
+            "shutdown.grace = 5",
+            r#"fanfare.toml: `shutdown.grace` is 5, expected a duration such as "25s" or "1m 30s""#,
+        ),
+        (
+            "listen.public = 'localhost'",
+            "fanfare.toml: `listen.public` is \"localhost\", \
+             expected an address and port such as \"127.0.0.1:7600\" or \"[::1]:7600\"",
+        ),
+        ("insecure = 'maybe'", r#"fanfare.toml: `insecure` is "maybe", expected true or false"#),
+        (
+            "log.level = 'loud'",
+            "fanfare.toml: `log.level` is \"loud\", \
+             expected one of error, warn, info, debug, trace",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refused(file(text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_list_or_table_of_the_wrong_shape_is_refused_where_it_goes_wrong() {
+    let cases = [
+        (
+            "websocket.origins = ['https://a.example', 'https://a.example/x']",
+            "fanfare.toml: `websocket.origins` is \"https://a.example/x\", \
+             expected origins such as \"https://example.com\" or \"http://localhost:3000\"",
+        ),
+        ("limits = 5", "fanfare.toml: `limits` is 5, expected a table"),
+        ("topics.rules = 5", "fanfare.toml: `topics.rules` is 5, expected a list of tables"),
+        ("topics.rules = [5]", "fanfare.toml: `topics.rules[0]` is 5, expected a table"),
+        ("[[topics.rules]]", "fanfare.toml: `topics.rules[0].filter` is missing"),
+        (
+            "topics.rules = [{ filter = 'a.' }]",
+            "fanfare.toml: `topics.rules[0].filter` is \"a.\", \
+             but the topic filter is not valid: it has an empty segment",
+        ),
+        (
+            "topics.rules = [{ filter = 'a', history.age = 5 }]",
+            "fanfare.toml: `topics.rules[0].history.age` is 5, \
+             expected \"inherit\" or a duration such as \"25s\" or \"1m 30s\"",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refused(file(text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn variables_and_flags_are_blamed_by_name() {
+    assert_eq!(
+        refused(env("FANFARE__LIMITS__FRAGMENTS_MAX", "lots")),
+        "FANFARE__LIMITS__FRAGMENTS_MAX: `limits.fragments_max` is \"lots\", \
+         expected a whole number"
+    );
+    assert_eq!(
+        refused(env("FANFARE__LIMITS", "5")),
+        r#"FANFARE__LIMITS: `limits` is "5", expected the name of one of its settings"#
+    );
+    assert_eq!(
+        refused(env("FANFARE__TOPICS__RULES", "x")),
+        "FANFARE__TOPICS__RULES: `topics.rules` is \"x\", \
+         expected a list of tables, which only a file can hold"
+    );
+    assert_eq!(
+        refused(flag("--shards", "shards", "0x10")),
+        r#"--shards: `shards` is "0x10", expected "auto" or a whole number"#
+    );
+}
+
+#[test]
+fn a_broken_file_is_shown_with_line_and_column() {
+    let text = refused(file("[limits]\nfragments_max = = 1"));
+    assert!(text.starts_with("fanfare.toml: TOML parse error at line 2, column 17"), "{text}");
+    assert!(text.contains("2 | fragments_max = = 1"), "{text}");
+    let twice = refused(file("shards = 1\nshards = 2"));
+    assert!(twice.contains("line 2, column 1") && twice.contains("duplicate key"), "{twice}");
+    for huge in ["shards = 99999999999999999999", "shards = 1e999"] {
+        assert!(refused(file(huge)).starts_with("fanfare.toml: "));
+    }
+}
+
+#[test]
+fn a_fault_of_two_settings_is_blamed_on_the_one_that_was_set() {
+    let expected = "`limits.outbound_bytes_max` is 1 MiB, less than \
+                    `limits.message_bytes_max`, which is 2 MiB";
+    let mut sources =
+        file("limits = { http_body_bytes_max = '2 MiB', resume_bytes_max = '2 MiB' }");
+    sources.env = env("FANFARE__LIMITS__MESSAGE_BYTES_MAX", "2 MiB").env;
+    let refusal = refused(sources);
+    assert_eq!(refusal, format!("FANFARE__LIMITS__MESSAGE_BYTES_MAX: {expected}"));
+}
+
+#[test]
+fn a_number_out_of_bounds_is_refused_with_the_bound() {
+    let cases = [
+        ("shards = 0", "`shards` is 0, the least is 1"),
+        ("shards = 65", "`shards` is 65, the most is 64"),
+        ("limits.connections_max = 0", "`limits.connections_max` is 0, the least is 1"),
+        ("limits.fragments_max = 0", "`limits.fragments_max` is 0, the least is 1"),
+        ("limits.subscriptions_max = 0", "`limits.subscriptions_max` is 0, the least is 1"),
+        ("limits.message_bytes_max = 0", "`limits.message_bytes_max` is 0 B, the least is 1 B"),
+        (
+            "limits.message_bytes_max = '1 GiB'",
+            "`limits.message_bytes_max` is 1 GiB, the most is 64 MiB",
+        ),
+        ("limits.write_stall_max = '0s'", "`limits.write_stall_max` is 0s, the least is 100ms"),
+        ("limits.handshake_timeout = '2h'", "`limits.handshake_timeout` is 2h, the most is 1h"),
+        ("websocket.ping_interval = '0s'", "`websocket.ping_interval` is 0s, the least is 1s"),
+        ("topics.idle_ttl = '0s'", "`topics.idle_ttl` is 0s, the least is 1s"),
+        ("topics.history.age = '0s'", "`topics.history.age` is 0s, the least is 100ms"),
+        (
+            "topics.rules = [{ filter = 'a', history.bytes = 0 }]",
+            "`topics.rules[0].history.bytes` is 0 B, the least is 1 B",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refused(file(text)), format!("fanfare.toml: {expected}"));
+    }
+}
+
+#[test]
+fn settings_that_do_not_fit_each_other_are_refused_with_both() {
+    let cases = [
+        (
+            "limits.outbound_bytes_max = 1024",
+            "`limits.outbound_bytes_max` is 1 KiB, less than `limits.message_bytes_max`, \
+             which is 64 KiB",
+        ),
+        (
+            "limits.http_body_bytes_max = 65535",
+            "`limits.http_body_bytes_max` is 65535 B, less than `limits.message_bytes_max`, \
+             which is 64 KiB",
+        ),
+        (
+            "limits.resume_bytes_max = 1",
+            "`limits.resume_bytes_max` is 1 B, less than `limits.message_bytes_max`, \
+             which is 64 KiB",
+        ),
+        (
+            "limits.mailbox_bytes_max = 1",
+            "`limits.mailbox_bytes_max` is 1 B, less than `limits.message_bytes_max`, \
+             which is 64 KiB",
+        ),
+        (
+            "limits.filters_max = 129",
+            "`limits.subscriptions_max` is 128, less than `limits.filters_max`, which is 129",
+        ),
+        (
+            "websocket.pong_timeout = '30s'",
+            "`websocket.ping_interval` is 25s, less than `websocket.pong_timeout`, which is 30s",
+        ),
+        (
+            "topics.history_bytes_max = '1 KiB'",
+            "`topics.history.bytes` is 1 MiB, more than `topics.history_bytes_max`, \
+             which is 1 KiB",
+        ),
+        (
+            "topics.rules = [{ filter = 'a', history.bytes = '1 GiB' }]",
+            "`topics.rules[0].history.bytes` is 1 GiB, more than `topics.history_bytes_max`, \
+             which is 256 MiB",
+        ),
+        (
+            "listen.admin = '127.0.0.1:7600'",
+            "`listen.admin` is 127.0.0.1:7600, and so is `listen.public`",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refused(file(text)), format!("fanfare.toml: {expected}"));
+    }
+}
+
+#[test]
+fn other_machines_are_not_served_unless_that_is_said() {
+    let open = [
+        "0.0.0.0:7600",
+        "[::]:7600",
+        "192.168.1.7:7600",
+        "203.0.113.9:0",
+        "[2001:db8::1]:7600",
+        "[fe80::1]:7600",
+        "[::ffff:10.0.0.1]:7600",
+    ];
+    let keys = [
+        ("listen.public", "--listen"),
+        ("listen.ingress", "--ingress"),
+        ("listen.admin", "--admin"),
+    ];
+    for (key, name) in keys {
+        for address in open {
+            let mut sources = flag(name, key, address);
+            assert_eq!(
+                refused(sources.clone()),
+                format!(
+                    "{name}: `{key}` is {address}, which other machines can reach without proving \
+                     who they are: listen on 127.0.0.1 or, to allow it, set `insecure = true` or \
+                     pass --insecure"
+                )
+            );
+            sources.env = env("FANFARE__INSECURE", "true").env;
+            load(sources).expect("allowed by insecure");
+        }
+        for address in ["127.0.0.1:1", "127.8.9.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            load(flag(name, key, address)).expect(address);
+        }
+    }
+}
+
+#[test]
+fn two_listeners_may_both_let_the_system_choose_a_port() {
+    load(file("[listen]\npublic = '127.0.0.1:0'\ningress = '127.0.0.1:0'\nadmin = 'off'"))
+        .expect("port 0 is another port each time");
+}
