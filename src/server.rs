@@ -43,8 +43,7 @@ pub struct Server {
     shards: Arc<[ShardHandle]>,
     ops: Arc<Ops>,
     broker: Arc<Broker>,
-    clock: Clock,
-    counters: Arc<Counters>,
+    places: Arc<Places>,
     tasks: Vec<JoinHandle<()>>,
     grace: Duration,
 }
@@ -110,17 +109,16 @@ impl Server {
             shards,
             ops,
             broker,
-            clock,
-            counters,
+            places: Places::new(config.limits.connections_allowed(open_files_max())),
             tasks: Vec::new(),
             grace: config.shutdown.grace,
         };
         server.accept_public(public, config)?;
-        server.accept_ingress(ingress, config);
+        server.accept_ingress(ingress);
         server.accept_admin(admin);
         server.tasks.push(tokio::spawn(sweep(registry, clock)));
         if let Some(feeds) = feeds {
-            let (broker, counters) = (Arc::clone(&server.broker), Arc::clone(&server.counters));
+            let broker = Arc::clone(&server.broker);
             server.tasks.push(tokio::spawn(feed(feeds, broker, counters, clock)));
         }
         server.ops.ready.store(true, Ordering::Release);
@@ -162,17 +160,17 @@ impl Server {
             policy: Policy { origins },
             request_timeout: config.limits.handshake_timeout,
         });
-        let entrance = self.entrance(listener, config, http::full());
+        let entrance = self.entrance(listener, http::full());
         self.tasks.push(tokio::spawn(
             entrance.accept(move |context, stream| http::serve(context, Arc::clone(&site), stream)),
         ));
         Ok(())
     }
 
-    fn accept_ingress(&mut self, listener: Option<TcpListener>, config: &Config) {
+    fn accept_ingress(&mut self, listener: Option<TcpListener>) {
         let Some(listener) = listener else { return };
         let broker = Arc::clone(&self.broker);
-        let entrance = self.entrance(listener, config, Vec::new());
+        let entrance = self.entrance(listener, Vec::new());
         self.tasks.push(tokio::spawn(
             entrance.accept(move |context, stream| {
                 ingress::serve(context, Arc::clone(&broker), stream)
@@ -186,9 +184,9 @@ impl Server {
         self.tasks.push(tokio::spawn(http::serve_ops(ops, listener)));
     }
 
-    fn entrance(&self, listener: TcpListener, config: &Config, full: Vec<u8>) -> Entrance {
-        let max = config.limits.connections_allowed(open_files_max());
-        Entrance { listener, shards: Arc::clone(&self.shards), places: Places::new(max), full }
+    fn entrance(&self, listener: TcpListener, full: Vec<u8>) -> Entrance {
+        let (shards, places) = (Arc::clone(&self.shards), Arc::clone(&self.places));
+        Entrance { listener, shards, places, full }
     }
 }
 

@@ -193,6 +193,7 @@ pub struct PublishArgs {
 /// The flags that name the form of a payload.
 #[derive(Clone, Copy, Debug, Default, Args)]
 #[group(multiple = false)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct FormArgs {
     /// The payload is JSON, or refused
     #[arg(long)]
@@ -253,6 +254,7 @@ impl PublishArgs {
 /// What `fanfare subscribe` is told.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = SUBSCRIBE_EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct SubscribeArgs {
     /// The broker: ws:// or tcp://
     #[arg(long, default_value = URL, value_parser = parse_stream)]

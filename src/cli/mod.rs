@@ -24,12 +24,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(&args, Mode::Serve),
         Command::Demo(args) => serve::run(&args, Mode::Demo),
-        Command::Check(args) => {
-            let _ = args;
-            ExitCode::FAILURE
-        }
+        Command::Check(args) => check::run(&args),
         Command::Publish(_) | Command::Subscribe(_) => ExitCode::FAILURE,
     }
+}
+
+/// Prints what was asked for.
+#[expect(clippy::print_stdout, reason = "this is the command line")]
+fn say(text: &str) -> ExitCode {
+    print!("{text}");
+    ExitCode::SUCCESS
 }
 
 /// Says what went wrong, and makes the command fail.

@@ -297,23 +297,24 @@ mod tests {
 
     #[test]
     fn a_later_layer_wins_and_is_named_as_the_source() {
-        let mut sources = file("[limits]\nfragments_max = 2\nfilters_max = 2\npositions_max = 2");
+        let mut sources =
+            file("[limits]\nfragments_max = 2\nfilters_max = 2\nsubscriptions_max = 2");
         sources.env = vec![
             ("FANFARE__LIMITS__FILTERS_MAX".to_owned(), "3".to_owned()),
             ("FANFARE__LIMITS__POSITIONS_MAX".to_owned(), "3".to_owned()),
         ];
-        sources.flags = flag("--positions", "limits.positions_max", "4").flags;
+        sources.flags = flag("--subscriptions", "limits.subscriptions_max", "4").flags;
         let loaded = load(sources).expect("sound");
         let cases = [
             ("limits.bad_commands_max", "16", "default"),
             ("limits.fragments_max", "2", "fanfare.toml"),
             ("limits.filters_max", "3", "FANFARE__LIMITS__FILTERS_MAX"),
-            ("limits.positions_max", "4", "--positions"),
+            ("limits.subscriptions_max", "4", "--subscriptions"),
         ];
         for (key, value, source) in cases {
             assert_eq!(setting(&loaded, key), (value.to_owned(), source.to_owned()), "{key}");
         }
-        assert_eq!(loaded.config.limits.positions_max, 4);
+        assert_eq!(loaded.config.limits.subscriptions_max, 4);
     }
 
     #[test]
@@ -363,7 +364,7 @@ mod tests {
         assert_eq!(topics.rule(&topic).map(|(index, _)| index), Some(0));
         let history = topics.history_of(&topic);
         assert_eq!((history.messages, history.bytes), (1, 1 << 20));
-        assert_eq!(history.age, Duration::from_secs(120));
+        assert_eq!(history.age, Duration::from_mins(2));
 
         let cases = [
             ("topics.rules[0].filter", "ticker.>", "fanfare.toml"),
