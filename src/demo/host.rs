@@ -40,21 +40,15 @@ impl Sampler {
     /// Reads every file and gives what happened since the last call; the first one only knows the
     /// memory.
     pub fn sample(&mut self, now: Now) -> Vec<Draft> {
-        let drafts = [
-            self.cpu(now),
-            self.memory(),
-            self.disk(now),
-            self.network(now),
-        ];
+        let drafts = [self.cpu(now), self.memory(), self.disk(now), self.network(now)];
         drafts.into_iter().flatten().collect()
     }
 
     fn cpu(&mut self, now: Now) -> Option<Draft> {
         let mut usage = CpuUsage::measure(&self.cpu.step(&self.root, now)?)?;
         // Without this file the rest of the message still stands.
-        usage.load = read_text(&self.root.join("loadavg"))
-            .ok()
-            .and_then(|text| proc::parse_loadavg(&text));
+        usage.load =
+            read_text(&self.root.join("loadavg")).ok().and_then(|text| proc::parse_loadavg(&text));
         draft(&self.cpu.topic, None, &usage)
     }
 
@@ -151,11 +145,7 @@ impl<T> Source<T> {
         let elapsed = now.uptime.checked_sub(*at).filter(|time| !time.is_zero())?;
         let (_, before) = self.last.replace((now.uptime, value))?;
         let (_, after) = self.last.as_ref()?;
-        Some(Step {
-            before,
-            after,
-            elapsed,
-        })
+        Some(Step { before, after, elapsed })
     }
 }
 
@@ -165,9 +155,7 @@ const FILE_BYTES_MAX: usize = 1 << 20;
 /// Reads the whole lines of a file.
 fn read_text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(FILE_BYTES_MAX as u64)
-        .read_to_end(&mut bytes)?;
+    File::open(path)?.take(FILE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
     // A file that goes on is cut at a line: half a number would look like a smaller one.
     if bytes.len() == FILE_BYTES_MAX {
         let whole = memchr::memrchr(b'\n', &bytes).unwrap_or(0);
@@ -227,10 +215,7 @@ struct MemoryUsage {
 /// What a message on `host.disk` says.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(
-    clippy::struct_field_names,
-    reason = "the names are those of the message"
-)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the message")]
 struct DiskTraffic {
     #[serde(skip_serializing_if = "Option::is_none")]
     read_bytes_per_second: Option<f64>,
@@ -245,10 +230,7 @@ struct DiskTraffic {
 /// What a message on `host.network` says.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(
-    clippy::struct_field_names,
-    reason = "the names are those of the message"
-)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the message")]
 struct NetworkTraffic {
     #[serde(skip_serializing_if = "Option::is_none")]
     receive_bytes_per_second: Option<f64>,
@@ -298,14 +280,8 @@ mod tests {
             "cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 50 0 50 400 0 0 0 0 0 0\ncpu1 50 0 50 400 0 0 0 0 0 0\n",
         ),
         ("loadavg", "0.25 0.40 0.32 1/98 12013\n"),
-        (
-            "meminfo",
-            "MemTotal: 1000 kB\nMemAvailable: 667 kB\nSwapTotal: 9 kB\nSwapFree: 7 kB\n",
-        ),
-        (
-            "diskstats",
-            "8 0 sda 10 0 80 0 20 0 160 0 0 0 0\n8 1 sda1 10 0 80 0 20 0 160 0 0 0 0\n",
-        ),
+        ("meminfo", "MemTotal: 1000 kB\nMemAvailable: 667 kB\nSwapTotal: 9 kB\nSwapFree: 7 kB\n"),
+        ("diskstats", "8 0 sda 10 0 80 0 20 0 160 0 0 0 0\n8 1 sda1 10 0 80 0 20 0 160 0 0 0 0\n"),
         (
             "net/dev",
             "lo: 5 5 0 0 0 0 0 0 5 5 0 0 0 0 0 0\neth0: 1000 10 0 0 0 0 0 0 2000 20 0 0 0 0 0 0\n",
@@ -317,10 +293,7 @@ mod tests {
             "cpu  110 0 105 835 0 0 0 0 0 0\ncpu0 60 0 55 410 0 0 0 0 0 0\ncpu1 50 0 50 425 0 0 0 0 0 0\n",
         ),
         ("loadavg", "0.5 0.6 0.7 1/98 12014\n"),
-        (
-            "diskstats",
-            "8 0 sda 11 0 84 0 22 0 168 0 0 0 0\n8 1 sda1 99 0 99 0 99 0 999 0 0 0 0\n",
-        ),
+        ("diskstats", "8 0 sda 11 0 84 0 22 0 168 0 0 0 0\n8 1 sda1 99 0 99 0 99 0 999 0 0 0 0\n"),
         (
             "net/dev",
             "lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\neth0: 1500 13 0 0 0 0 0 0 2001 21 0 0 0 0 0 0\n",
@@ -362,10 +335,7 @@ mod tests {
         sample(&mut sampler, 0);
         host.write(&AFTER);
         let lines = sample(&mut sampler, 300);
-        assert!(
-            lines[2].contains(r#""readsPerSecond":3.3,"writesPerSecond":6.7"#),
-            "{lines:?}"
-        );
+        assert!(lines[2].contains(r#""readsPerSecond":3.3,"writesPerSecond":6.7"#), "{lines:?}");
     }
 
     #[test]
@@ -386,10 +356,7 @@ mod tests {
         let mut sampler = host.sampler();
         sample(&mut sampler, 0);
         host.write(&[
-            (
-                "stat",
-                "cpu  90 0 105 835 0 0 0 0 0 0\ncpu0 60 0 55 410 0 0 0 0 0 0\n",
-            ),
+            ("stat", "cpu  90 0 105 835 0 0 0 0 0 0\ncpu0 60 0 55 410 0 0 0 0 0 0\n"),
             ("diskstats", "8 0 sda 11 0 0 0 22 0 168 0 0 0 0\n"),
             ("net/dev", "eth0: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"),
         ]);
@@ -430,15 +397,9 @@ mod tests {
             lines.iter().map(topic).collect()
         };
         host.write(&[AFTER[0]]);
-        assert_eq!(
-            topics(sample(&mut sampler, 250)),
-            ["host.cpu", "host.memory", "host.network"]
-        );
+        assert_eq!(topics(sample(&mut sampler, 250)), ["host.cpu", "host.memory", "host.network"]);
         host.write(&[BEFORE[0], AFTER[2]]);
-        assert_eq!(
-            topics(sample(&mut sampler, 500)),
-            ["host.memory", "host.disk", "host.network"]
-        );
+        assert_eq!(topics(sample(&mut sampler, 500)), ["host.memory", "host.disk", "host.network"]);
     }
 
     #[test]
@@ -522,10 +483,7 @@ mod tests {
                 break;
             }
         }
-        assert!(
-            seen.contains("host.memory") && seen.contains("host.cpu"),
-            "{seen:?}"
-        );
+        assert!(seen.contains("host.memory") && seen.contains("host.cpu"), "{seen:?}");
     }
 
     fn check_numbers(value: &Value) {
@@ -533,10 +491,7 @@ mod tests {
             assert!(number.as_f64().is_none_or(|n| n >= 0.0), "{value}");
         }
         let cores = value.get("cores").and_then(Value::as_array);
-        let percents = value
-            .get("percent")
-            .into_iter()
-            .chain(cores.into_iter().flatten());
+        let percents = value.get("percent").into_iter().chain(cores.into_iter().flatten());
         for percent in percents {
             let percent = percent.as_f64().unwrap();
             assert!((0.0..=100.0).contains(&percent), "{value}");

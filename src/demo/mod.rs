@@ -32,11 +32,7 @@ impl Feeds {
     /// Feeds that read the host from this directory, which is `/proc` outside tests.
     /// Everything begins with the first poll.
     pub fn new(proc_root: PathBuf) -> Feeds {
-        Feeds {
-            sampler: Sampler::new(proc_root),
-            replay: Replay::new(),
-            host_due: Duration::ZERO,
-        }
+        Feeds { sampler: Sampler::new(proc_root), replay: Replay::new(), host_due: Duration::ZERO }
     }
 
     /// What is due now, in the order in which it should be published.
@@ -47,11 +43,8 @@ impl Feeds {
             drafts.extend(self.sampler.sample(now));
             let on_time = self.host_due.saturating_add(HOST_PERIOD);
             // Stay on the beat, unless a whole beat was missed: then begin a new one.
-            self.host_due = if on_time > now.uptime {
-                on_time
-            } else {
-                now.uptime.saturating_add(HOST_PERIOD)
-            };
+            self.host_due =
+                if on_time > now.uptime { on_time } else { now.uptime.saturating_add(HOST_PERIOD) };
         }
         drafts
     }
@@ -107,11 +100,8 @@ mod tests {
     #[test]
     fn ten_seconds_give_every_topic_at_its_rate() {
         let root = tempfile::tempdir().unwrap();
-        std::fs::write(
-            root.path().join("meminfo"),
-            "MemTotal: 100 kB\nMemAvailable: 60 kB\n",
-        )
-        .unwrap();
+        std::fs::write(root.path().join("meminfo"), "MemTotal: 100 kB\nMemAvailable: 60 kB\n")
+            .unwrap();
         let counts = count_topics(&mut Feeds::new(root.path().to_path_buf()), 10_000);
         let expected = [
             ("host.memory", 40),
@@ -121,20 +111,14 @@ mod tests {
             ("ticker.IBM", 33),
             ("ticker.MSFT", 33),
         ];
-        assert_eq!(
-            counts,
-            expected.map(|(topic, n)| (topic.to_owned(), n)).into()
-        );
+        assert_eq!(counts, expected.map(|(topic, n)| (topic.to_owned(), n)).into());
     }
 
     #[test]
     fn a_late_poll_gives_no_burst_and_finds_the_beat_again() {
         let root = tempfile::tempdir().unwrap();
-        std::fs::write(
-            root.path().join("meminfo"),
-            "MemTotal: 100 kB\nMemAvailable: 60 kB\n",
-        )
-        .unwrap();
+        std::fs::write(root.path().join("meminfo"), "MemTotal: 100 kB\nMemAvailable: 60 kB\n")
+            .unwrap();
         let mut feeds = Feeds::new(root.path().to_path_buf());
         feeds.poll(Now::at_ms(0));
         assert_eq!(feeds.poll(Now::at_ms(3_600_000)).len(), 6);

@@ -125,10 +125,7 @@ pub(super) type Counters = BTreeMap<String, [u64; 4]>;
 pub(super) fn parse_diskstats(text: &str) -> Option<Counters> {
     let all: Vec<(&str, [u64; 4])> = text.lines().filter_map(parse_disk).collect();
     let names: HashSet<&str> = all.iter().map(|(name, _)| *name).collect();
-    let heads: HashSet<String> = names
-        .iter()
-        .filter_map(|name| multipath_head(name))
-        .collect();
+    let heads: HashSet<String> = names.iter().filter_map(|name| multipath_head(name)).collect();
     let disks = all.into_iter().filter(|(name, _)| {
         !is_stacked(name) && !is_partition(name, &names) && !heads.contains(*name)
     });
@@ -169,9 +166,8 @@ fn is_partition(name: &str, names: &HashSet<&str>) -> bool {
         return false;
     }
     // Where the disk's own name ends in a digit, a `p` stands between.
-    let numbered = disk
-        .strip_suffix('p')
-        .filter(|disk| disk.ends_with(|c: char| c.is_ascii_digit()));
+    let numbered =
+        disk.strip_suffix('p').filter(|disk| disk.ends_with(|c: char| c.is_ascii_digit()));
     names.contains(disk) || numbered.is_some_and(|disk| names.contains(disk))
 }
 
@@ -187,11 +183,7 @@ fn multipath_head(name: &str) -> Option<String> {
 /// the loopback only if there is nothing else. What passes a bridge counts on every interface on
 /// its way.
 pub(super) fn parse_net_dev(text: &str) -> Option<Counters> {
-    let mut interfaces: Counters = text
-        .lines()
-        .filter_map(parse_interface)
-        .map(own_name)
-        .collect();
+    let mut interfaces: Counters = text.lines().filter_map(parse_interface).map(own_name).collect();
     if interfaces.len() > 1 {
         interfaces.remove("lo");
     }
@@ -221,9 +213,7 @@ pub(super) fn counted(before: &Counters, after: &Counters) -> Option<[Option<u64
         };
         let sums = sums.get_or_insert([Some(0_u64); 4]);
         for ((sum, new), old) in sums.iter_mut().zip(new).zip(old) {
-            *sum = sum
-                .zip(new.checked_sub(*old))
-                .and_then(|(sum, step)| sum.checked_add(step));
+            *sum = sum.zip(new.checked_sub(*old)).and_then(|(sum, step)| sum.checked_add(step));
         }
     }
     sums
@@ -293,9 +283,7 @@ mod tests {
     #[test]
     fn no_more_cores_are_told_apart_than_the_limit() {
         let cores = (0..=CORES_MAX).map(|core| format!("cpu{core} 1 2 3 4"));
-        let lines: Vec<String> = std::iter::once("cpu  1 2 3 4".to_owned())
-            .chain(cores)
-            .collect();
+        let lines: Vec<String> = std::iter::once("cpu  1 2 3 4".to_owned()).chain(cores).collect();
         let times = parse_stat(&lines.join("\n")).unwrap();
         assert_eq!(times.cores.len(), CORES_MAX);
     }
@@ -334,24 +322,10 @@ mod tests {
 
     #[test]
     fn memory_is_in_bytes_and_never_more_than_all() {
-        let memory = |total, available, swap_used| Memory {
-            total,
-            available,
-            swap_used,
-        };
+        let memory = |total, available, swap_used| Memory { total, available, swap_used };
         for (text, expected) in [
-            (
-                MEMINFO,
-                Some(memory(
-                    24_684_084 * 1024,
-                    24_213_688 * 1024,
-                    Some(97_152 * 1024),
-                )),
-            ),
-            (
-                "MemTotal: 4 kB\nMemAvailable: 5 kB\n",
-                Some(memory(4096, 4096, None)),
-            ),
+            (MEMINFO, Some(memory(24_684_084 * 1024, 24_213_688 * 1024, Some(97_152 * 1024)))),
+            ("MemTotal: 4 kB\nMemAvailable: 5 kB\n", Some(memory(4096, 4096, None))),
             (
                 "MemTotal: 4 kB\nMemAvailable: 0 kB\nSwapTotal: 1 kB\nSwapFree: 2 kB\n",
                 Some(memory(4096, 0, Some(0))),
@@ -359,10 +333,7 @@ mod tests {
             ("MemTotal: 4 kB\nMemFree: 5 kB\n", None),
             ("MemTotal: 0 kB\nMemAvailable: 0 kB\n", None),
             ("MemTotal: 4\nMemAvailable: 5 kB\n", None),
-            (
-                "MemTotal: 18446744073709551615 kB\nMemAvailable: 5 kB\n",
-                None,
-            ),
+            ("MemTotal: 18446744073709551615 kB\nMemAvailable: 5 kB\n", None),
         ] {
             assert_eq!(parse_meminfo(text), expected, "{text}");
         }
@@ -436,10 +407,7 @@ mod tests {
                 table(&[("a", [11, 9, 13, 10]), ("gone", [6, 6, 6, 6])]),
                 Some([Some(2), None, Some(4), Some(1)]),
             ),
-            (
-                table(&[("a", [u64::MAX; 4]), ("gone", [u64::MAX; 4])]),
-                Some([None; 4]),
-            ),
+            (table(&[("a", [u64::MAX; 4]), ("gone", [u64::MAX; 4])]), Some([None; 4])),
             (table(&[("new", [7, 7, 7, 7])]), None),
         ] {
             assert_eq!(counted(&before, &after), expected, "{after:?}");
@@ -451,17 +419,14 @@ mod tests {
         let text = prop::sample::select(vec![STAT, MEMINFO, DISKSTATS, NET_DEV, "0.1 0.2 0.3 1/2"]);
         let bytes = prop::collection::vec(any::<u8>(), 0..40);
         let digits = "[0-9]{0,30}".prop_map(String::into_bytes);
-        (
-            text,
-            any::<[prop::sample::Index; 2]>(),
-            prop_oneof![bytes, digits],
-        )
-            .prop_map(|(text, [one, two], inserted)| {
+        (text, any::<[prop::sample::Index; 2]>(), prop_oneof![bytes, digits]).prop_map(
+            |(text, [one, two], inserted)| {
                 let (one, two) = (one.index(text.len()), two.index(text.len()));
                 let mut bytes = text.as_bytes().to_vec();
                 bytes.splice(one.min(two)..one.max(two), inserted);
                 String::from_utf8_lossy(&bytes).into_owned()
-            })
+            },
+        )
     }
 
     proptest! {

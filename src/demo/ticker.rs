@@ -34,11 +34,7 @@ pub struct Replay {
 impl Replay {
     /// A replay of the prices that are built in. It begins with the first call of [`Replay::due`].
     pub fn new() -> Replay {
-        Replay {
-            series: parse(PRICES),
-            start: None,
-            next: 0,
-        }
+        Replay { series: parse(PRICES), start: None, next: 0 }
     }
 
     /// The updates that are due: at most the latest one of each symbol.
@@ -89,10 +85,7 @@ impl Series {
         let (first, shown) = self.days.split_first()?;
         let place = day.checked_rem(shown.len())?;
         let today = shown.get(place)?;
-        let yesterday = place
-            .checked_sub(1)
-            .and_then(|place| shown.get(place))
-            .unwrap_or(first);
+        let yesterday = place.checked_sub(1).and_then(|place| shown.get(place)).unwrap_or(first);
         let price = *today.points().get(point)?;
         let change = price - yesterday.close;
         let quote = Quote {
@@ -156,11 +149,7 @@ fn parse(text: &'static str) -> Vec<Series> {
                 let Ok(topic) = TopicName::parse(&format!("ticker.{symbol}")) else {
                     continue;
                 };
-                all.push(Series {
-                    topic,
-                    symbol,
-                    days: vec![day],
-                });
+                all.push(Series { topic, symbol, days: vec![day] });
             }
         }
     }
@@ -196,11 +185,7 @@ mod tests {
 
     /// The rows of the file as text, read without the parser under test.
     fn rows() -> Vec<Vec<&'static str>> {
-        PRICES
-            .lines()
-            .skip(1)
-            .map(|row| row.split(',').collect())
-            .collect()
+        PRICES.lines().skip(1).map(|row| row.split(',').collect()).collect()
     }
 
     /// Milliseconds of one round of the file, for all symbols.
@@ -225,10 +210,7 @@ mod tests {
     }
 
     fn of<'q>(quotes: &'q [(u64, Value)], symbol: &str) -> Vec<&'q (u64, Value)> {
-        quotes
-            .iter()
-            .filter(|(_, quote)| quote["symbol"] == symbol)
-            .collect()
+        quotes.iter().filter(|(_, quote)| quote["symbol"] == symbol).collect()
     }
 
     #[test]
@@ -304,27 +286,15 @@ mod tests {
 
     #[test]
     fn the_high_comes_first_on_a_day_that_fell() {
-        let day = |open, close| Day {
-            date: "2012-05-21",
-            open,
-            high: 9.0,
-            low: 1.0,
-            close,
-            volume: 1,
-        };
+        let day =
+            |open, close| Day { date: "2012-05-21", open, high: 9.0, low: 1.0, close, volume: 1 };
         for (open, close, expected) in [
             (4.0, 5.0, [4.0, 1.0, 9.0, 5.0]),
             (5.0, 4.0, [5.0, 9.0, 1.0, 4.0]),
             (5.0, 5.0, [5.0, 1.0, 9.0, 5.0]),
         ] {
             let shown = day(open, close).points();
-            assert!(
-                shown
-                    .iter()
-                    .zip(expected)
-                    .all(|(a, b)| a.total_cmp(&b).is_eq()),
-                "{shown:?}"
-            );
+            assert!(shown.iter().zip(expected).all(|(a, b)| a.total_cmp(&b).is_eq()), "{shown:?}");
         }
     }
 
@@ -339,10 +309,7 @@ mod tests {
             for (index, (from, _)) in mine.iter().enumerate() {
                 let window = mine[index..].iter().take_while(|(ms, _)| ms - from < 2_000);
                 let prices: BTreeSet<_> = window.map(|(_, q)| q["price"].to_string()).collect();
-                assert!(
-                    prices.len() > 1 || from + 2_000 > end,
-                    "{symbol} at {from} ms"
-                );
+                assert!(prices.len() > 1 || from + 2_000 > end, "{symbol} at {from} ms");
             }
         }
     }
