@@ -15,6 +15,8 @@ mod liveness;
 pub mod outbound;
 pub mod stream;
 mod subscribers;
+#[cfg(test)]
+mod tests;
 mod turn;
 pub mod worker;
 

@@ -146,7 +146,7 @@ fn a_late_joiner_gets_past_and_present_without_gap_or_double() {
 
 #[test]
 fn a_topic_that_begins_anew_has_another_epoch_and_refuses_the_old_one() {
-    let options = RegistryOptions { idle_ttl: Duration::from_secs(60), ..small(0) };
+    let options = RegistryOptions { idle_ttl: Duration::from_mins(1), ..small(0) };
     let registry = registry(options, MailboxOptions::default(), 1);
     let old = registry.commit(draft("t", "x"), NOW).expect("committed");
     assert_eq!(registry.sweep(Now::at_ms(60_999)), 0);
