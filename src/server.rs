@@ -101,6 +101,7 @@ impl Server {
             engine: Engine::memory(Arc::clone(&registry)),
             limits: limits(config),
             ping_ms: millis(config.websocket.ping_interval),
+            clock,
         });
         let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
         let ops = Arc::new(Ops { page: Page::new(sources), ready: AtomicBool::new(false) });
@@ -187,6 +188,14 @@ impl Server {
     fn entrance(&self, listener: TcpListener, full: Vec<u8>) -> Entrance {
         let (shards, places) = (Arc::clone(&self.shards), Arc::clone(&self.places));
         Entrance { listener, shards, places, full }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 

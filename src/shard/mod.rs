@@ -147,6 +147,7 @@ impl<S: Socket> Shard<S> {
             next_ping: self.wheel.after(self.options.ping_interval),
             pinged: None,
             stalled_since: None,
+            blocked_since: 0,
             due: 0,
             filters: 0,
             wire,
