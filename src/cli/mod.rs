@@ -7,12 +7,14 @@ pub mod check;
 pub mod endpoint;
 mod log;
 mod serve;
+pub mod settings;
 
 pub use args::{Cli, Command};
 
 use serve::Mode;
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Does what a command line asks.
@@ -29,11 +31,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Prints what was asked for.
-#[expect(clippy::print_stdout, reason = "this is the command line")]
+/// Prints what was asked for. A reader that has seen enough, as in `fanfare check | head`, is no
+/// failure.
 fn say(text: &str) -> ExitCode {
-    print!("{text}");
-    ExitCode::SUCCESS
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
 }
 
 /// Says what went wrong, and makes the command fail.

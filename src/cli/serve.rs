@@ -3,8 +3,8 @@
 //! everybody was told.
 //! # Not here: what the broker consists of (`server`).
 
-use super::args::ConfigArgs;
 use super::log;
+use super::settings::ConfigArgs;
 use crate::config::Config;
 use crate::demo::Feeds;
 use crate::server::{Addresses, Server};

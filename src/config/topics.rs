@@ -3,9 +3,10 @@
 //! from `topics.history`.
 //! # Not here: keeping the history (`topics::history`).
 
-use super::form::{As, Count, Filter, Inherit, Or, Size, Span};
+use super::form::{As, Count, Filter, Inherit, Or, Size, Span, print_size, print_span};
 use crate::topics::name::{TopicFilter, TopicName};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
 /// What topics keep and for how long.
@@ -87,6 +88,18 @@ pub struct History {
 impl Default for History {
     fn default() -> History {
         History { messages: 1_000, age: Duration::from_mins(5), bytes: 1 << 20 }
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let messages = match self.messages {
+            0 => return f.write_str("none"),
+            1 => "1 message".to_owned(),
+            many => format!("{many} messages"),
+        };
+        let (age, bytes) = (print_span(self.age), print_size(self.bytes));
+        write!(f, "at most {messages}, {age} and {bytes}")
     }
 }
 
