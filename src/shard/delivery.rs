@@ -348,7 +348,10 @@ fn enqueue<S>(
     counters: &Counters,
 ) -> Result<(), Unsent> {
     let frame = bytes_of(linked, connection.wire, counters);
-    if connection.lag.is_none() && connection.outbound.bytes() + frame.len() <= bytes_max {
+    let outbound = &connection.outbound;
+    // One frame always has room: a queue that never took it would miss it for ever.
+    let fits = outbound.is_empty() || outbound.bytes() + frame.len() <= bytes_max;
+    if connection.lag.is_none() && fits {
         connection.outbound.push(frame.clone());
         counters.deliveries.add(u64::from(linked.is_message()));
         return Ok(());
