@@ -130,8 +130,9 @@ impl Broker {
         let address = |message: &str| loop {
             let line = process.stderr.recv_timeout(DEADLINE).expect(message);
             let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
-            if line["message"] == message {
-                return line["address"].as_str().expect("an address").to_owned();
+            let text = |key| line.get(key).and_then(serde_json::Value::as_str);
+            if text("message") == Some(message) {
+                return text("address").expect("an address").to_owned();
             }
         };
         let public = address("listening for WebSocket and HTTP");
@@ -245,7 +246,7 @@ fn what_is_published_by_any_transport_is_seen_alike_on_every_wire() {
 fn thousands_of_lines_are_published_in_order_on_every_transport() {
     let broker = Broker::start();
     for (url, count) in [(broker.ws(), 5_000), (broker.tcp(), 5_000), (broker.http(), 200)] {
-        let input: String = (1..=count).map(|n| format!("{n}\n")).collect();
+        let input = (1..=count).map(|n| n.to_string()).collect::<Vec<_>>().join("\n");
         let answers = run_with(&["publish", "--url", &url, "many", "--lines"], &input).ok();
         let offsets: Vec<u64> = answers.iter().map(|line| place(line).0).collect();
         let first = offsets[0];
