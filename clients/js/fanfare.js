@@ -977,7 +977,7 @@ class Feed {
  * unsubscribes. Made by `subscribe`.
  * @template [T=any]
  */
-class Subscription {
+export class Subscription {
   /** Whether live messages pass by, because a snapshot comes first. @internal */
   holding = false;
   #feed;

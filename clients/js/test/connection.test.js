@@ -203,8 +203,8 @@ function timersOfClient(t) {
   const { setTimeout, clearTimeout } = globalThis;
   const timers = new Set();
   t.mock.method(globalThis, 'setTimeout', (task, ...rest) => {
-    const { stack } = new Error();
-    if (!stack.includes('/fanfare.js') || stack.includes('/ws/lib/')) return setTimeout(task, ...rest);
+    const [caller] = /fanfare\.js|fake\.js|\/ws\//.exec(new Error().stack) ?? [];
+    if (caller !== 'fanfare.js') return setTimeout(task, ...rest);
     const timer = setTimeout(() => timers.delete(timer) && task(), ...rest);
     timers.add(timer);
     return timer;
