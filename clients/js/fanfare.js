@@ -157,6 +157,8 @@
  * @property {number} [positionsMax] Topics of one filter whose position is kept. Default 1,024.
  */
 
+/** @typedef {<E extends keyof ClientEvents>(event: E, detail: ClientEvents[E]) => void} Emit */
+
 const PROTOCOL = 'fanfare.v1.json';
 /** Bytes of positions in one command: the server takes messages up to 64 KiB. */
 const RESUME_BYTES_MAX = 60_000;
@@ -338,10 +340,7 @@ export class Client {
     return this.#request('history', body, decodePage);
   }
 
-  /**
-   * Asks the server for a sign of life.
-   * @returns {Promise<number>} How long it took, in milliseconds.
-   */
+  /** Asks the server for a sign of life. @returns {Promise<number>} How long it took, in milliseconds. */
   ping() {
     return this.#request('ping', {}, (_, { lastSent = 0 }) => performance.now() - lastSent);
   }
@@ -405,10 +404,7 @@ export class Client {
     else this.#drop(`the server was silent for ${this.#silenceMs} ms`);
   }
 
-  /**
-   * Leaves a connection that is good for nothing, without waiting for it to close.
-   * @param {string} reason
-   */
+  /** Leaves a connection that is good for nothing, without waiting for it to close. @param {string} reason */
   #drop(reason) {
     const socket = this.#socket;
     this.#lost(4410, reason);
@@ -602,10 +598,7 @@ export class Client {
     if (!understood) this.#emit('warning', { message: 'an event is not understood', detail: event });
   }
 
-  /**
-   * Returns whether the event could be understood.
-   * @param {any} event
-   */
+  /** Returns whether the event could be understood. @param {any} event */
   #answer(event) {
     const call = this.#calls.get(event.id);
     if (!call) return false;
@@ -622,10 +615,7 @@ export class Client {
     return true;
   }
 
-  /**
-   * Returns whether the event could be understood.
-   * @param {any} event
-   */
+  /** Returns whether the event could be understood. @param {any} event */
   #push({ message, position, gap, snapshotEnd, unsubscribed, ping }) {
     if (message) {
       if (!isTopicOffset(message) || !decode(message)) return false;
@@ -707,7 +697,7 @@ class Feed {
    * @param {string} topic
    * @param {ReturnType<typeof askedBy>} asked
    * @param {number} placesMax
-   * @param {<E extends keyof ClientEvents>(event: E, detail: ClientEvents[E]) => void} emit
+   * @param {Emit} emit
    */
   constructor(topic, asked, placesMax, emit) {
     this.topic = topic;
@@ -757,10 +747,7 @@ class Feed {
     });
   }
 
-  /**
-   * Returns how many are left.
-   * @param {Subscription} subscription
-   */
+  /** Returns how many are left. @param {Subscription} subscription */
   remove(subscription) {
     this.#subscriptions.delete(subscription);
     return this.#subscriptions.size;
@@ -780,10 +767,7 @@ class Feed {
     this.#filling = false;
   }
 
-  /**
-   * The places from which this feed can resume, the one used last first.
-   * @returns {TopicPosition[]}
-   */
+  /** The places from which this feed can resume, the one used last first. @returns {TopicPosition[]} */
   positions() {
     const positions = [];
     for (const [topic, { epoch, seen }] of this.#places) {
@@ -996,7 +980,7 @@ export class Subscription {
   /**
    * @param {Feed} feed
    * @param {SubscribeOptions<T>} options
-   * @param {<E extends keyof ClientEvents>(event: E, detail: ClientEvents[E]) => void} emit
+   * @param {Emit} emit
    * @param {() => void} leave
    */
   constructor(feed, options, emit, leave) {
@@ -1160,11 +1144,7 @@ function absolute(url) {
   return href.replace(/^http/, 'ws').replace(/#.*/, '');
 }
 
-/**
- * What a subscription asks the server for.
- * @param {string} topic
- * @param {SubscribeOptions<any>} options
- */
+/** What a subscription asks the server for. @param {string} topic @param {SubscribeOptions<any>} options */
 function askedBy(topic, { since = [], snapshot = false, last = 0, overflow }) {
   const filter = isFilter(topic);
   /** @type {TopicPosition[]} */
@@ -1254,19 +1234,12 @@ function randomKey() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-/**
- * Whether a close code says that coming back is of no use.
- * @param {number} code
- */
+/** Whether a close code says that coming back is of no use. @param {number} code */
 function isTerminal(code) {
   return [1000, 1002, 1003, 1007, 1009].includes(code) || (code >= 4500 && code < 5000);
 }
 
-/**
- * The reason of a close is written `name: sentence`.
- * @param {number} code
- * @param {string} reason
- */
+/** The reason of a close is written `name: sentence`. @param {number} code @param {string} reason */
 function closeError(code, reason) {
   const [, name = 'closed', sentence = `the server closed the connection with code ${code}`] =
     /^(\w+): (.+)$/.exec(reason) ?? [];
