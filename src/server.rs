@@ -299,6 +299,7 @@ fn limits(config: &Config) -> Limits {
         fragments_max: u32::try_from(limits.fragments_max).unwrap_or(u32::MAX),
         subscriptions_max: limits.subscriptions_max,
         filters_max: limits.filters_max,
+        positions_max: limits.positions_max,
         snapshot_topics_max: limits.snapshot_topics_max,
         resume: resume_options(config),
         bad_commands_max: u32::try_from(limits.bad_commands_max).unwrap_or(u32::MAX),

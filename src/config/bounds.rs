@@ -5,6 +5,7 @@
 use super::form::{print_size, print_span};
 use super::topics::History;
 use super::{Config, Limits, SHARDS_MAX, Topics};
+use crate::dialect::POSITIONS_MAX;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -133,7 +134,7 @@ fn limit_rows(limits: &Limits) -> Vec<Row> {
         count("limits.fragments_max", limits.fragments_max, 1..=64 * KIB),
         count("limits.subscriptions_max", limits.subscriptions_max, 1..=MILLION),
         count("limits.filters_max", limits.filters_max, 0..=MILLION),
-        count("limits.positions_max", limits.positions_max, 1..=MILLION),
+        count("limits.positions_max", limits.positions_max, 1..=POSITIONS_MAX),
         bytes("limits.outbound_bytes_max", limits.outbound_bytes_max, 1..=GIB),
         span("limits.write_stall_max", limits.write_stall_max, BLINK..=HOUR),
         span("limits.handshake_timeout", limits.handshake_timeout, BLINK..=HOUR),

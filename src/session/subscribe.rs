@@ -23,6 +23,7 @@ impl Session {
         shard: &mut Shard<S>,
     ) -> Result<(), Refusal> {
         self.check_room(&subscribe.target, shard)?;
+        self.check_positions(subscribe)?;
         let begun = match &subscribe.target {
             Target::Topic(topic) => self.join_topic(topic, subscribe, shard)?,
             Target::Filter(filter) => self.join_filter(filter, subscribe, shard)?,
@@ -57,6 +58,15 @@ impl Session {
         if is_filter && shard.filter_count(self.connection) >= limits.filters_max {
             let detail = format!("the limit is {}", limits.filters_max);
             return Err(Refusal::new(Reason::TooManyFilters, detail));
+        }
+        Ok(())
+    }
+
+    fn check_positions(&self, subscribe: &Subscribe) -> Result<(), Refusal> {
+        let (count, max) = (subscribe.positions.len(), self.broker.limits.positions_max);
+        if count > max {
+            let detail = format!("it names {count}, the limit is {max}");
+            return Err(Refusal::new(Reason::TooManyPositions, detail));
         }
         Ok(())
     }
@@ -131,7 +141,9 @@ impl Session {
         }
         if self.ask(subscribe).latest > 0 {
             let max = self.broker.limits.snapshot_topics_max;
-            let matching = self.broker.engine.registry().matching(filter, max)?;
+            let mut matching = self.broker.engine.registry().matching(filter, max)?;
+            // The map has them in no order; what a client sees should not depend on that.
+            matching.sort_unstable();
             for topic in matching.into_iter().filter(|topic| !seen.contains(topic)) {
                 asks.push(FilterAsk { topic, ask: self.ask(subscribe) });
             }
