@@ -143,6 +143,11 @@ impl Bystander {
         Bystander { subscriber, publisher, offset: 0 }
     }
 
+    /// How many messages it has published.
+    pub(crate) fn published(&self) -> u64 {
+        self.offset
+    }
+
     /// Publishes and receives as if nothing had happened.
     pub(crate) async fn is_fine(&mut self) {
         self.offset += 1;

@@ -6,13 +6,22 @@
     clippy::indexing_slicing,
     clippy::unwrap_used,
     clippy::large_futures,
-    reason = "a test stops at what it did not expect, and runs one future at a time"
+    clippy::print_stdout,
+    reason = "a test stops at what it did not expect, runs one future at a time, and what it \
+              printed last is shown when it fails"
 )]
 
 mod client;
+mod edge;
+mod frames;
 mod harness;
 mod http;
+mod http_publish;
+mod ingress;
+mod ops;
 mod pipe;
 mod socket;
 mod spelling;
 mod transcripts;
+mod transports;
+mod violations;

@@ -5,11 +5,14 @@
 use crate::harness::within;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// A connection.
 pub(crate) struct Pipe {
-    stream: TcpStream,
+    reader: OwnedReadHalf,
+    /// Dropping it says that nothing more will be sent.
+    writer: Option<OwnedWriteHalf>,
     /// What has arrived and was not taken yet.
     ahead: Vec<u8>,
 }
@@ -18,8 +21,7 @@ impl Pipe {
     /// Connects.
     pub(crate) async fn connect(address: SocketAddr) -> Pipe {
         let stream = within("connecting", TcpStream::connect(address)).await.expect("a connection");
-        stream.set_nodelay(true).expect("no delay");
-        Pipe { stream, ahead: Vec::new() }
+        Pipe::of(stream)
     }
 
     /// Connects with a kernel that holds little for a reader that does not read.
@@ -27,23 +29,35 @@ impl Pipe {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");
         let stream = within("connecting", socket.connect(address)).await.expect("a connection");
+        Pipe::of(stream)
+    }
+
+    fn of(stream: TcpStream) -> Pipe {
         stream.set_nodelay(true).expect("no delay");
-        Pipe { stream, ahead: Vec::new() }
+        let (reader, writer) = stream.into_split();
+        Pipe { reader, writer: Some(writer), ahead: Vec::new() }
     }
 
     /// Sends bytes that the peer must take.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        within("sending", self.stream.write_all(bytes)).await.expect("the peer takes it");
+        let writer = self.writer.as_mut().expect("it may still send");
+        within("sending", writer.write_all(bytes)).await.expect("the peer takes it");
     }
 
     /// Sends bytes that the peer may refuse to take.
     pub(crate) async fn try_send(&mut self, bytes: &[u8]) {
-        within("sending", self.stream.write_all(bytes)).await.unwrap_or_default();
+        let writer = self.writer.as_mut().expect("it may still send");
+        within("sending", writer.write_all(bytes)).await.unwrap_or_default();
     }
 
     /// Says that nothing more will be sent.
-    pub(crate) async fn finish(&mut self) {
-        within("finishing", self.stream.shutdown()).await.expect("the peer is there");
+    pub(crate) fn finish(&mut self) {
+        drop(self.writer());
+    }
+
+    /// The sending side, for somebody who sends while this one reads.
+    pub(crate) fn writer(&mut self) -> OwnedWriteHalf {
+        self.writer.take().expect("it may still send")
     }
 
     /// The next so many bytes, or `None` if the peer ends before.
@@ -82,7 +96,7 @@ impl Pipe {
 
     /// Reads what has arrived, at least one byte; false at the end. A reset is an end too.
     async fn read(&mut self) -> bool {
-        let read = within("the peer", self.stream.read_buf(&mut self.ahead)).await;
+        let read = within("the peer", self.reader.read_buf(&mut self.ahead)).await;
         read.is_ok_and(|count| count > 0)
     }
 }

@@ -143,13 +143,8 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         }
     }
     bytes.extend(MASK);
-    bytes.extend(masked(payload));
+    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     bytes
-}
-
-/// The payload as a client sends it behind its mask.
-pub(crate) fn masked(payload: &[u8]) -> Vec<u8> {
-    payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect()
 }
 
 /// The answer must be a 101 for this subprotocol.
