@@ -15,9 +15,6 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// Filters among them. Default 8.
     pub filters_max: usize,
-    /// Positions that one subscribe command may name. Default 1,024, which is also the most that
-    /// is read.
-    pub positions_max: usize,
     /// Topics that one snapshot over a filter may hold. Default 1,024.
     pub snapshot_topics_max: usize,
     /// What one resume or one page of history may send.
@@ -37,7 +34,6 @@ impl Default for Limits {
             fragments_max: 64,
             subscriptions_max: 128,
             filters_max: 8,
-            positions_max: 1024,
             snapshot_topics_max: 1024,
             resume: ResumeOptions::default(),
             bad_commands_max: 16,

@@ -6,11 +6,11 @@
 
 mod subscribe;
 
-use crate::clock::Now;
+use crate::clock::{Clock, Now};
 use crate::dialect::{Action, BadCommand, Command, Connected, Event, History, HistoryPage};
 use crate::engine::Engine;
 use crate::limits::Limits;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, ENGINE_SAMPLE};
 use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
 use crate::shard::{ConnectionId, Shard};
@@ -27,6 +27,8 @@ pub struct Broker {
     pub limits: Limits,
     /// The server sends a ping at least this often, in milliseconds.
     pub ping_ms: u32,
+    /// Times the engine.
+    pub clock: Clock,
 }
 
 impl Broker {
@@ -48,6 +50,9 @@ impl Broker {
             return Err(Refusal::new(Reason::TooLarge, detail));
         }
         let position = self.engine.publish(draft, now)?;
+        if counters.published.get().is_multiple_of(ENGINE_SAMPLE) {
+            counters.engine.observe(self.clock.now().uptime.saturating_sub(now.uptime));
+        }
         counters.published.increment();
         counters.published_bytes.add_len(bytes);
         Ok(position)

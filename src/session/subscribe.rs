@@ -23,7 +23,6 @@ impl Session {
         shard: &mut Shard<S>,
     ) -> Result<(), Refusal> {
         self.check_room(&subscribe.target, shard)?;
-        self.check_positions(subscribe)?;
         let begun = match &subscribe.target {
             Target::Topic(topic) => self.join_topic(topic, subscribe, shard)?,
             Target::Filter(filter) => self.join_filter(filter, subscribe, shard)?,
@@ -58,15 +57,6 @@ impl Session {
         if is_filter && shard.filter_count(self.connection) >= limits.filters_max {
             let detail = format!("the limit is {}", limits.filters_max);
             return Err(Refusal::new(Reason::TooManyFilters, detail));
-        }
-        Ok(())
-    }
-
-    fn check_positions(&self, subscribe: &Subscribe) -> Result<(), Refusal> {
-        let (count, max) = (subscribe.positions.len(), self.broker.limits.positions_max);
-        if count > max {
-            let detail = format!("it names {count}, the limit is {max}");
-            return Err(Refusal::new(Reason::TooManyPositions, detail));
         }
         Ok(())
     }

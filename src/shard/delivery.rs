@@ -303,12 +303,13 @@ fn write_direct<'a, S: Socket, C: Iterator<Item = Linked<'a>> + Clone>(
     loop {
         let mut slices = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
         let mut ahead = chain.clone();
-        let (mut count, mut bytes) = (0, 0);
+        let (mut count, mut bytes, mut messages) = (0, 0, 0);
         for (slice, linked) in slices.iter_mut().zip(&mut ahead) {
             let frame = bytes_of(linked, connection.wire, counters);
             *slice = IoSlice::new(frame);
             count += 1;
             bytes += frame.len();
+            messages += u64::from(linked.is_message());
         }
         if count == 0 {
             return Ok(chain);
@@ -322,9 +323,8 @@ fn write_direct<'a, S: Socket, C: Iterator<Item = Linked<'a>> + Clone>(
         counters.writes.increment();
         counters.sent_bytes.add_len(taken);
         if taken == bytes {
-            counters
-                .deliveries
-                .add_len(chain.by_ref().take(count).filter(Linked::is_message).count());
+            counters.deliveries.add(messages);
+            chain = ahead;
             continue;
         }
         for linked in chain.by_ref() {
@@ -348,7 +348,10 @@ fn enqueue<S>(
     counters: &Counters,
 ) -> Result<(), Unsent> {
     let frame = bytes_of(linked, connection.wire, counters);
-    if connection.lag.is_none() && connection.outbound.bytes() + frame.len() <= bytes_max {
+    let outbound = &connection.outbound;
+    // One frame always has room: a queue that never took it would miss it for ever.
+    let fits = outbound.is_empty() || outbound.bytes() + frame.len() <= bytes_max;
+    if connection.lag.is_none() && fits {
         connection.outbound.push(frame.clone());
         counters.deliveries.add(u64::from(linked.is_message()));
         return Ok(());

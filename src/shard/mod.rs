@@ -15,6 +15,8 @@ mod liveness;
 pub mod outbound;
 pub mod stream;
 mod subscribers;
+#[cfg(test)]
+mod tests;
 mod turn;
 pub mod worker;
 
@@ -145,6 +147,7 @@ impl<S: Socket> Shard<S> {
             next_ping: self.wheel.after(self.options.ping_interval),
             pinged: None,
             stalled_since: None,
+            blocked_since: 0,
             due: 0,
             filters: 0,
             wire,
@@ -254,7 +257,6 @@ impl<S: Socket> Shard<S> {
         let cut_at = self.wheel.after(self.options.write_stall_max);
         let Some(connection) = self.open_connection_mut(id) else { return };
         connection.phase = Phase::Closing { cut_at };
-        connection.lag = None;
         self.leave_all(id);
         self.schedule(id);
         self.write_outbound(id);
