@@ -250,6 +250,18 @@ impl<S: Socket> Shard<S> {
         self.write_outbound(id);
     }
 
+    /// Ends a connection whose peer says nothing more: what waits is still written, unless that
+    /// takes longer than any connection may take nothing.
+    pub fn finish(&mut self, id: ConnectionId) {
+        self.write_pending(id);
+        let cut_at = self.wheel.after(self.options.write_stall_max);
+        let Some(connection) = self.open_connection_mut(id) else { return };
+        connection.phase = Phase::Closing { cut_at };
+        self.leave_all(id);
+        self.schedule(id);
+        self.write_outbound(id);
+    }
+
     /// Forgets a connection whose reader has ended.
     pub fn remove(&mut self, id: ConnectionId) {
         self.leave_all(id);
@@ -299,6 +311,11 @@ impl<S: Socket> Shard<S> {
     /// Whether something waits to be offered or written.
     pub fn has_work(&self) -> bool {
         !(self.inbox.queue.is_empty() && self.turn.dirty.is_empty())
+    }
+
+    /// Whether something waits to be written to a connection.
+    pub fn has_outbound(&self, id: ConnectionId) -> bool {
+        self.connection(id).is_some_and(|connection| !connection.outbound.is_empty())
     }
 
     /// Whether the connection's socket takes no bytes and some wait for it.
