@@ -45,14 +45,17 @@ impl<S: Socket> Shard<S> {
         topic: &TopicName,
         ask: &Ask,
     ) -> Result<Seam, Reason> {
-        if self.has(joiner.connection, &Target::Topic(topic.clone())) {
+        let target = Target::Topic(topic.clone());
+        if self.has(joiner.connection, &target) {
             return Err(Reason::AlreadySubscribed);
         }
         let seam = self.registry.join(topic, ask, &mut self.inbox, self.now)?;
+        self.joining = Some(target);
         // All of it was posted before the seam, so it is for those who were there before.
         self.settle();
         let member = self.member(joiner);
         let (place, index) = self.subscribers.enter_topic(&seam.head, member);
+        self.joining = None;
         self.note_membership(joiner.connection, place, index);
         self.counters.topic_subscriptions.increment();
         Ok(seam)
@@ -69,16 +72,19 @@ impl<S: Socket> Shard<S> {
         filter: &TopicFilter,
         asks: &mut [FilterAsk],
     ) -> Result<Vec<Option<Seam>>, Reason> {
-        if self.has(joiner.connection, &Target::Filter(filter.clone())) {
+        let target = Target::Filter(filter.clone());
+        if self.has(joiner.connection, &target) {
             return Err(Reason::AlreadySubscribed);
         }
         if !self.subscribers.has_group(filter) {
             self.registry.join_filter(filter, self.inbox.shard);
         }
+        self.joining = Some(target);
         let seams = self.seams(asks);
         self.settle_before(seams.iter().flatten().flatten());
         let member = self.member(joiner);
         let (place, index) = self.subscribers.enter_group(filter, member);
+        self.joining = None;
         self.note_membership(joiner.connection, place, index);
         self.counters.filter_subscriptions.increment();
         if seams.is_err() {
@@ -182,6 +188,9 @@ impl<S: Socket> Shard<S> {
         };
         gauge.decrement();
         match ended {
+            // The last subscriber was closed while what it still had was written. The shard goes on
+            // wanting this, for the one who joins.
+            Some(target) if self.joining.as_ref() == Some(&target) => {}
             Some(Target::Topic(topic)) => {
                 self.registry.leave(&topic, self.inbox.shard, self.now);
             }
