@@ -348,7 +348,10 @@ fn enqueue<S>(
     counters: &Counters,
 ) -> Result<(), Unsent> {
     let frame = bytes_of(linked, connection.wire, counters);
-    if connection.lag.is_none() && connection.outbound.bytes() + frame.len() <= bytes_max {
+    // One frame always fits: only what waits in the queue makes somebody write it, and later tell
+    // what was missed.
+    let waiting = connection.outbound.bytes();
+    if connection.lag.is_none() && (waiting == 0 || waiting + frame.len() <= bytes_max) {
         connection.outbound.push(frame.clone());
         counters.deliveries.add(u64::from(linked.is_message()));
         return Ok(());
