@@ -359,10 +359,10 @@ fn enqueue<S>(
     if linked.overflow == Overflow::Disconnect {
         return Err(Unsent::MustClose);
     }
-    // A position that is missed here is told again at the end of the gap.
+    let lag = connection.lag.get_or_insert_with(Box::<Lag>::default);
+    // A position that does not fit takes its message with it: both are told at the end of the gap.
     let Frame::Message(message) = linked.frame else { return Ok(()) };
     counters.dropped.increment();
-    let lag = connection.lag.get_or_insert_with(Box::<Lag>::default);
     lag.record(message).map_err(|TooManyGaps| Unsent::MustClose)
 }
 
