@@ -103,7 +103,7 @@ impl Lag {
     }
 
     /// Ends them all.
-    pub(super) fn into_gaps(self) -> impl Iterator<Item = OpenGap> {
-        self.gaps.into_values()
+    pub(super) fn take(&mut self) -> impl Iterator<Item = OpenGap> + use<> {
+        std::mem::take(&mut self.gaps).into_values()
     }
 }

@@ -53,6 +53,7 @@ impl<S: Socket> Shard<S> {
         self.joining = Some(target);
         // All of it was posted before the seam, so it is for those who were there before.
         self.settle();
+        self.tell_missed(joiner.connection);
         let member = self.member(joiner);
         let (place, index) = self.subscribers.enter_topic(&seam.head, member);
         self.joining = None;
@@ -82,6 +83,7 @@ impl<S: Socket> Shard<S> {
         self.joining = Some(target);
         let seams = self.seams(asks);
         self.settle_before(seams.iter().flatten().flatten());
+        self.tell_missed(joiner.connection);
         let member = self.member(joiner);
         let (place, index) = self.subscribers.enter_group(filter, member);
         self.joining = None;
@@ -98,6 +100,7 @@ impl<S: Socket> Shard<S> {
     /// # Errors
     /// [`Reason::NotSubscribed`].
     pub fn leave(&mut self, id: ConnectionId, target: &Target) -> Result<(), Reason> {
+        self.tell_missed(id);
         let place = self.subscribers.place(target).ok_or(Reason::NotSubscribed)?;
         let connection = self.connection_mut(id).ok_or(Reason::NotSubscribed)?;
         let index = connection.memberships.remove(&place).ok_or(Reason::NotSubscribed)?;
