@@ -81,6 +81,9 @@ impl<S: Socket> Shard<S> {
             self.registry.join_filter(filter, self.inbox.shard);
         }
         self.joining = Some(target);
+        // What waits in the mailbox is from before, and there may be a hole behind it: the shard did
+        // not always want these topics.
+        self.registry.collect(&mut self.inbox);
         let seams = self.seams(asks);
         self.settle_before(seams.iter().flatten().flatten());
         self.tell_missed(joiner.connection);
