@@ -145,6 +145,7 @@ impl<S: Socket> Shard<S> {
         let mut told = 0;
         if result.is_ok() && connection.outbound.is_empty() && connection.lag.is_some() {
             told = tell_gaps(connection);
+            connection.lag = None;
             result =
                 result.and_then(|first| Ok(first + connection.outbound.flush(&connection.socket)?));
         }
@@ -161,6 +162,18 @@ impl<S: Socket> Shard<S> {
             self.note_progress(id);
         }
         self.note_blocked(id);
+    }
+
+    /// Tells what a connection has missed so far. To be called before its subscriptions change: a
+    /// gap means something only under those that it was missed by.
+    pub(super) fn tell_missed(&mut self, id: ConnectionId) {
+        self.write_pending(id);
+        let Some(connection) = self.open_connection_mut(id) else { return };
+        let before = connection.outbound.bytes();
+        let told = tell_gaps(connection);
+        let after = connection.outbound.bytes();
+        self.counters.gaps.add_len(told);
+        self.note_outbound(before, after);
     }
 
     /// Nothing waits for the connection any more.
@@ -348,10 +361,10 @@ fn enqueue<S>(
     counters: &Counters,
 ) -> Result<(), Unsent> {
     let frame = bytes_of(linked, connection.wire, counters);
-    let outbound = &connection.outbound;
-    // One frame always has room: a queue that never took it would miss it for ever.
-    let fits = outbound.is_empty() || outbound.bytes() + frame.len() <= bytes_max;
-    if connection.lag.is_none() && fits {
+    // One frame always fits: only what waits in the queue makes somebody write it, and later tell
+    // what was missed.
+    let waiting = connection.outbound.bytes();
+    if connection.lag.is_none() && (waiting == 0 || waiting + frame.len() <= bytes_max) {
         connection.outbound.push(frame.clone());
         counters.deliveries.add(u64::from(linked.is_message()));
         return Ok(());
@@ -359,18 +372,18 @@ fn enqueue<S>(
     if linked.overflow == Overflow::Disconnect {
         return Err(Unsent::MustClose);
     }
-    // A position that is missed here is told again at the end of the gap.
+    let lag = connection.lag.get_or_insert_with(Box::<Lag>::default);
+    // A position that does not fit takes its message with it: both are told at the end of the gap.
     let Frame::Message(message) = linked.frame else { return Ok(()) };
     counters.dropped.increment();
-    let lag = connection.lag.get_or_insert_with(Box::<Lag>::default);
     lag.record(message).map_err(|TooManyGaps| Unsent::MustClose)
 }
 
-/// Queues the gaps of a connection that has caught up. Returns how many there were.
+/// Queues the gaps of a connection. Returns how many there were.
 fn tell_gaps<S>(connection: &mut Connection<S>) -> usize {
-    let Some(lag) = connection.lag.take() else { return 0 };
+    let Some(lag) = connection.lag.as_mut() else { return 0 };
     let mut told = 0;
-    for gap in lag.into_gaps() {
+    for gap in lag.take() {
         let topic = gap.head.name.clone();
         let position = TopicPosition { topic: topic.clone(), position: gap.end() };
         let event = Event::Gap(Gap { topic, from: gap.from.0, to: gap.to.0 });

@@ -31,6 +31,7 @@ use crate::metrics::Counters;
 use crate::reason::{Reason, Refusal};
 use crate::topics::mailbox::Inbox;
 use crate::topics::message::{Message, Wire};
+use crate::topics::name::Target;
 use crate::topics::registry::Registry;
 use crate::topics::topic::ShardId;
 use bytes::Bytes;
@@ -79,6 +80,8 @@ pub struct Shard<S> {
     connections: Slab<Connection<S>>,
     next_generation: u32,
     subscribers: Subscribers,
+    /// What a connection is about to subscribe to: wanted, whoever leaves meanwhile.
+    joining: Option<Target>,
     turn: Turn,
     /// How far the turn's dirty connections have been written.
     written: usize,
@@ -107,6 +110,7 @@ impl<S: Socket> Shard<S> {
             connections: Slab::new(),
             next_generation: 1,
             subscribers: Subscribers::default(),
+            joining: None,
             turn: Turn::default(),
             written: 0,
             sequence: 0,
