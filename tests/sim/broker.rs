@@ -83,7 +83,12 @@ impl Life {
         };
         let stations = wakers.into_iter().enumerate().map(station).collect();
         let engine = Engine::memory(Arc::clone(&registry));
-        let broker = Arc::new(Broker { engine, limits: scenario.limits, ping_ms: 25_000 });
+        let broker = Arc::new(Broker {
+            engine,
+            limits: scenario.limits,
+            ping_ms: 25_000,
+            clock: fanfare::clock::Clock::start(),
+        });
         let (served, direct) = (Vec::new(), Counters::default());
         Life { registry, broker, mailboxes, stations, served, direct, now }
     }
