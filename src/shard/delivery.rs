@@ -31,7 +31,7 @@ pub enum Progress {
 
 impl<S: Socket> Shard<S> {
     /// Does a bounded piece of the work that waits: offers messages if no writing is left from
-    /// before, and writes to at most [`SLICE_CONNECTIONS_MAX`] connections.
+    /// before, and writes to at most `SLICE_CONNECTIONS_MAX` connections.
     pub fn turn(&mut self) -> Progress {
         if self.turn.dirty.is_empty() {
             if self.inbox.queue.is_empty() {
