@@ -288,8 +288,11 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Begins to close every connection, for instance because the server stops.
+    /// Begins to close every connection, for instance because the server stops. What was published
+    /// before is delivered before.
     pub fn close_all(&mut self, refusal: &Refusal) {
+        self.registry.collect(&mut self.inbox);
+        self.settle();
         for id in self.ids() {
             self.close(id, refusal);
         }
