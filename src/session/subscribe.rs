@@ -11,6 +11,7 @@ use crate::metrics::Counters;
 use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
 use crate::shard::{FilterAsk, Joiner, Shard};
+use crate::topics::message::Position;
 use crate::topics::name::{Target, TopicFilter, TopicName};
 use crate::topics::topic::{Ask, Seam};
 use std::collections::HashSet;
@@ -32,6 +33,9 @@ impl Session {
             shard.send(self.connection, id, &Event::Subscribed(begun.reply));
         }
         for seam in &begun.seams {
+            if let Some(start) = untold_start(seam, subscribe) {
+                shard.send(self.connection, 0, &Event::Position(start));
+            }
             for message in &seam.replay {
                 shard.replay(self.connection, message);
             }
@@ -170,6 +174,18 @@ impl Begun {
 
 fn lost(topic: &TopicName, reason: Reason) -> TopicRecovery {
     TopicRecovery { topic: topic.clone(), position: None, recovery: Err(reason) }
+}
+
+/// Where the latest messages of a topic begin, if neither the reply nor a snapshot end tells where
+/// the topic stands.
+fn untold_start(seam: &Seam, subscribe: &Subscribe) -> Option<TopicPosition> {
+    let told = subscribe.snapshot || seam.recovery.is_some();
+    if told || matches!(subscribe.target, Target::Topic(_)) {
+        return None;
+    }
+    let offset = seam.replay.first()?.offset.previous();
+    let position = Position { epoch: seam.head.epoch, offset };
+    Some(TopicPosition { topic: seam.head.name.clone(), position })
 }
 
 fn position_of(seam: &Seam) -> TopicPosition {

@@ -104,8 +104,10 @@ impl Lag {
         Ok(())
     }
 
-    /// Ends them all.
-    pub(super) fn into_gaps(self) -> impl Iterator<Item = OpenGap> {
-        self.gaps.into_values()
+    /// Ends them all. A topic that began anew meanwhile has two, the older one first: ids ascend.
+    pub(super) fn take(&mut self) -> Vec<OpenGap> {
+        let mut gaps: Vec<OpenGap> = std::mem::take(&mut self.gaps).into_values().collect();
+        gaps.sort_unstable_by_key(|gap| gap.head.id);
+        gaps
     }
 }

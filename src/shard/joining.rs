@@ -45,14 +45,18 @@ impl<S: Socket> Shard<S> {
         topic: &TopicName,
         ask: &Ask,
     ) -> Result<Seam, Reason> {
-        if self.has(joiner.connection, &Target::Topic(topic.clone())) {
+        let target = Target::Topic(topic.clone());
+        if self.has(joiner.connection, &target) {
             return Err(Reason::AlreadySubscribed);
         }
         let seam = self.registry.join(topic, ask, &mut self.inbox, self.now)?;
+        self.joining = Some(target);
         // All of it was posted before the seam, so it is for those who were there before.
         self.settle();
+        self.tell_missed(joiner.connection);
         let member = self.member(joiner);
         let (place, index) = self.subscribers.enter_topic(&seam.head, member);
+        self.joining = None;
         self.note_membership(joiner.connection, place, index);
         self.counters.topic_subscriptions.increment();
         Ok(seam)
@@ -69,16 +73,23 @@ impl<S: Socket> Shard<S> {
         filter: &TopicFilter,
         asks: &mut [FilterAsk],
     ) -> Result<Vec<Option<Seam>>, Reason> {
-        if self.has(joiner.connection, &Target::Filter(filter.clone())) {
+        let target = Target::Filter(filter.clone());
+        if self.has(joiner.connection, &target) {
             return Err(Reason::AlreadySubscribed);
         }
         if !self.subscribers.has_group(filter) {
             self.registry.join_filter(filter, self.inbox.shard);
         }
+        self.joining = Some(target);
+        // What waits in the mailbox is from before, and there may be a hole behind it: the shard did
+        // not always want these topics.
+        self.registry.collect(&mut self.inbox);
         let seams = self.seams(asks);
         self.settle_before(seams.iter().flatten().flatten());
+        self.tell_missed(joiner.connection);
         let member = self.member(joiner);
         let (place, index) = self.subscribers.enter_group(filter, member);
+        self.joining = None;
         self.note_membership(joiner.connection, place, index);
         self.counters.filter_subscriptions.increment();
         if seams.is_err() {
@@ -92,6 +103,7 @@ impl<S: Socket> Shard<S> {
     /// # Errors
     /// [`Reason::NotSubscribed`].
     pub fn leave(&mut self, id: ConnectionId, target: &Target) -> Result<(), Reason> {
+        self.tell_missed(id);
         let place = self.subscribers.place(target).ok_or(Reason::NotSubscribed)?;
         let connection = self.connection_mut(id).ok_or(Reason::NotSubscribed)?;
         let index = connection.memberships.remove(&place).ok_or(Reason::NotSubscribed)?;
@@ -182,6 +194,9 @@ impl<S: Socket> Shard<S> {
         };
         gauge.decrement();
         match ended {
+            // The last subscriber was closed while what it still had was written. The shard goes on
+            // wanting this, for the one who joins.
+            Some(target) if self.joining.as_ref() == Some(&target) => {}
             Some(Target::Topic(topic)) => {
                 self.registry.leave(&topic, self.inbox.shard, self.now);
             }

@@ -31,6 +31,7 @@ use crate::metrics::Counters;
 use crate::reason::{Reason, Refusal};
 use crate::topics::mailbox::Inbox;
 use crate::topics::message::{Message, Wire};
+use crate::topics::name::Target;
 use crate::topics::registry::Registry;
 use crate::topics::topic::ShardId;
 use bytes::Bytes;
@@ -42,7 +43,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use subscribers::{Memberships, Subscribers};
-use turn::{Pending, Turn};
+use turn::{Order, Pending, Turn};
 
 /// How a shard treats its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,11 @@ pub struct Shard<S> {
     connections: Slab<Connection<S>>,
     next_generation: u32,
     subscribers: Subscribers,
+    /// What a connection is about to subscribe to: wanted, whoever leaves meanwhile.
+    joining: Option<Target>,
     turn: Turn,
+    /// The chain that is being written.
+    order: Order,
     /// How far the turn's dirty connections have been written.
     written: usize,
     /// Counts the messages this shard has delivered.
@@ -107,7 +112,9 @@ impl<S: Socket> Shard<S> {
             connections: Slab::new(),
             next_generation: 1,
             subscribers: Subscribers::default(),
+            joining: None,
             turn: Turn::default(),
+            order: Order::default(),
             written: 0,
             sequence: 0,
             wheel: Wheel::default(),
