@@ -176,3 +176,52 @@ fn subscriptions_that_come_and_go_disturb_nobody() {
         assert_eq!((left, broker.count("fanfare_subscriptions{target=\"filter\"}").await), (1, 0));
     });
 }
+
+/// Sends commands so that one read brings them all.
+async fn say_together(client: &mut Client, commands: &[Value]) {
+    let bytes: Vec<u8> = commands.iter().flat_map(|c| client.spell(&c.to_string())).collect();
+    client.pipe().send(&bytes).await;
+}
+
+#[test]
+fn what_was_published_just_before_is_past_to_who_joins_and_live_to_who_was_there() {
+    with_broker("", async |broker| {
+        for (round, wire) in Wire::ALL.into_iter().enumerate() {
+            for target in [format!("r{round}.t"), format!("r{round}.*")] {
+                let topic = format!("r{round}.t");
+                // Two, so that one of them is on the shard of whoever publishes.
+                let mut there = Vec::new();
+                let mut top = 0;
+                for wire in [Wire::WebSocketJson, Wire::WebSocketProto] {
+                    let mut client = Client::connect(broker, wire).await;
+                    let command = json!({"id": 1, "subscribe": {"topic": topic}});
+                    let reply = client.ask(&command).await;
+                    let position = &reply["subscribed"]["position"];
+                    top = position["offset"].as_u64().expect("an offset");
+                    there.push(client);
+                }
+                let publish = |id| json!({"id": id, "publish": {"topic": topic, "data": id}});
+                let join = json!({"id": 4, "subscribe": {"topic": target, "last": 2}});
+                let mut client = Client::connect(broker, wire).await;
+                let commands = [publish(1), publish(2), publish(3), join, publish(5)];
+                say_together(&mut client, &commands).await;
+
+                let mut heard = Vec::new();
+                while heard.last() != Some(&Some(top + 4)) {
+                    let event = client.hear().await;
+                    if event["message"].is_object() {
+                        heard.push(event["message"]["offset"].as_u64());
+                    }
+                }
+                assert_eq!(heard, [top + 2, top + 3, top + 4].map(Some));
+                client.ask(&json!({"id": 9, "ping": {}})).await;
+                for mut client in there {
+                    for offset in top + 1..=top + 4 {
+                        assert_eq!(client.hear().await["message"]["offset"], offset);
+                    }
+                    client.ask(&json!({"id": 9, "ping": {}})).await;
+                }
+            }
+        }
+    });
+}
