@@ -190,14 +190,15 @@ impl Registry {
         }
     }
 
-    /// The topics that a filter matches now.
+    /// The topics that a filter matches now, in the order of their names.
     ///
     /// # Errors
     /// [`Reason::SnapshotTooLarge`] when there are more than `max`.
     pub fn matching(&self, filter: &TopicFilter, max: usize) -> Result<Vec<TopicName>, Reason> {
         let matching = self.topics.iter().filter(|entry| filter.matches(entry.key()));
-        let names: Vec<TopicName> =
+        let mut names: Vec<TopicName> =
             matching.map(|entry| entry.key().clone()).take(max + 1).collect();
+        names.sort_unstable();
         if names.len() > max { Err(Reason::SnapshotTooLarge) } else { Ok(names) }
     }
 
