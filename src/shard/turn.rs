@@ -4,6 +4,7 @@
 //! # Not here: sockets, who gets what.
 
 use crate::dialect::Overflow;
+use crate::planted::{self, Bug};
 use crate::topics::message::Message;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -85,6 +86,10 @@ impl Turn {
         self.entries.push(Entry { frame: frame.0 << 1 | keep, next: index });
         match &mut pending.0 {
             None => pending.0 = Some((index, index)),
+            Some((first, _)) if planted::is(Bug::ChainReversed) => {
+                self.entries.last_mut().into_iter().for_each(|entry| entry.next = *first);
+                *first = index;
+            }
             Some((_, last)) => {
                 if let Some(entry) = self.entries.get_mut(*last as usize) {
                     entry.next = index;

@@ -14,13 +14,14 @@ pub(crate) type Row = (&'static str, &'static str);
 /// `shard` may name the events of `dialect`, which it queues; it is given their encoder as a `fn`.
 #[rustfmt::skip]
 pub(crate) const TABLE: &[Row] = &[
+    ("planted", ""),
     ("reason",  ""),
     ("clock",   ""),
-    ("topics",  "reason clock"),
+    ("topics",  "planted reason clock"),
     ("metrics", "reason clock topics"),
     ("limits",  "reason clock"),
     ("dialect", "reason clock topics"),
-    ("shard",   "reason clock topics metrics dialect"),
+    ("shard",   "planted reason clock topics metrics dialect"),
     ("engine",  "reason clock topics metrics"),
     ("session", "*"),
     ("demo",    "reason clock topics"),
