@@ -1,0 +1,273 @@
+//! What a seed decides before the first step: sizes, bounds, names, and which actions are common.
+//! Bounds are drawn small, so that they are reached; sometimes none is, so that it stays away.
+//! # Not here: the steps (`world`).
+
+use crate::history::{Retention, Terms};
+use crate::random::Random;
+use crate::socket::{Intake, Width};
+use fanfare::limits::Limits;
+use fanfare::shard::ShardOptions;
+use fanfare::topics::history::HistoryOptions;
+use fanfare::topics::idempotency::IdempotencyOptions;
+use fanfare::topics::mailbox::MailboxOptions;
+use fanfare::topics::name::TopicFilter;
+use fanfare::topics::registry::RegistryOptions;
+use fanfare::topics::topic::ResumeOptions;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+const TOPICS: [&str; 8] = ["a.x", "a.y", "b.x", "a.x.p", "a.x.q", "b.y.p", "c", "d"];
+const FILTERS: [&str; 8] = ["a.*", "*.x", "a.>", ">", "*", "*.*.p", "a.x.*", "b.>"];
+
+/// What may happen in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// The server reads one thing that a client sent.
+    Read,
+    /// A shard does a slice of its work, if it was woken.
+    Turn,
+    /// A socket that was full is written to.
+    Pump,
+    /// A client takes bytes off its connection.
+    Receive,
+    /// Time passes.
+    Pass,
+    Publish,
+    /// A publisher asks again, or uses its key for something else.
+    Retry,
+    /// A message comes in beside the connections, as by HTTP.
+    PublishDirectly,
+    Subscribe,
+    Unsubscribe,
+    AskHistory,
+    Ping,
+    Connect,
+    /// A client closes its connection in good order.
+    Leave,
+    /// A connection breaks.
+    Cut,
+    /// A client begins to read faster or slower.
+    ChangePace,
+    /// The registry forgets what nobody would miss.
+    Sweep,
+    /// The server closes all connections.
+    CloseAll,
+    /// The broker loses everything and begins anew.
+    Crash,
+}
+
+/// Each action with how often it happens beside the others; the first six always may.
+const ACTIONS: [(Action, usize); 19] = [
+    (Action::Read, 800),
+    (Action::Turn, 480),
+    (Action::Pump, 240),
+    (Action::Receive, 800),
+    (Action::Pass, 160),
+    (Action::Connect, 240),
+    (Action::Publish, 320),
+    (Action::Retry, 64),
+    (Action::PublishDirectly, 200),
+    (Action::Subscribe, 360),
+    (Action::Unsubscribe, 200),
+    (Action::AskHistory, 40),
+    (Action::Ping, 16),
+    (Action::Leave, 24),
+    (Action::Cut, 48),
+    (Action::ChangePace, 80),
+    (Action::Sweep, 32),
+    (Action::CloseAll, 1),
+    (Action::Crash, 1),
+];
+const ALWAYS: usize = 6;
+
+/// Everything about one run that does not change in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) steps: usize,
+    pub(crate) shards: usize,
+    pub(crate) clients: usize,
+    pub(crate) topics: Vec<&'static str>,
+    pub(crate) filters: Vec<&'static str>,
+    pub(crate) registry: RegistryOptions,
+    pub(crate) mailbox: MailboxOptions,
+    pub(crate) shard: ShardOptions,
+    pub(crate) limits: Limits,
+    pub(crate) kernel_room: usize,
+    /// How long time passes at most in one step, in milliseconds.
+    pub(crate) pass_ms: usize,
+    /// Bytes that a payload is filled up with at most.
+    pub(crate) padding: usize,
+    weights: Vec<usize>,
+}
+
+impl Scenario {
+    pub(crate) fn draw(chance: &mut Random) -> Scenario {
+        let topics = some_of(&TOPICS, *chance.pick(&[1, 1, 2, 3, 6]).expect("not empty"), chance);
+        let registry = registry(&topics, chance);
+        let mut scenario = Scenario {
+            steps: chance.within(300..=2_000),
+            shards: chance.within(1..=4),
+            clients: chance.within(1..=7),
+            filters: some_of(&FILTERS, *chance.pick(&[1, 2, 5]).expect("not empty"), chance),
+            topics,
+            mailbox: MailboxOptions {
+                messages_max: bound(1..=12, 65_536, chance),
+                bytes_max: bound(40..=1_000, 64 << 20, chance),
+            },
+            shard: ShardOptions {
+                outbound_bytes_max: narrow(60..=1_500, 1 << 20, chance),
+                write_stall_max: Duration::from_secs(bound(2..=6, 10, chance) as u64),
+                ping_interval: Duration::from_secs(bound(3..=10, 25, chance) as u64),
+                pong_timeout: Duration::from_secs(bound(2..=5, 10, chance) as u64),
+            },
+            limits: Limits {
+                subscriptions_max: bound(2..=5, 128, chance),
+                filters_max: bound(1..=3, 8, chance),
+                snapshot_topics_max: bound(1..=4, 1_024, chance),
+                resume: registry.resume,
+                message_bytes_max: bound(60..=250, 64 << 10, chance),
+                ..Limits::default()
+            },
+            kernel_room: narrow(40..=800, 1 << 16, chance),
+            pass_ms: *chance.pick(&[20, 300, 3_000]).expect("not empty"),
+            padding: *chance.pick(&[0, 20, 300]).expect("not empty"),
+            registry,
+            weights: weights(chance),
+        };
+        match chance.below(5) {
+            0 => scenario.slow_down(chance),
+            1 => {
+                scenario.slow_down(chance);
+                scenario.forget_soon();
+            }
+            2 => scenario.let_wait(),
+            _ => {}
+        }
+        scenario
+    }
+
+    /// Clients that read slowly, and little that may wait for them: gaps come and go.
+    fn slow_down(&mut self, chance: &mut Random) {
+        let most = *chance.pick(&[80, 300]).expect("not empty");
+        let outbound_bytes_max = chance.within(20..=most);
+        self.shard = ShardOptions { outbound_bytes_max, ..ShardOptions::default() };
+        self.kernel_room = chance.within(30..=200);
+        self.mailbox = MailboxOptions::default();
+        self.padding = chance.below(20);
+        self.pass_ms = 200;
+        self.weigh(Action::Subscribe, 1_000);
+        self.weigh(Action::Unsubscribe, 600);
+    }
+
+    /// Topics of which nothing stays, so that they often begin anew.
+    fn forget_soon(&mut self) {
+        for (_, history) in &mut self.registry.rules {
+            history.messages = 0;
+        }
+        self.registry.idle_ttl = Duration::ZERO;
+        self.registry.idempotency.window = Duration::from_millis(100);
+        self.weigh(Action::Sweep, 200);
+    }
+
+    /// Shards that seldom work: much waits in the mailboxes while subscriptions come and go.
+    fn let_wait(&mut self) {
+        self.shards = 1;
+        self.mailbox = MailboxOptions::default();
+        self.weigh(Action::Turn, 60);
+    }
+
+    fn weigh(&mut self, action: Action, weight: usize) {
+        for (place, (other, _)) in self.weights.iter_mut().zip(ACTIONS) {
+            if other == action {
+                *place = weight;
+            }
+        }
+    }
+
+    pub(crate) fn action(&self, chance: &mut Random) -> Action {
+        ACTIONS[chance.weighted(&self.weights)].0
+    }
+
+    /// A way to a client: full soon, in large or in small pieces.
+    pub(crate) fn width(&self, chance: &mut Random) -> Width {
+        let intake = match chance.below(3) {
+            0 => Intake::Room,
+            1 => Intake::All,
+            _ => Intake::Crumbs(chance.within(1..=30)),
+        };
+        Width { room: self.kernel_room, intake }
+    }
+
+    /// What the broker promises under these bounds.
+    pub(crate) fn terms(&self) -> Terms {
+        let RegistryOptions { history_bytes_max, rules, idempotency, .. } = &self.registry;
+        let promised = |history: &&(TopicFilter, HistoryOptions)| {
+            // Where bytes are short, how many messages stay depends on how large they are.
+            *history_bytes_max >= PLENTY && history.1.bytes >= PLENTY
+        };
+        let retention = |(topic, history): &(TopicFilter, HistoryOptions)| {
+            let age_ms = u64::try_from(history.age.as_millis()).expect("short");
+            let retention = Retention { messages: history.messages as u64, age_ms };
+            (topic.as_str().to_owned(), retention)
+        };
+        Terms {
+            idempotency_ms: u64::try_from(idempotency.window.as_millis()).expect("short"),
+            retention: rules.iter().filter(promised).map(retention).collect(),
+        }
+    }
+}
+
+/// More bytes than all messages of a run have.
+const PLENTY: usize = 8 << 20;
+
+fn registry(topics: &[&str], chance: &mut Random) -> RegistryOptions {
+    let rule = |topic: &&str| {
+        let history = HistoryOptions {
+            messages: *chance.pick(&[0, 1, 3, 20, 256, 256]).expect("not empty"),
+            age: Duration::from_millis(*chance.pick(&[800, 5_000, 60_000]).expect("not empty")),
+            bytes: bound(200..=3_000, PLENTY, chance),
+        };
+        (TopicFilter::parse(topic).expect("a topic is a filter"), history)
+    };
+    let rules = topics.iter().map(rule).collect();
+    RegistryOptions {
+        rules,
+        topics_max: bound(2..=5, 1_000, chance),
+        idle_ttl: Duration::from_millis(*chance.pick(&[0, 500, 4_000]).expect("not empty")),
+        history_bytes_max: bound(1_000..=8_000, PLENTY, chance),
+        resume: ResumeOptions {
+            messages_max: bound(1..=8, 1_000, chance),
+            bytes_max: bound(30..=600, 1 << 20, chance),
+        },
+        idempotency: IdempotencyOptions {
+            window: Duration::from_millis(*chance.pick(&[400, 3_000, 60_000]).expect("not empty")),
+            ..IdempotencyOptions::default()
+        },
+        history: HistoryOptions::default(),
+    }
+}
+
+/// A bound that is tight in some runs and far away in most.
+fn bound(tight: RangeInclusive<usize>, wide: usize, chance: &mut Random) -> usize {
+    if chance.chance(30) { chance.within(tight) } else { wide }
+}
+
+/// A bound that is mostly tight: what slow clients meet.
+fn narrow(tight: RangeInclusive<usize>, wide: usize, chance: &mut Random) -> usize {
+    if chance.chance(70) { chance.within(tight) } else { wide }
+}
+
+fn some_of<T: Copy>(all: &[T], count: usize, chance: &mut Random) -> Vec<T> {
+    let mut left = all.to_vec();
+    (0..count).map(|_| left.remove(chance.below(left.len()))).collect()
+}
+
+/// Some actions happen not at all in a run and some often: then rare combinations are not.
+fn weights(chance: &mut Random) -> Vec<usize> {
+    let mut weights = Vec::new();
+    for (index, (_, weight)) in ACTIONS.iter().enumerate() {
+        let factors: &[usize] = if index < ALWAYS { &[1, 2, 4, 8] } else { &[0, 2, 4, 4, 12] };
+        weights.push(weight * chance.pick(factors).expect("not empty"));
+    }
+    weights
+}
