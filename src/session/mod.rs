@@ -11,6 +11,7 @@ use crate::dialect::{Action, BadCommand, Command, Connected, Event, History, His
 use crate::engine::Engine;
 use crate::limits::Limits;
 use crate::metrics::{Counters, ENGINE_SAMPLE};
+use crate::planted::{self, Bug};
 use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
 use crate::shard::{ConnectionId, Shard};
@@ -99,6 +100,7 @@ impl Session {
             }
         };
         match done {
+            Ok(Some(Event::Unsubscribed(_))) if planted::is(Bug::UnsubscribeUnanswered) => {}
             Ok(Some(reply)) if id != 0 => shard.send(self.connection, id, &reply),
             Ok(_) => {}
             Err(refusal) => self.refuse(id, refusal, shard),
@@ -136,7 +138,9 @@ impl Session {
         target: Target,
         shard: &mut Shard<S>,
     ) -> Result<Event, Refusal> {
-        shard.leave(self.connection, &target)?;
+        if !planted::is(Bug::StaysSubscribed) {
+            shard.leave(self.connection, &target)?;
+        }
         Ok(Event::Unsubscribed(target))
     }
 

@@ -10,6 +10,7 @@ use super::subscribers::Member;
 use super::turn::{Frame, FrameIndex, Joined, Linked, Turn};
 use crate::dialect::{Event, Gap, Overflow, TopicPosition, encode, encode_message};
 use crate::metrics::Counters;
+use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use crate::topics::message::{Message, Position, Wire};
 use bytes::Bytes;
@@ -82,7 +83,8 @@ impl<S: Socket> Shard<S> {
         }
         for group in topic.groups.iter().filter_map(|slot| groups.get(*slot as usize)) {
             for member in &group.members {
-                let first = member.joined >= topic.last_sequence;
+                let first =
+                    member.joined >= topic.last_sequence && !planted::is(Bug::PositionUntold);
                 offering.to(member, if first { Meets::First } else { Meets::Known });
             }
         }
@@ -178,6 +180,9 @@ impl<S: Socket> Shard<S> {
     /// Tells what a connection has missed so far. To be called before its subscriptions change: a
     /// gap means something only under those that it was missed by.
     pub(super) fn tell_missed(&mut self, id: ConnectionId) {
+        if planted::is(Bug::GapToldLate) {
+            return;
+        }
         self.write_pending(id);
         let Some(connection) = self.open_connection_mut(id) else { return };
         let before = connection.outbound.bytes();
@@ -194,7 +199,7 @@ impl<S: Socket> Shard<S> {
         if connection.phase != Phase::Open {
             connection.socket.shutdown();
         }
-        if was_blocked {
+        if was_blocked && !planted::is(Bug::BlockedForEver) {
             self.counters.blocked.decrement();
         }
     }
@@ -241,7 +246,8 @@ enum Meets {
 impl<S> Offering<'_, S> {
     fn to(&mut self, member: &Member, meets: Meets) {
         let Some(connection) = self.connections.get_mut(member.connection as usize) else { return };
-        if connection.last_sequence == self.sequence || connection.phase != Phase::Open {
+        let has_it = connection.last_sequence == self.sequence && !planted::is(Bug::DeliveredTwice);
+        if has_it || connection.phase != Phase::Open {
             return;
         }
         connection.last_sequence = self.sequence;
@@ -402,13 +408,18 @@ fn enqueue<S>(
     // One frame always fits: only what waits in the queue makes somebody write it, and later tell
     // what was missed.
     let waiting = connection.outbound.bytes();
-    if connection.lag.is_none() && (waiting == 0 || waiting + frame.len() <= bytes_max) {
+    let is_behind = connection.lag.is_some() && !planted::is(Bug::GapOvertaken);
+    let is_free = waiting == 0 && !planted::is(Bug::LongFrameForgotten);
+    if !is_behind && (is_free || waiting + frame.len() <= bytes_max) {
         connection.outbound.push(frame.clone());
         counters.deliveries.add(u64::from(linked.is_message()));
         return Ok(());
     }
     if linked.overflow == Overflow::Disconnect {
         return Err(Unsent::MustClose);
+    }
+    if planted::is(Bug::PositionParted) && !linked.is_message() {
+        return Ok(());
     }
     let lag = connection.lag.get_or_insert_with(Box::<Lag>::default);
     // A position that does not fit takes its message with it: both are told at the end of the gap.
@@ -421,10 +432,11 @@ fn enqueue<S>(
 fn tell_gaps<S>(connection: &mut Connection<S>) -> usize {
     let Some(lag) = connection.lag.as_mut() else { return 0 };
     let mut told = 0;
-    for gap in lag.take() {
+    for gap in lag.take().into_iter().filter(|_| !planted::is(Bug::GapUntold)) {
         let topic = gap.head.name.clone();
         let position = TopicPosition { topic: topic.clone(), position: gap.end() };
-        let event = Event::Gap(Gap { topic, from: gap.from.0, to: gap.to.0 });
+        let to = gap.to.0 - u64::from(planted::is(Bug::GapTooShort));
+        let event = Event::Gap(Gap { topic, from: gap.from.0, to });
         connection.outbound.push(encode(0, &event, connection.wire));
         connection.outbound.push(encode(0, &Event::Position(position), connection.wire));
         told += 1;

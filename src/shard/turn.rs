@@ -7,6 +7,7 @@
 
 use super::subscribers::NumberMap;
 use crate::dialect::Overflow;
+use crate::planted::{self, Bug};
 use crate::topics::message::{Message, Wire};
 use bytes::Bytes;
 use std::num::NonZeroU32;
@@ -127,7 +128,9 @@ impl Turn {
             order.0.push(link.frame);
             next = link.before;
         }
-        order.0.reverse();
+        if !planted::is(Bug::ChainReversed) {
+            order.0.reverse();
+        }
     }
 
     /// Reads a chain that was followed.
@@ -154,7 +157,8 @@ impl Turn {
             return None;
         }
         let last = pending.0.map_or(0, NonZeroU32::get);
-        let key = u64::from(last) * Wire::COUNT as u64 + wire as u64;
+        let wire = if planted::is(Bug::BlockOfAnotherWire) { 0 } else { wire as u64 };
+        let key = u64::from(last) * Wire::COUNT as u64 + wire;
         if let std::collections::hash_map::Entry::Vacant(first) = self.joined.entry(key) {
             first.insert(None);
             return None;

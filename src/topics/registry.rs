@@ -13,6 +13,7 @@ use super::message::{Draft, Epoch, Message, Position, TopicHead};
 use super::name::{TopicFilter, TopicName};
 use super::topic::{Ask, Page, ResumeOptions, Seam, ShardId, ShardSet, Topic, TopicState};
 use crate::clock::Now;
+use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use dashmap::{DashMap, Entry};
 use parking_lot::RwLock;
@@ -130,7 +131,9 @@ impl Registry {
         self.with_state(topic, now, |topic, state| {
             let seam = topic.seam(state, ask)?;
             state.exact.insert(inbox.shard);
-            self.collect(inbox);
+            if !planted::is(Bug::InboxNotDrained) {
+                self.collect(inbox);
+            }
             Ok(seam)
         })?
     }
@@ -148,7 +151,7 @@ impl Registry {
     pub fn join_filter(&self, filter: &TopicFilter, shard: ShardId) {
         let mut filters = self.filters.write();
         filters.entry(filter).insert(shard);
-        self.generation.fetch_add(1, Ordering::Release);
+        self.generation.fetch_add(u64::from(!planted::is(Bug::FilterUnnoticed)), Ordering::Release);
     }
 
     /// Ends what [`Registry::join_filter`] began.
@@ -190,14 +193,15 @@ impl Registry {
         }
     }
 
-    /// The topics that a filter matches now.
+    /// The topics that a filter matches now, in the order of their names.
     ///
     /// # Errors
     /// [`Reason::SnapshotTooLarge`] when there are more than `max`.
     pub fn matching(&self, filter: &TopicFilter, max: usize) -> Result<Vec<TopicName>, Reason> {
         let matching = self.topics.iter().filter(|entry| filter.matches(entry.key()));
-        let names: Vec<TopicName> =
+        let mut names: Vec<TopicName> =
             matching.map(|entry| entry.key().clone()).take(max + 1).collect();
+        names.sort_unstable();
         if names.len() > max { Err(Reason::SnapshotTooLarge) } else { Ok(names) }
     }
 
@@ -290,15 +294,22 @@ impl Registry {
         if topic.history_options.messages > 0 {
             state.history.append(message, &topic.history_options, &self.budget);
         }
-        if let Some(key) = idempotency_key {
+        if let Some(key) = idempotency_key.filter(|_| !planted::is(Bug::KeyForgotten)) {
             state.answers.keep(&key, Answer { digest, offset }, now.uptime, &self.window);
+        }
+        if planted::is(Bug::RefusedYetKept) && offset.0.is_multiple_of(8) {
+            return Err(Reason::Overloaded);
         }
         Ok(Position { epoch, offset })
     }
 
     /// Room in every one of these shards, or in none.
     fn reserve(&self, shards: ShardSet, cost: usize) -> Option<SmallVec<[Permit<'_>; 4]>> {
-        shards.iter().map(|shard| self.mailboxes.get(shard.index())?.reserve(cost)).collect()
+        let permits = shards.iter().map(|shard| self.mailboxes.get(shard.index())?.reserve(cost));
+        if planted::is(Bug::FullMailboxSkipped) {
+            return Some(permits.flatten().collect());
+        }
+        permits.collect()
     }
 
     fn interested(&self, topic: &Topic, state: &mut TopicState) -> ShardSet {
@@ -345,7 +356,8 @@ impl Registry {
         if self.topic_count() >= self.options.topics_max {
             return Err(Reason::TooManyTopics);
         }
-        let bits = (self.epochs)().ok_or(Reason::EngineUnavailable)?;
+        let drawn = if planted::is(Bug::EpochReused) { Some(1) } else { (self.epochs)() };
+        let bits = drawn.ok_or(Reason::EngineUnavailable)?;
         let head = TopicHead {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             name: name.clone(),
