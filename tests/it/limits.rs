@@ -25,7 +25,8 @@ fn one_connection_too_many_is_told_so_and_welcome_when_another_has_left() {
             pipe.end().await;
         }
         // One bound for all: the ingress is full too.
-        Pipe::connect(broker.ingress()).await.rest().await;
+        let ending = Client::connect(broker, Wire::TcpProto).await.ending().await;
+        assert_eq!((ending.code, ending.name.as_str()), (431, "tooManyConnections"));
         assert_eq!(get(broker.admin(), "/readyz").await.status, 200);
         bystander.is_fine().await;
 
