@@ -124,7 +124,7 @@ impl Session {
                 self.subscribe(command.id, &subscribe, shard).map(|()| None)
             }
             Action::Unsubscribe(target) => self.unsubscribe(target, shard).map(Some),
-            Action::History(query) => self.history(query).map(Some),
+            Action::History(query) => self.history(query, shard.now()).map(Some),
         }
     }
 
@@ -144,9 +144,9 @@ impl Session {
         Ok(Event::Unsubscribed(target))
     }
 
-    fn history(&self, query: History) -> Result<Event, Refusal> {
+    fn history(&self, query: History, now: Now) -> Result<Event, Refusal> {
         let limit = if query.limit == 0 { usize::MAX } else { query.limit as usize };
-        let page = self.broker.engine.registry().history(&query.topic, query.since, limit)?;
+        let page = self.broker.engine.registry().history(&query.topic, query.since, limit, now)?;
         let page = match page {
             Some(page) => HistoryPage {
                 topic: query.topic,
