@@ -13,15 +13,16 @@ use bytes::Bytes;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-/// Messages collected before a turn begins to write: as many as one write can join.
-pub(super) const TURN_MESSAGES_MAX: usize = super::outbound::WRITE_FRAMES_MAX;
+/// Deliveries collected before a turn begins to write: bounds its memory (a link of 8 bytes each at
+/// worst) and how long a message may wait for those after it.
+const TURN_DELIVERIES_MAX: usize = 65_536;
 
-/// Links collected before a turn begins to write: bounds its memory (8 bytes each) and how long a
-/// message may wait for those after it.
-const TURN_LINKS_MAX: usize = 65_536;
+/// Frames collected before a turn begins to write. Many topics with few subscribers each need many
+/// frames until every connection has several.
+const TURN_FRAMES_MAX: usize = 4_096;
 
 /// Links and connections whose memory is kept from turn to turn.
-const KEPT_MAX: usize = 2 * TURN_LINKS_MAX;
+const KEPT_MAX: usize = 2 * TURN_DELIVERIES_MAX;
 
 /// Fewest frames that are worth joining, and most bytes: joining copies each frame once more, and
 /// saves a part of the cost of each write (25 % at 64 frames, 7 % at 8 measured).
@@ -42,6 +43,8 @@ pub(super) enum Frame {
 pub(super) struct Turn {
     frames: Vec<Frame>,
     links: Vec<Link>,
+    /// Frames given to connections.
+    deliveries: usize,
     /// The link that was made or used last: the next connection most likely needs it too.
     latest: Option<(Link, Pending)>,
     /// Chains that have been written, with their bytes from the second time on.
@@ -105,6 +108,7 @@ impl Turn {
 
     /// Gives a frame to a connection.
     pub(super) fn link(&mut self, pending: &mut Pending, frame: FrameIndex, overflow: Overflow) {
+        self.deliveries += 1;
         let keep = u32::from(overflow == Overflow::Disconnect);
         let link = Link { before: *pending, frame: frame.0 << 1 | keep };
         *pending = match self.latest {
@@ -172,7 +176,7 @@ impl Turn {
 
     /// Whether it is time to write.
     pub(super) fn is_full(&self) -> bool {
-        self.frames.len() >= TURN_MESSAGES_MAX || self.links.len() >= TURN_LINKS_MAX
+        self.frames.len() >= TURN_FRAMES_MAX || self.deliveries >= TURN_DELIVERIES_MAX
     }
 
     /// The messages of the turn.
@@ -187,6 +191,7 @@ impl Turn {
     pub(super) fn clear(&mut self) {
         self.frames.clear();
         self.links.clear();
+        self.deliveries = 0;
         self.latest = None;
         self.joined.clear();
         self.dirty.clear();
