@@ -7,7 +7,7 @@
 //! - [`ws`], [`http`], [`ingress`]: the three ways in; [`listen`] hands sockets to shards.
 //! - [`server`]: puts the parts together; [`config`] says how; [`cli`] is what is typed.
 //! - [`reason`], [`clock`], [`limits`], [`metrics`]: what everybody uses.
-//! - [`demo`]: real feeds to look at.
+//! - [`demo`]: real feeds to look at; [`planted`]: bugs for the simulator to find.
 //!
 //! This library exists for the binary, the tests, the benchmarks and the fuzzers; it promises no
 //! API.
@@ -23,6 +23,7 @@ pub mod ingress;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
+pub mod planted;
 pub mod reason;
 pub mod server;
 pub mod session;

@@ -171,7 +171,7 @@ impl Server {
     fn accept_ingress(&mut self, listener: Option<TcpListener>) {
         let Some(listener) = listener else { return };
         let broker = Arc::clone(&self.broker);
-        let entrance = self.entrance(listener, Vec::new());
+        let entrance = self.entrance(listener, ingress::full());
         self.tasks.push(tokio::spawn(
             entrance.accept(move |context, stream| {
                 ingress::serve(context, Arc::clone(&broker), stream)

@@ -11,6 +11,7 @@ use crate::dialect::{Action, BadCommand, Command, Connected, Event, History, His
 use crate::engine::Engine;
 use crate::limits::Limits;
 use crate::metrics::{Counters, ENGINE_SAMPLE};
+use crate::planted::{self, Bug};
 use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
 use crate::shard::{ConnectionId, Shard};
@@ -99,6 +100,7 @@ impl Session {
             }
         };
         match done {
+            Ok(Some(Event::Unsubscribed(_))) if planted::is(Bug::UnsubscribeUnanswered) => {}
             Ok(Some(reply)) if id != 0 => shard.send(self.connection, id, &reply),
             Ok(_) => {}
             Err(refusal) => self.refuse(id, refusal, shard),
@@ -122,7 +124,7 @@ impl Session {
                 self.subscribe(command.id, &subscribe, shard).map(|()| None)
             }
             Action::Unsubscribe(target) => self.unsubscribe(target, shard).map(Some),
-            Action::History(query) => self.history(query).map(Some),
+            Action::History(query) => self.history(query, shard.now()).map(Some),
         }
     }
 
@@ -136,13 +138,15 @@ impl Session {
         target: Target,
         shard: &mut Shard<S>,
     ) -> Result<Event, Refusal> {
-        shard.leave(self.connection, &target)?;
+        if !planted::is(Bug::StaysSubscribed) {
+            shard.leave(self.connection, &target)?;
+        }
         Ok(Event::Unsubscribed(target))
     }
 
-    fn history(&self, query: History) -> Result<Event, Refusal> {
+    fn history(&self, query: History, now: Now) -> Result<Event, Refusal> {
         let limit = if query.limit == 0 { usize::MAX } else { query.limit as usize };
-        let page = self.broker.engine.registry().history(&query.topic, query.since, limit)?;
+        let page = self.broker.engine.registry().history(&query.topic, query.since, limit, now)?;
         let page = match page {
             Some(page) => HistoryPage {
                 topic: query.topic,

@@ -8,6 +8,7 @@ use super::connection::ConnectionId;
 use super::outbound::Socket;
 use super::subscribers::{Departure, Member, Place};
 use crate::dialect::Overflow;
+use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use crate::topics::message::{Message, Offset};
 use crate::topics::name::{Target, TopicFilter, TopicName};
@@ -83,7 +84,9 @@ impl<S: Socket> Shard<S> {
         self.joining = Some(target);
         // What waits in the mailbox is from before, and there may be a hole behind it: the shard did
         // not always want these topics.
-        self.registry.collect(&mut self.inbox);
+        if !planted::is(Bug::StaleMailbox) {
+            self.registry.collect(&mut self.inbox);
+        }
         let seams = self.seams(asks);
         self.settle_before(seams.iter().flatten().flatten());
         self.tell_missed(joiner.connection);
@@ -144,7 +147,7 @@ impl<S: Socket> Shard<S> {
         let mut seams = Vec::with_capacity(asks.len());
         for FilterAsk { topic, ask } in asks {
             ask.room = room;
-            let seam = self.registry.seam(topic, ask, &mut self.inbox)?;
+            let seam = self.registry.seam(topic, ask, &mut self.inbox, self.now)?;
             room = seam.as_ref().map_or(room, |seam| room.less(&seam.replay));
             seams.push(seam);
         }
@@ -182,7 +185,7 @@ impl<S: Socket> Shard<S> {
 
     fn depart(&mut self, place: Place, index: u32) {
         let Departure { moved, ended } = self.subscribers.depart(place, index);
-        if let Some(moved) = moved
+        if let Some(moved) = moved.filter(|_| !planted::is(Bug::MovedUntold))
             && let Some(connection) = self.connections.get_mut(moved.connection as usize)
         {
             connection.memberships.insert(moved.place, moved.index);
@@ -196,7 +199,8 @@ impl<S: Socket> Shard<S> {
         match ended {
             // The last subscriber was closed while what it still had was written. The shard goes on
             // wanting this, for the one who joins.
-            Some(target) if self.joining.as_ref() == Some(&target) => {}
+            Some(target)
+                if self.joining.as_ref() == Some(&target) && !planted::is(Bug::InterestLost) => {}
             Some(Target::Topic(topic)) => {
                 self.registry.leave(&topic, self.inbox.shard, self.now);
             }

@@ -43,7 +43,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use subscribers::{Memberships, Subscribers};
-use turn::{Pending, Turn};
+use turn::{Order, Pending, Turn};
 
 /// How a shard treats its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub struct Shard<S> {
     /// What a connection is about to subscribe to: wanted, whoever leaves meanwhile.
     joining: Option<Target>,
     turn: Turn,
+    /// The chain that is being written.
+    order: Order,
     /// How far the turn's dirty connections have been written.
     written: usize,
     /// Counts the messages this shard has delivered.
@@ -112,6 +114,7 @@ impl<S: Socket> Shard<S> {
             subscribers: Subscribers::default(),
             joining: None,
             turn: Turn::default(),
+            order: Order::default(),
             written: 0,
             sequence: 0,
             wheel: Wheel::default(),
@@ -285,8 +288,11 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Begins to close every connection, for instance because the server stops.
+    /// Begins to close every connection, for instance because the server stops. What was published
+    /// before is delivered before.
     pub fn close_all(&mut self, refusal: &Refusal) {
+        self.registry.collect(&mut self.inbox);
+        self.settle();
         for id in self.ids() {
             self.close(id, refusal);
         }

@@ -4,6 +4,7 @@
 //! # Not here: the topic's lock, which makes look-up and append one step (`registry`).
 
 use super::message::{Draft, Offset};
+use crate::planted::{self, Bug};
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -99,7 +100,9 @@ impl Answers {
     pub fn find(&self, key: &str, digest: u64) -> Found {
         match self.by_key.get(key) {
             None => Found::Nothing,
-            Some(answer) if answer.digest == digest => Found::Same(answer.offset),
+            Some(answer) if answer.digest == digest || planted::is(Bug::KeyShared) => {
+                Found::Same(answer.offset)
+            }
             Some(_) => Found::Other,
         }
     }

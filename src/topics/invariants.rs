@@ -110,7 +110,7 @@ fn a_full_mailbox_refuses_the_publisher_and_no_shard_gets_the_message() {
     assert_eq!(next.offset, Offset(2), "the refused message has no place");
     registry.collect(&mut first);
     assert_eq!(offsets(&first.queue), [1, 2]);
-    let page = registry.history(&topic("t"), None, 10).expect("held").expect("a topic");
+    let page = registry.history(&topic("t"), None, 10, NOW).expect("held").expect("a topic");
     assert_eq!(offsets(&page.messages), [1, 2]);
 }
 
@@ -157,7 +157,7 @@ fn a_topic_that_begins_anew_has_another_epoch_and_refuses_the_old_one() {
     assert_ne!(new.epoch, old.epoch);
     let seam = registry.join(&topic("t"), &since(old), &mut inbox(0), NOW).expect("joined");
     assert_eq!((seam.recovery, seam.replay.len()), (Some(Err(Reason::EpochChanged)), 0));
-    assert_eq!(registry.history(&topic("t"), Some(old), 1).err(), Some(Reason::EpochChanged));
+    assert_eq!(registry.history(&topic("t"), Some(old), 1, NOW).err(), Some(Reason::EpochChanged));
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn the_same_key_gives_the_same_answer_and_one_message() {
     let first = registry.commit(keyed("t", "x", "k"), NOW);
     assert_eq!(registry.commit(keyed("t", "x", "k"), NOW), first);
     assert_eq!(registry.commit(keyed("t", "y", "k"), NOW), Err(Reason::IdempotencyMismatch));
-    let page = registry.history(&topic("t"), None, 10).expect("held").expect("a topic");
+    let page = registry.history(&topic("t"), None, 10, NOW).expect("held").expect("a topic");
     assert_eq!(offsets(&page.messages), [1]);
     let later = Now::at_ms(11_000);
     let second = registry.commit(keyed("t", "y", "k"), later).expect("the window is over");
@@ -263,7 +263,8 @@ fn pages_of_history_follow_each_other() {
     let mut seen = Vec::new();
     let mut position = Position { offset: Offset(0), ..first };
     loop {
-        let page = registry.history(&topic("t"), Some(position), 3).expect("held").expect("there");
+        let page =
+            registry.history(&topic("t"), Some(position), 3, NOW).expect("held").expect("there");
         seen.extend(offsets(&page.messages));
         assert_eq!(page.top.offset, Offset(7));
         if !page.more {
@@ -272,7 +273,7 @@ fn pages_of_history_follow_each_other() {
         position.offset = page.messages.last().expect("a page that goes on holds something").offset;
     }
     assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7]);
-    let latest = registry.history(&topic("t"), None, 2).expect("held").expect("there");
+    let latest = registry.history(&topic("t"), None, 2, NOW).expect("held").expect("there");
     assert_eq!((offsets(&latest.messages), latest.more), (vec![6, 7], false));
-    assert!(registry.history(&topic("nobody"), None, 2).expect("no error").is_none());
+    assert!(registry.history(&topic("nobody"), None, 2, NOW).expect("no error").is_none());
 }

@@ -13,6 +13,7 @@ use super::message::{Draft, Epoch, Message, Position, TopicHead};
 use super::name::{TopicFilter, TopicName};
 use super::topic::{Ask, Page, ResumeOptions, Seam, ShardId, ShardSet, Topic, TopicState};
 use crate::clock::Now;
+use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use dashmap::{DashMap, Entry};
 use parking_lot::RwLock;
@@ -128,9 +129,12 @@ impl Registry {
     ) -> Result<Seam, Reason> {
         let topic = self.topic_or_new(topic, now)?;
         self.with_state(topic, now, |topic, state| {
+            self.expire(topic, state, now);
             let seam = topic.seam(state, ask)?;
             state.exact.insert(inbox.shard);
-            self.collect(inbox);
+            if !planted::is(Bug::InboxNotDrained) {
+                self.collect(inbox);
+            }
             Ok(seam)
         })?
     }
@@ -148,7 +152,7 @@ impl Registry {
     pub fn join_filter(&self, filter: &TopicFilter, shard: ShardId) {
         let mut filters = self.filters.write();
         filters.entry(filter).insert(shard);
-        self.generation.fetch_add(1, Ordering::Release);
+        self.generation.fetch_add(u64::from(!planted::is(Bug::FilterUnnoticed)), Ordering::Release);
     }
 
     /// Ends what [`Registry::join_filter`] began.
@@ -173,12 +177,14 @@ impl Registry {
         topic: &TopicName,
         ask: &Ask,
         inbox: &mut Inbox,
+        now: Now,
     ) -> Result<Option<Seam>, Reason> {
         let Some(topic) = self.topic(topic) else { return Ok(None) };
-        let state = topic.state.lock();
+        let mut state = topic.state.lock();
         if state.retired {
             return Ok(None);
         }
+        self.expire(&topic, &mut state, now);
         self.collect(inbox);
         topic.seam(&state, ask).map(Some)
     }
@@ -190,14 +196,15 @@ impl Registry {
         }
     }
 
-    /// The topics that a filter matches now.
+    /// The topics that a filter matches now, in the order of their names.
     ///
     /// # Errors
     /// [`Reason::SnapshotTooLarge`] when there are more than `max`.
     pub fn matching(&self, filter: &TopicFilter, max: usize) -> Result<Vec<TopicName>, Reason> {
         let matching = self.topics.iter().filter(|entry| filter.matches(entry.key()));
-        let names: Vec<TopicName> =
+        let mut names: Vec<TopicName> =
             matching.map(|entry| entry.key().clone()).take(max + 1).collect();
+        names.sort_unstable();
         if names.len() > max { Err(Reason::SnapshotTooLarge) } else { Ok(names) }
     }
 
@@ -212,9 +219,11 @@ impl Registry {
         topic: &TopicName,
         since: Option<Position>,
         limit: usize,
+        now: Now,
     ) -> Result<Option<Page>, Reason> {
         let Some(topic) = self.topic(topic) else { return Ok(None) };
-        let state = topic.state.lock();
+        let mut state = topic.state.lock();
+        self.expire(&topic, &mut state, now);
         topic.page(&state, since, limit, &self.options.resume).map(Some)
     }
 
@@ -290,15 +299,22 @@ impl Registry {
         if topic.history_options.messages > 0 {
             state.history.append(message, &topic.history_options, &self.budget);
         }
-        if let Some(key) = idempotency_key {
+        if let Some(key) = idempotency_key.filter(|_| !planted::is(Bug::KeyForgotten)) {
             state.answers.keep(&key, Answer { digest, offset }, now.uptime, &self.window);
+        }
+        if planted::is(Bug::RefusedYetKept) && offset.0.is_multiple_of(8) {
+            return Err(Reason::Overloaded);
         }
         Ok(Position { epoch, offset })
     }
 
     /// Room in every one of these shards, or in none.
     fn reserve(&self, shards: ShardSet, cost: usize) -> Option<SmallVec<[Permit<'_>; 4]>> {
-        shards.iter().map(|shard| self.mailboxes.get(shard.index())?.reserve(cost)).collect()
+        let permits = shards.iter().map(|shard| self.mailboxes.get(shard.index())?.reserve(cost));
+        if planted::is(Bug::FullMailboxSkipped) {
+            return Some(permits.flatten().collect());
+        }
+        permits.collect()
     }
 
     fn interested(&self, topic: &Topic, state: &mut TopicState) -> ShardSet {
@@ -345,7 +361,8 @@ impl Registry {
         if self.topic_count() >= self.options.topics_max {
             return Err(Reason::TooManyTopics);
         }
-        let bits = (self.epochs)().ok_or(Reason::EngineUnavailable)?;
+        let drawn = if planted::is(Bug::EpochReused) { Some(1) } else { (self.epochs)() };
+        let bits = drawn.ok_or(Reason::EngineUnavailable)?;
         let head = TopicHead {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             name: name.clone(),
@@ -373,10 +390,14 @@ impl Registry {
         let Some(mut state) = topic.state.try_lock() else {
             return false;
         };
-        let state = &mut *state;
+        self.expire(topic, &mut state, now);
+        state.is_idle(now.uptime, self.options.idle_ttl)
+    }
+
+    /// Lets go of what is too old: an old message is not held because nothing came after it.
+    fn expire(&self, topic: &Topic, state: &mut TopicState, now: Now) {
         state.history.expire(now.uptime, &topic.history_options, &self.budget);
         state.answers.expire(now.uptime, &self.window);
-        state.is_idle(now.uptime, self.options.idle_ttl)
     }
 }
 

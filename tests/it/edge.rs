@@ -2,12 +2,13 @@
 //! # Not here: what may be said afterwards (`violations`, `frames`).
 
 use crate::client::Client;
-use crate::harness::{Broker, Bystander, with_broker};
+use crate::harness::{Broker, Bystander, with_broker, within};
 use crate::http::{self, Answer};
 use crate::pipe::Pipe;
 use crate::socket::{self, BINARY, FIN, Socket, TEXT, must_accept, request};
 use fanfare::reason::Reason;
 use fanfare::topics::message::Wire;
+use prost::Message as _;
 use serde_json::json;
 
 /// A request for a WebSocket with one thing changed.
@@ -52,7 +53,7 @@ fn a_request_that_is_not_for_a_web_socket_is_refused_with_its_reason() {
             let answer = http::ask(broker.public(), &changed(broker, from, to)).await;
             let message = answer.must_refuse(reason);
             assert!(message.contains(part), "{message}");
-            assert_eq!(answer.header("connection").is_some(), true);
+            assert!(answer.header("connection").is_some(), "{answer:?}");
             let (allow, version) = (answer.header("allow"), answer.header("sec-websocket-version"));
             assert_eq!(allow, (reason == Reason::MethodNotAllowed).then_some("GET"));
             assert_eq!(version, (reason == Reason::UpgradeRequired).then_some("13"));
@@ -208,7 +209,7 @@ fn a_head_that_does_not_come_or_does_not_end_is_given_up() {
         begun.rest().await;
         let mut long = Pipe::connect(broker.public()).await;
         long.try_send(b"GET /ws HTTP/1.1\r\nhost: x\r\nx-long: ").await;
-        long.try_send(&[b'x'; 100_000]).await;
+        long.try_send(&vec![b'x'; 100_000]).await;
         if let Some(answer) = Answer::try_read(&mut long).await {
             assert_eq!(answer.status, 431, "{answer:?}");
         }
@@ -275,28 +276,25 @@ fn an_independent_client_speaks_both_subprotocols() {
                 .body(http_body_util::Empty::<bytes::Bytes>::new())
                 .expect("a request");
             let client = fastwebsockets::handshake::client(&Spawn, request, stream);
-            let (socket, answer) = crate::harness::within("a handshake", client).await.expect(name);
+            let (socket, answer) = within("a handshake", client).await.expect(name);
             assert_eq!(answer.headers()[SEC_WEBSOCKET_PROTOCOL], name);
             let mut socket = FragmentCollector::new(socket);
             let command = json!({"id": 9, "publish": {"topic": "t", "text": name}});
-            let (opcode, command) = match name {
-                "fanfare.v1.json" => (OpCode::Text, command.to_string().into_bytes()),
-                _ => {
-                    use prost::Message as _;
-                    (OpCode::Binary, crate::spelling::command(command).encode_to_vec())
-                }
+            let (opcode, command) = if name == "fanfare.v1.json" {
+                (OpCode::Text, command.to_string().into_bytes())
+            } else {
+                (OpCode::Binary, crate::spelling::command(command).encode_to_vec())
             };
             let frame = Frame::new(true, opcode, None, Payload::Owned(command));
-            crate::harness::within("a write", socket.write_frame(frame)).await.expect("written");
-            let reply = crate::harness::within("a reply", socket.read_frame()).await.expect("read");
+            within("a write", socket.write_frame(frame)).await.expect("written");
+            let reply = within("a reply", socket.read_frame()).await.expect("read");
             assert_eq!(reply.opcode, opcode);
             let event = listener.hear().await;
             assert_eq!(event["message"]["text"], name, "{event}");
             assert_eq!(event["message"]["offset"], offset, "{event}");
             let close = Frame::close(1000, b"done");
-            crate::harness::within("a write", socket.write_frame(close)).await.expect("written");
-            let answer =
-                crate::harness::within("a close", socket.read_frame()).await.expect("read");
+            within("a write", socket.write_frame(close)).await.expect("written");
+            let answer = within("a close", socket.read_frame()).await.expect("read");
             assert_eq!(answer.opcode, OpCode::Close);
         }
     });

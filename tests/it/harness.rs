@@ -12,6 +12,7 @@ use fanfare::topics::message::Wire;
 use serde_json::json;
 use std::cell::Cell;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,10 +34,8 @@ static SHARD_PANICS: AtomicUsize = AtomicUsize::new(0);
 
 /// Awaits something that must happen.
 pub(crate) async fn within<T>(what: &str, happening: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, happening).await {
-        Ok(result) => result,
-        Err(_) => panic!("{DEADLINE:?} were not enough for {what}"),
-    }
+    let result = tokio::time::timeout(DEADLINE, happening).await;
+    result.unwrap_or_else(|_| panic!("{DEADLINE:?} were not enough for {what}"))
 }
 
 /// Runs a test on a runtime of its own.
@@ -65,7 +64,8 @@ pub(crate) fn config(settings: &str) -> Config {
 
 /// A running broker.
 pub(crate) struct Broker {
-    server: Server,
+    /// `None` if it runs in another process.
+    server: Option<Server>,
     pub(crate) addresses: Addresses,
 }
 
@@ -73,28 +73,35 @@ impl Broker {
     /// Starts a broker with these settings on free ports.
     pub(crate) fn start(settings: &str) -> Broker {
         let server = Server::start(&config(settings), None).expect("a broker");
-        Broker { addresses: server.addresses, server }
+        Broker { addresses: server.addresses, server: Some(server) }
+    }
+
+    /// A broker that runs in another process.
+    pub(crate) fn elsewhere(public: SocketAddr, ingress: SocketAddr, admin: SocketAddr) -> Broker {
+        let addresses = Addresses { public, ingress: Some(ingress), admin: Some(admin) };
+        Broker { server: None, addresses }
     }
 
     /// Stops it. Returns how many connections had to be cut off.
     pub(crate) async fn drain(self) -> usize {
-        let left = within("the drain", self.server.drain()).await;
+        let server = self.server.expect("a broker of this process");
+        let left = within("the drain", server.drain()).await;
         assert_eq!(SHARD_PANICS.load(Ordering::SeqCst), 0, "a shard's thread panicked");
         left
     }
 
     /// The address of WebSocket and HTTP.
-    pub(crate) fn public(&self) -> std::net::SocketAddr {
+    pub(crate) fn public(&self) -> SocketAddr {
         self.addresses.public
     }
 
     /// The address of the TCP ingress.
-    pub(crate) fn ingress(&self) -> std::net::SocketAddr {
+    pub(crate) fn ingress(&self) -> SocketAddr {
         self.addresses.ingress.expect("an ingress")
     }
 
     /// The address of metrics and health.
-    pub(crate) fn admin(&self) -> std::net::SocketAddr {
+    pub(crate) fn admin(&self) -> SocketAddr {
         self.addresses.admin.expect("an admin side")
     }
 
@@ -118,9 +125,8 @@ impl Broker {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        if tokio::time::timeout(DEADLINE, poll).await.is_err() {
-            panic!("after {DEADLINE:?} {series} is still {}", last.get());
-        }
+        let in_time = tokio::time::timeout(DEADLINE, poll).await.is_ok();
+        assert!(in_time, "after {DEADLINE:?} {series} is still {}", last.get());
         last.get()
     }
 }
@@ -139,11 +145,11 @@ impl Bystander {
         let publisher = Client::connect(broker, Wire::TcpProto).await;
         let command = json!({"id": 1, "subscribe": {"topic": "bystander.topic"}});
         let reply = subscriber.ask(&command).await;
-        assert!(reply["subscribed"].is_object(), "{reply}");
-        Bystander { subscriber, publisher, offset: 0 }
+        let offset = &reply["subscribed"]["position"]["offset"];
+        Bystander { subscriber, publisher, offset: offset.as_u64().expect("an offset") }
     }
 
-    /// How many messages it has published.
+    /// How many messages bystanders have published.
     pub(crate) fn published(&self) -> u64 {
         self.offset
     }

@@ -46,7 +46,7 @@ fn a_publisher_that_does_not_read_is_not_read_from() {
         let mut client = Client::begin(broker, Wire::TcpProto, pipe).await;
         let bytes = publishes(&client, "t", 20_000);
         let mut writer = client.pipe().writer();
-        let writing = tokio::spawn(async move {
+        let sent = tokio::spawn(async move {
             writer.write_all(&bytes).await.expect("the broker takes it");
             writer
         });
@@ -57,7 +57,7 @@ fn a_publisher_that_does_not_read_is_not_read_from() {
         assert!(waiting <= 128 << 10, "{waiting} bytes wait");
         assert!(broker.count("fanfare_published_total").await < 20_000);
         hear_acks(&mut client, 20_000).await;
-        drop(within("the writer", writing).await.expect("it did not panic"));
+        drop(within("the writer", sent).await.expect("it did not panic"));
     });
 }
 

@@ -12,14 +12,21 @@
 )]
 
 mod client;
+mod drain;
 mod edge;
 mod frames;
 mod harness;
 mod http;
 mod http_publish;
 mod ingress;
+mod limits;
+mod liveness;
+mod noise;
 mod ops;
+mod order;
 mod pipe;
+mod process;
+mod slow;
 mod socket;
 mod spelling;
 mod transcripts;

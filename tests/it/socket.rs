@@ -16,6 +16,12 @@ pub(crate) const CLOSE: u8 = 0x8;
 pub(crate) const PING: u8 = 0x9;
 pub(crate) const PONG: u8 = 0xA;
 
+/// In the second byte of a frame: it is masked.
+pub(crate) const MASKED: u8 = 0x80;
+/// There, in place of a length: it is in the next two bytes, or eight.
+pub(crate) const LENGTH_16: u8 = 0x7E;
+pub(crate) const LENGTH_64: u8 = 0x7F;
+
 /// The key of RFC 6455 section 1.3 and the answer to it.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -93,18 +99,18 @@ impl Socket {
         let head = self.pipe.take(2).await?;
         let (first, second) = (head[0], head[1]);
         assert_eq!(first & 0xF0, FIN, "a frame of the server is not final or has reserved bits");
-        assert_eq!(second & 0x80, 0, "a frame of the server is masked");
+        assert_eq!(second & MASKED, 0, "a frame of the server is masked");
         let opcode = first & 0x0F;
         let known = [TEXT, BINARY, CLOSE, PING, PONG];
         assert!(known.contains(&opcode), "opcode {opcode:#x} of the server");
         let length = match second {
-            126 => {
+            LENGTH_16 => {
                 let bytes = self.pipe.take(2).await?;
                 let length = u64::from(u16::from_be_bytes(bytes.try_into().expect("2 bytes")));
                 assert!(length >= 126, "a length of {length} in 16 bits");
                 length
             }
-            127 => {
+            LENGTH_64 => {
                 let bytes = self.pipe.take(8).await?;
                 let length = u64::from_be_bytes(bytes.try_into().expect("8 bytes"));
                 assert!(length > 0xFFFF, "a length of {length} in 64 bits");
@@ -132,13 +138,13 @@ impl Socket {
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match u16::try_from(payload.len()) {
-        Ok(length @ ..126) => bytes.push(0x80 | length.to_be_bytes()[1]),
+        Ok(length @ ..126) => bytes.push(MASKED | length.to_be_bytes()[1]),
         Ok(length) => {
-            bytes.push(0x80 | 126);
+            bytes.push(MASKED | LENGTH_16);
             bytes.extend(length.to_be_bytes());
         }
         Err(_) => {
-            bytes.push(0x80 | 127);
+            bytes.push(MASKED | LENGTH_64);
             bytes.extend((payload.len() as u64).to_be_bytes());
         }
     }

@@ -176,7 +176,7 @@ pub(crate) fn event(event: schema::Event) -> Value {
             "connected",
             json!({"connection": said.connection, "server": said.server, "pingMs": said.ping_ms}),
         ),
-        Body::Subscribed(said) => ("subscribed", subscribed(said)),
+        Body::Subscribed(said) => ("subscribed", subscribed(&said)),
         Body::Unsubscribed(said) => ("unsubscribed", json!({"topic": said.topic})),
         Body::Published(said) => {
             let durability = camel(said.durability().as_str_name());
@@ -187,13 +187,13 @@ pub(crate) fn event(event: schema::Event) -> Value {
         Body::Error(said) => ("error", error(&said)),
         Body::Gap(said) => ("gap", gap(&said)),
         Body::SnapshotEnd(said) => {
-            let positions: Vec<_> = said.positions.into_iter().map(placed).collect();
+            let positions: Vec<_> = said.positions.iter().map(placed).collect();
             ("snapshotEnd", json!({"topic": said.topic, "positions": positions}))
         }
         Body::Pong(schema::Pong {}) => ("pong", json!({})),
         Body::Ping(schema::ServerPing {}) => ("ping", json!({})),
         Body::HistoryPage(said) => ("historyPage", history_page(said)),
-        Body::Position(said) => ("position", placed(said)),
+        Body::Position(said) => ("position", placed(&said)),
     };
     let mut json = json!({ name: body });
     put(&mut json, "id", (event.id != 0).then(|| event.id.into()));
@@ -212,17 +212,17 @@ fn message(said: schema::Message) -> Value {
     json
 }
 
-fn subscribed(said: schema::Subscribed) -> Value {
+fn subscribed(said: &schema::Subscribed) -> Value {
     let mut json = json!({"topic": said.topic});
     put(&mut json, "position", said.position.as_ref().map(place));
     put(&mut json, "recovered", said.recovered.map(Value::from));
     put(&mut json, "reason", why(said.reason()));
-    let topics: Vec<_> = said.topics.into_iter().map(topic_recovery).collect();
+    let topics: Vec<_> = said.topics.iter().map(topic_recovery).collect();
     put(&mut json, "topics", (!topics.is_empty()).then(|| topics.into()));
     json
 }
 
-fn topic_recovery(said: schema::TopicRecovery) -> Value {
+fn topic_recovery(said: &schema::TopicRecovery) -> Value {
     let mut json = json!({"topic": said.topic, "recovered": said.recovered});
     put(&mut json, "position", said.position.as_ref().map(place));
     put(&mut json, "reason", why(said.reason()));
@@ -258,7 +258,7 @@ fn place(said: &schema::Position) -> Value {
     json!({"epoch": said.epoch, "offset": said.offset})
 }
 
-fn placed(said: schema::TopicPosition) -> Value {
+fn placed(said: &schema::TopicPosition) -> Value {
     json!({"topic": said.topic, "epoch": said.epoch, "offset": said.offset})
 }
 

@@ -3,7 +3,9 @@
 //! # Not here: what is allowed (`frames`), the handshake (`edge`).
 
 use crate::harness::{Broker, Bystander, with_broker};
-use crate::socket::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Socket, TEXT, frame};
+use crate::socket::{
+    BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, LENGTH_64, MASKED, PING, PONG, Socket, TEXT, frame,
+};
 use fanfare::reason::Reason;
 
 const RSV: [u8; 3] = [0x40, 0x20, 0x10];
@@ -46,16 +48,19 @@ fn a_broken_head_closes_with_1002() {
             broken("not masked", [FIN | TEXT, 2, b'{', b'}']),
             broken("a ping not masked", [FIN | PING, 0]),
             broken("a close not masked", [FIN | CLOSE, 0]),
-            broken("a length of 5 in 16 bits", [FIN | TEXT, 0x80 | 126, 0, 5]),
-            broken("a length of 125 in 16 bits", [FIN | TEXT, 0x80 | 126, 0, 125]),
-            broken("a length of 0 in 64 bits", [&[FIN | TEXT, 0x80 | 127][..], &[0; 8]].concat()),
+            broken("a length of 5 in 16 bits", [FIN | TEXT, MASKED | LENGTH_16, 0, 5]),
+            broken("a length of 125 in 16 bits", [FIN | TEXT, MASKED | LENGTH_16, 0, 125]),
+            broken(
+                "a length of 0 in 64 bits",
+                [&[FIN | TEXT, MASKED | LENGTH_64][..], &[0; 8]].concat(),
+            ),
             broken(
                 "a length of 65535 in 64 bits",
-                [&[FIN | TEXT, 0x80 | 127][..], &65_535_u64.to_be_bytes()].concat(),
+                [&[FIN | TEXT, MASKED | LENGTH_64][..], &65_535_u64.to_be_bytes()].concat(),
             ),
             broken(
                 "a length with its top bit set",
-                [&[FIN | TEXT, 0x80 | 127][..], &(1_u64 << 63).to_be_bytes()].concat(),
+                [&[FIN | TEXT, MASKED | LENGTH_64][..], &(1_u64 << 63).to_be_bytes()].concat(),
             ),
         ];
         for bit in RSV {
@@ -79,7 +84,7 @@ fn a_broken_control_frame_closes_with_1002() {
         for opcode in [PING, PONG, CLOSE] {
             cases.push(broken(format!("{opcode:#x} without an end"), frame(opcode, b"")));
             cases.push(broken(format!("{opcode:#x} of 126"), frame(FIN | opcode, &[3; 126])));
-            let huge = [FIN | opcode, 0x80 | 127, 0, 0, 0, 0, 0, 1, 0, 0];
+            let huge = [FIN | opcode, MASKED | LENGTH_64, 0, 0, 0, 0, 0, 1, 0, 0];
             cases.push(broken(format!("{opcode:#x} of 65536"), huge));
         }
         cases.push(broken("a close of one byte", frame(FIN | CLOSE, &[3])));
@@ -147,9 +152,9 @@ fn a_message_over_a_limit_closes_with_1009_before_it_has_arrived() {
     with_broker("", async |broker| {
         let big = |what: &str, bytes: Vec<u8>| (what.to_owned(), bytes, Reason::MessageTooBig);
         let head = |first: u8, length: u64| {
-            [&[first, 0x80 | 127][..], &length.to_be_bytes(), &MASK].concat()
+            [&[first, MASKED | LENGTH_64][..], &length.to_be_bytes(), &MASK].concat()
         };
-        let half = frame(TEXT, &[b' '; 40_000]);
+        let half = frame(TEXT, &vec![b' '; 40_000]);
         let cases = vec![
             big("65537 bytes", head(FIN | TEXT, 65_537)),
             big("a gibibyte", head(FIN | BINARY, 1 << 30)),
@@ -157,10 +162,10 @@ fn a_message_over_a_limit_closes_with_1009_before_it_has_arrived() {
             big("a first fragment of a gibibyte", head(TEXT, 1 << 30)),
             big(
                 "two fragments together",
-                [half.clone(), frame(CONTINUATION, &[b' '; 25_537])].concat(),
+                [half.clone(), frame(CONTINUATION, &vec![b' '; 25_537])].concat(),
             ),
             big("two fragments, the last one final", {
-                [half, frame(FIN | CONTINUATION, &[b' '; 40_000])].concat()
+                [half, frame(FIN | CONTINUATION, &vec![b' '; 40_000])].concat()
             }),
             big("65 fragments", {
                 [frame(TEXT, b""), frame(CONTINUATION, b"").repeat(64)].concat()
@@ -175,7 +180,7 @@ fn a_message_that_ends_in_the_middle_is_forgotten() {
     with_broker("", async |broker| {
         for cut in [1, 2, 5, 10, 14, 15, 1000] {
             let mut socket = Socket::open(broker, None).await;
-            let bytes = frame(FIN | TEXT, &[b' '; 65_536]);
+            let bytes = frame(FIN | TEXT, &vec![b' '; 65_536]);
             socket.pipe.send(&bytes[..cut]).await;
             socket.pipe.finish();
             socket.pipe.end().await;

@@ -193,7 +193,10 @@ impl Life {
     /// The position of the latest message of a topic, if there is such a topic.
     pub(crate) fn top(&self, topic: &str) -> Option<Position> {
         let topic = TopicName::parse(topic).expect("a topic");
-        self.registry.history(&topic, None, 1).expect("without a position").map(|page| page.top)
+        self.registry
+            .history(&topic, None, 1, self.now)
+            .expect("without a position")
+            .map(|page| page.top)
     }
 
     /// Ends every connection as a crash does: nobody is told.

@@ -5,7 +5,9 @@
 //! # Not here: how a history comes about (`world`, or any other ring that writes one).
 
 mod attempts;
+mod cursor;
 mod log;
+mod past;
 mod quiet;
 mod stream;
 

@@ -92,11 +92,11 @@ impl Client {
 
     /// What to send on a new connection: each subscription again, from where this client stands.
     pub(crate) fn resumes(&self) -> Vec<Command> {
-        self.wants.values().map(|want| Command::Subscribe(self.from_here(want))).collect()
+        self.wants.values().map(|want| Command::Subscribe(self.going_on(want))).collect()
     }
 
     /// A subscription that goes on from where this client stands.
-    pub(crate) fn from_here(&self, want: &Subscribe) -> Subscribe {
+    pub(crate) fn going_on(&self, want: &Subscribe) -> Subscribe {
         let mut subscribe = want.clone();
         match Target::parse(&want.topic) {
             // It will be refused.

@@ -262,6 +262,16 @@ impl Fact {
     }
 }
 
+impl Command {
+    /// What it publishes, if it publishes.
+    pub(crate) fn publish(&self) -> Option<&Publish> {
+        match self {
+            Command::Publish(publish) => Some(publish),
+            _ => None,
+        }
+    }
+}
+
 impl Event {
     fn target(&self) -> Option<&str> {
         match self {

@@ -16,11 +16,14 @@ mod broker;
 mod checker;
 mod client;
 mod history;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod random;
 mod scenario;
 mod socket;
 mod spelling;
 mod tally;
+mod tampering;
 mod world;
 
 use checker::{Violation, check, excerpt};
@@ -30,7 +33,38 @@ use tally::Tally;
 use world::{Trace, run};
 
 /// Seeds of a plain run.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 600;
+
+/// What must have happened in a plain run, or it proved little.
+const SEEN: [&str; 27] = [
+    "close 1000",
+    "close 1001",
+    "close 4408",
+    "close 4410",
+    "crash",
+    "cut",
+    "error: alreadySubscribed",
+    "error: epochChanged",
+    "error: expired",
+    "error: goingAway",
+    "error: idempotencyMismatch",
+    "error: notSubscribed",
+    "error: overloaded",
+    "error: slowConsumer",
+    "error: snapshotTooLarge",
+    "error: tooLarge",
+    "error: tooManyFilters",
+    "error: tooManySubscriptions",
+    "error: tooManyTopics",
+    "gap",
+    "not recovered: epochChanged",
+    "not recovered: expired",
+    "not recovered: notAllowed",
+    "not recovered: tooMany",
+    "not recovered: trimmed",
+    "position",
+    "recovered",
+];
 
 /// What is shown of a record in a report; the written history has all of it.
 const LINE_CHARACTERS_MAX: usize = 300;
@@ -72,7 +106,8 @@ fn every_seed_keeps_every_promise() {
     }
     let mut tally = Tally::default();
     let mut failures = Vec::new();
-    for seed in 0..number("FANFARE_SIM_SEEDS").unwrap_or(SEEDS) {
+    let seeds = number("FANFARE_SIM_SEEDS").unwrap_or(SEEDS);
+    for seed in 0..seeds {
         let history = run(seed, Trace::Silent);
         tally.add(&history);
         if let Err(violation) = check(&history) {
@@ -88,5 +123,16 @@ fn every_seed_keeps_every_promise() {
             .collect();
         let report = report(*seed, &run(*seed, Trace::Silent), violation);
         panic!("{report}all that failed: {}", others.join(", "));
+    }
+    let unseen: Vec<&str> = SEEN.into_iter().filter(|name| tally.of(name) == 0).collect();
+    assert!(unseen.is_empty() || seeds < SEEDS, "{seeds} seeds saw nothing of {unseen:?}");
+}
+
+#[test]
+fn a_seed_always_makes_the_same_history() {
+    for seed in 0..40 {
+        let (once, again) = (run(seed, Trace::Silent), run(seed, Trace::Silent));
+        let differs = once.iter().zip(&again).position(|(one, other)| one != other);
+        assert_eq!((differs, once.len()), (None, again.len()), "seed {seed}");
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::history::{Retention, Terms};
 use crate::random::Random;
-use crate::socket::Width;
+use crate::socket::{Intake, Width};
 use fanfare::limits::Limits;
 use fanfare::shard::ShardOptions;
 use fanfare::topics::history::HistoryOptions;
@@ -58,23 +58,23 @@ pub(crate) enum Action {
 
 /// Each action with how often it happens beside the others; the first six always may.
 const ACTIONS: [(Action, usize); 19] = [
-    (Action::Read, 200),
-    (Action::Turn, 120),
-    (Action::Pump, 60),
-    (Action::Receive, 200),
-    (Action::Pass, 40),
-    (Action::Connect, 40),
-    (Action::Publish, 120),
-    (Action::Retry, 16),
-    (Action::PublishDirectly, 60),
-    (Action::Subscribe, 60),
-    (Action::Unsubscribe, 20),
-    (Action::AskHistory, 10),
-    (Action::Ping, 4),
-    (Action::Leave, 4),
-    (Action::Cut, 6),
-    (Action::ChangePace, 20),
-    (Action::Sweep, 8),
+    (Action::Read, 800),
+    (Action::Turn, 480),
+    (Action::Pump, 240),
+    (Action::Receive, 800),
+    (Action::Pass, 160),
+    (Action::Connect, 240),
+    (Action::Publish, 320),
+    (Action::Retry, 64),
+    (Action::PublishDirectly, 200),
+    (Action::Subscribe, 360),
+    (Action::Unsubscribe, 200),
+    (Action::AskHistory, 40),
+    (Action::Ping, 16),
+    (Action::Leave, 24),
+    (Action::Cut, 48),
+    (Action::ChangePace, 80),
+    (Action::Sweep, 32),
     (Action::CloseAll, 1),
     (Action::Crash, 1),
 ];
@@ -102,13 +102,13 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     pub(crate) fn draw(chance: &mut Random) -> Scenario {
-        let topics = some_of(&TOPICS, 1..=6, chance);
+        let topics = some_of(&TOPICS, *chance.pick(&[1, 1, 2, 3, 6]).expect("not empty"), chance);
         let registry = registry(&topics, chance);
-        Scenario {
+        let mut scenario = Scenario {
             steps: chance.within(300..=2_000),
             shards: chance.within(1..=4),
-            clients: chance.within(1..=5),
-            filters: some_of(&FILTERS, 1..=5, chance),
+            clients: chance.within(1..=7),
+            filters: some_of(&FILTERS, *chance.pick(&[1, 2, 5]).expect("not empty"), chance),
             topics,
             mailbox: MailboxOptions {
                 messages_max: bound(1..=12, 65_536, chance),
@@ -125,6 +125,7 @@ impl Scenario {
                 filters_max: bound(1..=3, 8, chance),
                 snapshot_topics_max: bound(1..=4, 1_024, chance),
                 resume: registry.resume,
+                message_bytes_max: bound(60..=250, 64 << 10, chance),
                 ..Limits::default()
             },
             kernel_room: narrow(40..=800, 1 << 16, chance),
@@ -132,6 +133,54 @@ impl Scenario {
             padding: *chance.pick(&[0, 20, 300]).expect("not empty"),
             registry,
             weights: weights(chance),
+        };
+        match chance.below(5) {
+            0 => scenario.slow_down(chance),
+            1 => {
+                scenario.slow_down(chance);
+                scenario.forget_soon();
+            }
+            2 => scenario.let_wait(),
+            _ => {}
+        }
+        scenario
+    }
+
+    /// Clients that read slowly, and little that may wait for them: gaps come and go.
+    fn slow_down(&mut self, chance: &mut Random) {
+        let most = *chance.pick(&[80, 300]).expect("not empty");
+        let outbound_bytes_max = chance.within(20..=most);
+        self.shard = ShardOptions { outbound_bytes_max, ..ShardOptions::default() };
+        self.kernel_room = chance.within(30..=200);
+        self.mailbox = MailboxOptions::default();
+        self.padding = chance.below(20);
+        self.pass_ms = 200;
+        self.weigh(Action::Subscribe, 1_000);
+        self.weigh(Action::Unsubscribe, 600);
+    }
+
+    /// Topics of which nothing stays, so that they often begin anew.
+    fn forget_soon(&mut self) {
+        for (_, history) in &mut self.registry.rules {
+            history.messages = 0;
+        }
+        self.registry.idle_ttl = Duration::ZERO;
+        self.registry.idempotency.window = Duration::from_millis(100);
+        self.weigh(Action::Sweep, 200);
+    }
+
+    /// Shards that seldom work: much waits in the mailboxes while subscriptions come and go.
+    fn let_wait(&mut self) {
+        self.shards = 1;
+        self.mailbox = MailboxOptions::default();
+        self.weigh(Action::Turn, 60);
+    }
+
+    fn weigh(&mut self, action: Action, weight: usize) {
+        for (place, (other, _)) in self.weights.iter_mut().zip(ACTIONS) {
+            if other == action {
+                *place = weight;
+            }
         }
     }
 
@@ -141,8 +190,12 @@ impl Scenario {
 
     /// A way to a client: full soon, in large or in small pieces.
     pub(crate) fn width(&self, chance: &mut Random) -> Width {
-        let grain = if chance.chance(30) { chance.within(1..=30) } else { 0 };
-        Width { room: self.kernel_room, grain }
+        let intake = match chance.below(3) {
+            0 => Intake::Room,
+            1 => Intake::All,
+            _ => Intake::Crumbs(chance.within(1..=30)),
+        };
+        Width { room: self.kernel_room, intake }
     }
 
     /// What the broker promises under these bounds.
@@ -170,7 +223,7 @@ const PLENTY: usize = 8 << 20;
 fn registry(topics: &[&str], chance: &mut Random) -> RegistryOptions {
     let rule = |topic: &&str| {
         let history = HistoryOptions {
-            messages: *chance.pick(&[0, 1, 2, 5, 20, 256]).expect("not empty"),
+            messages: *chance.pick(&[0, 1, 3, 20, 256, 256]).expect("not empty"),
             age: Duration::from_millis(*chance.pick(&[800, 5_000, 60_000]).expect("not empty")),
             bytes: bound(200..=3_000, PLENTY, chance),
         };
@@ -204,9 +257,9 @@ fn narrow(tight: RangeInclusive<usize>, wide: usize, chance: &mut Random) -> usi
     if chance.chance(70) { chance.within(tight) } else { wide }
 }
 
-fn some_of<T: Copy>(all: &[T], count: RangeInclusive<usize>, chance: &mut Random) -> Vec<T> {
+fn some_of<T: Copy>(all: &[T], count: usize, chance: &mut Random) -> Vec<T> {
     let mut left = all.to_vec();
-    (0..chance.within(count)).map(|_| left.remove(chance.below(left.len()))).collect()
+    (0..count).map(|_| left.remove(chance.below(left.len()))).collect()
 }
 
 /// Some actions happen not at all in a run and some often: then rare combinations are not.

@@ -1,7 +1,7 @@
 //! A connection without a kernel: two bounded pipes, and every way in which one can end.
 //! Owns what is on its way in both directions.
-//! # Invariants: bytes leave in the order in which they came; the way down never holds more than
-//! its room.
+//! # Invariants: bytes leave in the order in which they came; a way down that holds as much as it
+//! has room for takes nothing more.
 //! # Not here: what the bytes mean (`spelling`), when they move (`world`).
 
 use crate::random::Random;
@@ -36,8 +36,19 @@ pub(crate) enum End {
 pub(crate) struct Width {
     /// Bytes that wait for the client at most.
     pub(crate) room: usize,
-    /// Bytes of one write at most; 0 for as many as there is room for.
-    pub(crate) grain: usize,
+    /// What one write takes of what it is offered.
+    pub(crate) intake: Intake,
+}
+
+/// How much one write takes, if there is room at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Intake {
+    /// What there is room for.
+    Room,
+    /// All of it, as a kernel does whose buffer is counted in packets.
+    All,
+    /// At most so many bytes, and sometimes the call is interrupted.
+    Crumbs(usize),
 }
 
 /// Both directions of one connection.
@@ -98,18 +109,20 @@ impl Socket for ServerEnd {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let mut down = down.borrow_mut();
-        let mut room = width.room.saturating_sub(down.len());
-        if width.grain > 0 {
-            room = room.min(chance.borrow_mut().within(1..=width.grain));
-        }
+        let room = width.room.saturating_sub(down.len());
         if room == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if width.grain > 0 && chance.borrow_mut().chance(5) {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
+        let taken = match width.intake {
+            Intake::Room => room,
+            Intake::All => usize::MAX,
+            Intake::Crumbs(_) if chance.borrow_mut().chance(5) => {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            Intake::Crumbs(most) => room.min(chance.borrow_mut().within(1..=most)),
+        };
         let before = down.len();
-        down.extend(slices.iter().flat_map(|slice| slice.iter()).take(room));
+        down.extend(slices.iter().flat_map(|slice| slice.iter()).take(taken));
         Ok(down.len() - before)
     }
 

@@ -63,8 +63,8 @@ impl Parser {
     /// The next frame, if all of it is here.
     pub(crate) fn next(&mut self) -> Option<Result<Heard, String>> {
         let rest = &self.bytes[self.taken..];
-        let (head, body) = head(rest, self.wire)?;
-        let frame = rest.get(head..head + body)?;
+        let (front, body) = head(rest, self.wire)?;
+        let frame = rest.get(front..front + body)?;
         let opcode = rest[0];
         let heard = match self.wire {
             Wire::TcpProto => proto::decode(frame),
@@ -72,7 +72,7 @@ impl Parser {
             Wire::WebSocketProto if opcode == 0x82 => proto::decode(frame),
             Wire::WebSocketJson | Wire::WebSocketProto => control(opcode, frame),
         };
-        self.taken += head + body;
+        self.taken += front + body;
         Some(heard)
     }
 }

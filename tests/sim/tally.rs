@@ -40,9 +40,8 @@ fn names(fact: &Fact) -> Vec<String> {
 }
 
 fn heard(event: &Event) -> Vec<String> {
-    let recovery = |recovered: bool, reason: &str| match recovered {
-        true => "recovered".to_owned(),
-        false => format!("not recovered: {reason}"),
+    let recovery = |recovered: bool, reason: &str| {
+        if recovered { "recovered".to_owned() } else { format!("not recovered: {reason}") }
     };
     match event {
         Event::Message(_) => vec!["message".into()],

@@ -53,6 +53,9 @@ struct World {
     trace: Trace,
 }
 
+/// How clients read, as often as it stands here.
+const PACES: [Pace; 5] = [Pace::Fast, Pace::Fast, Pace::Crawling, Pace::Crawling, Pace::Stalled];
+
 /// Time that passes in one step takes at most this many ticks.
 const TICK_MS: u64 = 1_000;
 
@@ -68,8 +71,12 @@ impl World {
         let mut chance = Random::new(seed);
         let scenario = Scenario::draw(&mut chance);
         let life = Life::new(&scenario, Now::at_ms(0), chance.bits());
-        let client = |number| Client::new(number, Wire::ALL[chance.below(Wire::COUNT)]);
-        let clients = (1..=scenario.clients as u64).map(client).collect();
+        let mut client = |number| {
+            let mut client = Client::new(number, Wire::ALL[chance.below(Wire::COUNT)]);
+            client.pace = *chance.pick(&PACES).expect("not empty");
+            client
+        };
+        let clients = (1..=scenario.clients as u64).map(&mut client).collect();
         let mut world = World {
             chance,
             now_ms: 0,
@@ -247,8 +254,7 @@ impl World {
     }
 
     fn change_pace(&mut self) {
-        let paces = [Pace::Fast, Pace::Fast, Pace::Crawling, Pace::Stalled];
-        let pace = *self.chance.pick(&paces).expect("not empty");
+        let pace = *self.chance.pick(&PACES).expect("not empty");
         self.some_client().pace = pace;
     }
 
@@ -337,7 +343,7 @@ impl World {
 
     fn subscribe(&mut self) {
         let index = self.chance.below(self.clients.len());
-        let overflow = if self.chance.chance(25) { Overflow::Disconnect } else { Overflow::Gap };
+        let overflow = if self.chance.chance(35) { Overflow::Disconnect } else { Overflow::Gap };
         let (mut last, mut snapshot) = (0, false);
         match self.chance.below(10) {
             0 | 1 => last = u32::try_from(self.chance.within(1..=5)).expect("small"),
@@ -353,7 +359,7 @@ impl World {
         let is_valid = topic != "a..b";
         let mut subscribe = Subscribe { topic, last, snapshot, overflow, ..Subscribe::default() };
         if is_valid && self.chance.chance(60) {
-            subscribe = self.clients[index].from_here(&subscribe);
+            subscribe = self.clients[index].going_on(&subscribe);
             self.disturb(&mut subscribe);
         }
         self.send(index, Command::Subscribe(subscribe));

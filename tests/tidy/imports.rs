@@ -14,13 +14,14 @@ pub(crate) type Row = (&'static str, &'static str);
 /// `shard` uses `dialect`, which is pure: it encodes the frames that it shares and the gaps it tells.
 #[rustfmt::skip]
 pub(crate) const TABLE: &[Row] = &[
+    ("planted", ""),
     ("reason",  ""),
     ("clock",   ""),
-    ("topics",  "reason clock"),
+    ("topics",  "planted reason clock"),
     ("metrics", "reason clock topics"),
     ("limits",  "reason clock topics"),
     ("dialect", "reason clock topics"),
-    ("shard",   "reason clock topics metrics dialect"),
+    ("shard",   "planted reason clock topics metrics dialect"),
     ("engine",  "reason clock topics metrics"),
     ("session", "*"),
     ("demo",    "reason clock topics"),

@@ -129,6 +129,9 @@ impl Log {
         let topic = attempt.publish.topic.clone();
         let content = attempt.publish.content.clone();
         let is_alone = self.attempts.is_alone(number);
+        // The answer to a retry is an old place.
+        let asked = is_alone.then_some(sent.record);
+        self.place(&topic, position, Told { moment: heard, life, asked })?;
         if is_alone {
             self.check_fresh(&topic, position, sent)?;
             let publisher = (connection, topic.clone(), position.epoch.clone());
@@ -138,9 +141,6 @@ impl Log {
                 return fault(Invariant::Fifo, &topic, says);
             }
         }
-        // The answer to a retry is an old place.
-        let asked = is_alone.then_some(sent.record);
-        self.place(&topic, position, Told { moment: heard, life, asked })?;
         let entry = self.entry(&topic, position, &content, sent.at);
         if entry.content != content {
             let says = format!("{position:?} was given to {content:?} and to {:?}", entry.content);
@@ -179,20 +179,13 @@ impl Log {
     }
 
     /// Whether the broker must still have had the message at this place.
-    pub(super) fn must_hold(
-        &self,
-        topic: &str,
-        epoch: &str,
-        offset: u64,
-        top: u64,
-        at: u64,
-    ) -> bool {
+    pub(super) fn must_hold(&self, topic: &str, place: &Position, top: u64, at: u64) -> bool {
         let Some(retention) = self.terms.retention.get(topic) else { return false };
-        let epoch = self.topics.get(topic).and_then(|epochs| epochs.get(epoch));
-        let entry = epoch.and_then(|epoch| epoch.entries.get(&offset));
+        let epoch = self.topics.get(topic).and_then(|epochs| epochs.get(&place.epoch));
+        let entry = epoch.and_then(|epoch| epoch.entries.get(&place.offset));
         entry.is_some_and(|entry| {
             let time = entry.time.unwrap_or(entry.sent_at);
-            top.saturating_sub(offset) < retention.messages && at <= time + retention.age_ms
+            top.saturating_sub(place.offset) < retention.messages && at <= time + retention.age_ms
         })
     }
 
@@ -200,7 +193,8 @@ impl Log {
     pub(super) fn holding(&self, life: usize, asked: usize, at: u64) -> Vec<String> {
         let holds = |topic: &String, (name, epoch): (&String, &Epoch)| {
             let top = epoch.top_before(asked);
-            epoch.life == life && top > 0 && self.must_hold(topic, name, top, top, at)
+            let place = Position { epoch: name.clone(), offset: top };
+            epoch.life == life && top > 0 && self.must_hold(topic, &place, top, at)
         };
         let topics = self.topics.iter();
         let held = topics.filter(|(topic, epochs)| epochs.iter().any(|epoch| holds(topic, epoch)));

@@ -1,8 +1,9 @@
 //! What must be so when nothing is on its way any more: everybody is at the top, or was told.
 //! # Not here: the way there (`stream`).
 
+use super::cursor::Cursor;
 use super::log::Log;
-use super::stream::{Cursor, Stream};
+use super::stream::Stream;
 use super::{Checked, Fault, Invariant, covers, fault};
 use crate::history::TopicPosition;
 use std::collections::BTreeMap;

@@ -1,18 +1,16 @@
 //! What one connection hears: for every topic a line without a hole that is not told.
 //! # Not here: what stands at each place (`log`), whether it is all of it (`quiet`).
 
+use super::cursor::Cursor;
 use super::log::{Log, Start, Told, seam_fault};
 use super::{Checked, Invariant, Moment, covers, fault};
-use crate::history::{
-    Command, Event, Gap, Message, Overflow, Page, Position, Query, Recovery, Subscribe, Subscribed,
-    TopicPosition,
-};
+use crate::history::{Command, Event, Gap, Message, Overflow, Position, TopicPosition};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Debug)]
 pub(super) struct Stream {
-    number: u64,
-    life: usize,
+    pub(super) number: u64,
+    pub(super) life: usize,
     /// Commands that wait for their answers, in the order in which they were sent.
     pub(super) asked: VecDeque<Asked>,
     pub(super) subscriptions: BTreeMap<String, Subscription>,
@@ -21,8 +19,8 @@ pub(super) struct Stream {
     pub(super) gap: Option<Gap>,
     pub(super) snapshot: Option<Snapshot>,
     /// A filter's latest messages may repeat what the connection has; each topic once.
-    repeats: BTreeMap<String, (String, u64)>,
-    is_over: bool,
+    pub(super) repeats: BTreeMap<String, (String, u64)>,
+    pub(super) is_over: bool,
 }
 
 #[derive(Debug)]
@@ -38,31 +36,18 @@ pub(super) struct Asked {
 pub(super) struct Subscription {
     /// The record of its beginning.
     pub(super) since: usize,
-    overflow: Overflow,
-}
-
-/// How far a connection has heard of a topic.
-#[derive(Debug)]
-pub(super) struct Cursor {
-    pub(super) epoch: String,
-    pub(super) offset: u64,
-    /// Up to here the past is sent again; live messages come behind it.
-    seam: u64,
-    /// That many of the latest messages may come, or fewer; the first one decides.
-    latest: Option<u64>,
-    /// When the past was asked for and the answer came.
-    asked: Moment,
+    pub(super) overflow: Overflow,
 }
 
 /// A snapshot that has begun.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    target: String,
-    latest: u64,
-    asked: Moment,
+    pub(super) target: String,
+    pub(super) latest: u64,
+    pub(super) asked: Moment,
     /// Topics whose position the reply told.
-    named: BTreeSet<String>,
-    messages: BTreeMap<String, Vec<(Moment, Message)>>,
+    pub(super) named: BTreeSet<String>,
+    pub(super) messages: BTreeMap<String, Vec<(Moment, Message)>>,
 }
 
 impl Stream {
@@ -192,116 +177,8 @@ impl Stream {
         Ok(())
     }
 
-    fn subscribed(
-        &mut self,
-        moment: Moment,
-        asked: Moment,
-        (subscribe, subscribed): (&Subscribe, &Subscribed),
-        log: &mut Log,
-    ) -> Checked {
-        let Subscribe { topic: target, since, last, snapshot, overflow, positions } = subscribe;
-        if self.subscriptions.contains_key(target) {
-            return fault(Invariant::Reply, target, "it is subscribed twice".into());
-        }
-        let latest = u64::from(*last).max(u64::from(*snapshot));
-        let mut named = BTreeSet::new();
-        if let Some(position) = &subscribed.position {
-            named.insert(target.clone());
-            let begin = Begin {
-                topic: target,
-                since: since.as_ref(),
-                recovered: subscribed.recovered,
-                reason: &subscribed.reason,
-                position,
-                latest,
-            };
-            self.begin(moment, asked, &begin, log)?;
-        }
-        if subscribed.topics.len() != positions.len() {
-            let says =
-                format!("{} positions have {} answers", positions.len(), subscribed.topics.len());
-            return fault(Invariant::Reply, target, says);
-        }
-        for (asked_for, recovery) in positions.iter().zip(&subscribed.topics) {
-            let Recovery { topic, position, recovered, reason } = recovery;
-            if *topic != asked_for.topic || position.is_none() && *recovered {
-                let says = format!("{recovery:?} does not answer {asked_for:?}");
-                return fault(Invariant::Reply, topic, says);
-            }
-            if let Some(position) = position {
-                named.insert(topic.clone());
-                let since = Some(&asked_for.position);
-                let recovered = Some(*recovered);
-                let begin = Begin { topic, since, recovered, reason, position, latest };
-                self.begin(moment, asked, &begin, log)?;
-            }
-        }
-        let subscription = Subscription { since: moment.record, overflow: *overflow };
-        self.subscriptions.insert(target.clone(), subscription);
-        self.repeats.clear();
-        if *snapshot {
-            let (target, messages) = (target.clone(), BTreeMap::new());
-            self.snapshot = Some(Snapshot { target, latest, asked, named, messages });
-        } else if latest > 0 {
-            for (topic, cursor) in &self.cursors {
-                if covers(target, topic) && !named.contains(topic) {
-                    self.repeats.insert(topic.clone(), (cursor.epoch.clone(), latest));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A subscription tells where it stands in a topic.
-    fn begin(
-        &mut self,
-        moment: Moment,
-        asked: Moment,
-        begin: &Begin<'_>,
-        log: &mut Log,
-    ) -> Checked {
-        let Begin { topic, since, recovered, position, latest, .. } = *begin;
-        self.stands_at(topic, position, log)?;
-        let told = Told { moment, life: self.life, asked: Some(asked.record) };
-        log.place(topic, position, told)?;
-        if recovered.is_some() != since.is_some() {
-            return fault(Invariant::Reply, topic, "`recovered` is not where it should be".into());
-        }
-        let epoch = position.epoch.clone();
-        let cursor = match since {
-            Some(since) if recovered == Some(true) => {
-                if since.epoch != epoch || since.offset > position.offset {
-                    let says = format!("{since:?} was recovered at {position:?}");
-                    return fault(Invariant::Epoch, topic, says);
-                }
-                Cursor {
-                    epoch,
-                    offset: since.offset,
-                    seam: position.offset,
-                    latest: None,
-                    asked: moment,
-                }
-            }
-            _ => {
-                let latest = (latest > 0).then_some(latest);
-                Cursor {
-                    epoch,
-                    offset: position.offset,
-                    seam: position.offset,
-                    latest,
-                    asked: moment,
-                }
-            }
-        };
-        if let (Some(since), Some(false)) = (since, recovered) {
-            check_loss(since, begin, moment, log)?;
-        }
-        self.cursors.insert(topic.to_owned(), cursor);
-        Ok(())
-    }
-
     /// A position that is told must be where the connection stands, if it stands anywhere.
-    fn stands_at(&mut self, topic: &str, position: &Position, log: &Log) -> Checked {
+    pub(super) fn stands_at(&mut self, topic: &str, position: &Position, log: &Log) -> Checked {
         let Some(cursor) = self.cursors.get_mut(topic) else { return Ok(()) };
         cursor.complete(topic, log)?;
         let stands = Position { epoch: cursor.epoch.clone(), offset: cursor.offset };
@@ -425,166 +302,6 @@ impl Stream {
         if before.is_none() {
             let (topic, connection) = (topic.to_owned(), self.number);
             log.start(Start { topic, position: at, since, connection });
-        }
-        Ok(())
-    }
-
-    fn snapshot_end(
-        &mut self,
-        moment: Moment,
-        target: &str,
-        positions: &[TopicPosition],
-        log: &mut Log,
-    ) -> Checked {
-        let Some(mut snapshot) = self.snapshot.take().filter(|snapshot| snapshot.target == target)
-        else {
-            return fault(Invariant::Reply, target, "a snapshot ends that has not begun".into());
-        };
-        for TopicPosition { topic, position } in positions {
-            self.stands_at(topic, position, log)?;
-            let messages = snapshot.messages.remove(topic).unwrap_or_default();
-            if snapshot.named.contains(topic) {
-                continue;
-            }
-            let told = Told { moment, life: self.life, asked: Some(snapshot.asked.record) };
-            log.place(topic, position, told)?;
-            let (epoch, offset) = (position.epoch.clone(), position.offset);
-            let latest = Some(snapshot.latest);
-            let mut cursor = Cursor { epoch, offset, seam: offset, latest, asked: moment };
-            for (moment, message) in &messages {
-                cursor.take(topic, message.offset, log)?;
-                log.observe(&cursor.epoch, message, Told { moment: *moment, ..told })?;
-            }
-            cursor.complete(topic, log)?;
-            self.cursors.insert(topic.clone(), cursor);
-        }
-        if let Some(topic) = snapshot.messages.keys().next() {
-            return fault(
-                Invariant::Seam,
-                topic,
-                "the end of the snapshot does not name it".into(),
-            );
-        }
-        let is_there = |topic: &String| positions.iter().any(|position| position.topic == *topic);
-        let mut held = log.holding(self.life, snapshot.asked.record, moment.at).into_iter();
-        match held.find(|topic| covers(target, topic) && !is_there(topic)) {
-            Some(topic) => fault(Invariant::Ack, &topic, "the snapshot leaves it out".into()),
-            None => Ok(()),
-        }
-    }
-
-    fn page(
-        &mut self,
-        moment: Moment,
-        asked: Moment,
-        (query, page): (&Query, &Page),
-        log: &mut Log,
-    ) -> Checked {
-        let Page { topic, top, messages, more } = page;
-        let Some(top) = top else {
-            return match log.holding(self.life, asked.record, moment.at).contains(topic) {
-                true => fault(Invariant::Ack, topic, "it is not there, though it must be".into()),
-                false => Ok(()),
-            };
-        };
-        let told = Told { moment, life: self.life, asked: Some(asked.record) };
-        log.place(topic, top, told)?;
-        let offsets: Vec<u64> = messages.iter().map(|message| message.offset).collect();
-        let first = match &query.since {
-            Some(since) if since.epoch != top.epoch => {
-                let says = format!("a page after {since:?} has its top at {top:?}");
-                return fault(Invariant::Epoch, topic, says);
-            }
-            Some(since) => since.offset + 1,
-            None => (top.offset + 1).saturating_sub(offsets.len() as u64),
-        };
-        let last = offsets.last().copied().unwrap_or(first.saturating_sub(1));
-        let is_whole = offsets.iter().copied().eq(first..=last) || offsets.is_empty();
-        if !is_whole || last > top.offset || *more != (last < top.offset && query.since.is_some()) {
-            let says = format!("a page after {:?} up to {top:?} holds {offsets:?}", query.since);
-            return Err(seam_fault(topic, says));
-        }
-        messages.iter().try_for_each(|message| log.observe(&top.epoch, message, told))
-    }
-}
-
-/// What a reply says of one topic.
-struct Begin<'a> {
-    topic: &'a str,
-    since: Option<&'a Position>,
-    recovered: Option<bool>,
-    reason: &'a str,
-    position: &'a Position,
-    latest: u64,
-}
-
-/// A resume is refused only for a reason that is true.
-fn check_loss(since: &Position, begin: &Begin<'_>, moment: Moment, log: &Log) -> Checked {
-    let Begin { topic, reason, position, .. } = begin;
-    let is_same = since.epoch == position.epoch && since.offset <= position.offset;
-    let next = since.offset + 1;
-    let lie = match *reason {
-        "epochChanged" => is_same,
-        "trimmed" | "expired" => {
-            !is_same || log.must_hold(topic, &since.epoch, next, position.offset, moment.at)
-        }
-        "tooMany" => !is_same || since.offset == position.offset,
-        _ => true,
-    };
-    if lie {
-        let says = format!("`{reason}` is not true of {since:?} at {position:?}");
-        return fault(Invariant::Ack, topic, says);
-    }
-    Ok(())
-}
-
-impl Cursor {
-    /// The next message of the topic.
-    fn take(&mut self, topic: &str, offset: u64, log: &Log) -> Checked {
-        if let Some(latest) = self.latest
-            && offset <= self.seam
-        {
-            if offset + latest <= self.seam {
-                let says = format!("{offset} is not one of the latest {latest} at {}", self.seam);
-                return Err(seam_fault(topic, says));
-            }
-            self.check_missing(topic, offset, latest, log)?;
-            self.latest = None;
-            self.offset = offset - 1;
-        } else if offset > self.seam {
-            self.complete(topic, log)?;
-        }
-        let invariant = match offset {
-            next if next == self.offset + 1 => {
-                self.offset = offset;
-                return Ok(());
-            }
-            past if past <= self.offset => Invariant::Order,
-            _ if self.offset < self.seam => Invariant::Seam,
-            _ => Invariant::Gap,
-        };
-        fault(invariant, topic, format!("{offset} comes after {}", self.offset))
-    }
-
-    /// No more of the past comes.
-    pub(super) fn complete(&mut self, topic: &str, log: &Log) -> Checked {
-        if let Some(latest) = self.latest.take() {
-            self.check_missing(topic, self.seam + 1, latest, log)?;
-        }
-        if self.offset < self.seam {
-            let says = format!("the past ends at {} and not at {}", self.offset, self.seam);
-            return Err(seam_fault(topic, says));
-        }
-        Ok(())
-    }
-
-    /// Of the latest messages, none is left out that was there.
-    fn check_missing(&self, topic: &str, first: u64, latest: u64, log: &Log) -> Checked {
-        let before = first.saturating_sub(1);
-        let is_wanted = before > 0 && before + latest > self.seam;
-        if is_wanted && log.must_hold(topic, &self.epoch, before, self.seam, self.asked.at) {
-            let says = format!("the latest {latest} at {} begin at {first}", self.seam);
-            return fault(Invariant::Ack, topic, says);
         }
         Ok(())
     }

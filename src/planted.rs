@@ -1,0 +1,118 @@
+//! Bugs that can be planted, so that the simulator can show that it would find them.
+//! Owns their names; each stands in one condition at the place where somebody could make it.
+//! # Invariants: without the feature `planted-bugs` no bug is ever there, and the compiler takes
+//! the conditions away; an optimized build refuses the feature.
+//! # Not here: what finds them (`tests/sim`).
+
+#[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
+compile_error!("bugs are planted for tests only: build without `planted-bugs`");
+
+macro_rules! bugs {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// A bug that can be planted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Bug {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Bug {
+            /// Every bug there is.
+            pub const ALL: &[Bug] = &[$(Bug::$name),+];
+        }
+    };
+}
+
+bugs! {
+    /// A seam tells the place before the latest one.
+    SeamOffByOne,
+    /// A resume sends what history still holds and calls that all.
+    HoleRecovered,
+    /// A resume compares offsets of different epochs.
+    EpochIgnored,
+    /// A full mailbox is left out, where the publish should be refused.
+    FullMailboxSkipped,
+    /// A join does not drain the mailbox under the topic's lock.
+    InboxNotDrained,
+    /// The answer to an idempotency key is not kept.
+    KeyForgotten,
+    /// A key that was used for another message answers with that one's place.
+    KeyShared,
+    /// A topic that begins anew has the epoch that it had before.
+    EpochReused,
+    /// A publish is refused after it was taken.
+    RefusedYetKept,
+    /// Topics do not notice a new filter.
+    FilterUnnoticed,
+    /// A message in an empty mailbox wakes nobody.
+    WakeLost,
+    /// History holds one message less than it says.
+    HistoryTooShort,
+    /// A gap is not told.
+    GapUntold,
+    /// A gap ends one offset early.
+    GapTooShort,
+    /// A message comes once for each subscription that matches.
+    DeliveredTwice,
+    /// A connection meets a topic through a filter without its position.
+    PositionUntold,
+    /// Closing a slow connection gives up a frame that was begun.
+    BegunFrameCut,
+    /// What a turn has for a connection leaves in reverse.
+    ChainReversed,
+    /// A block of frames serves connections of every wire.
+    BlockOfAnotherWire,
+    /// A message that fits overtakes the gap in front of it.
+    GapOvertaken,
+    /// The last subscriber ends a shard's interest while another one joins.
+    InterestLost,
+    /// A filter is given what waited in the mailbox from before.
+    StaleMailbox,
+    /// A position that does not fit is left out, and its message is not.
+    PositionParted,
+    /// A frame longer than the limit is missed though nothing waits.
+    LongFrameForgotten,
+    /// A gap is told after the subscriptions have changed.
+    GapToldLate,
+    /// The gaps of a topic that began anew are told in any order.
+    GapsUnordered,
+    /// Nobody waits for a socket that takes no bytes.
+    PumpForgotten,
+    /// A connection that has caught up still counts as blocked.
+    BlockedForEver,
+    /// A member that takes the place of one who left is not told.
+    MovedUntold,
+    /// An unsubscribe is answered and not done.
+    StaysSubscribed,
+    /// An unsubscribe is done and not answered.
+    UnsubscribeUnanswered,
+}
+
+#[cfg(feature = "planted-bugs")]
+mod plot {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Plants a bug in this thread, or takes it out.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    /// Whether this bug is planted in this thread.
+    pub fn is(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+pub use plot::{is, plant};
+
+/// Whether this bug is planted: it is not.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline]
+pub const fn is(_: Bug) -> bool {
+    false
+}

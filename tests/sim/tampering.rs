@@ -1,0 +1,473 @@
+//! The checker finds lies: real histories, each with one record dropped, repeated, moved or
+//! altered, must be refused for the right reason.
+//! # Not here: bugs in the broker itself (`planted`).
+
+use crate::checker::Invariant::{
+    Ack, Agreement, Dense, Epoch, Fifo, Frame, Gap, Idempotence, Leak, Liveness, Order, Reply,
+    Seam, Uninvited,
+};
+use crate::checker::{Invariant, check};
+use crate::history::{
+    Event, Fact, Message, Position, Publish, Record, TopicPosition, from_lines, to_lines,
+};
+use crate::world::{Trace, run};
+
+/// Alters a history, if there is anything in it that can be altered so.
+type Tamper = fn(&mut Vec<Record>) -> Option<()>;
+
+/// Seeds in whose histories something to alter is looked for.
+const SEEDS_MAX: u64 = 100;
+
+/// Altered histories that must be refused, of each kind.
+const CASES: usize = 3;
+
+/// Every kind of lie, and what it may be taken for.
+const KINDS: [(&str, Tamper, &[Invariant]); 26] = [
+    ("a message is left out", |h| drop_message(h, Past::Live), &[Gap, Seam, Ack]),
+    ("a replayed message is left out", |h| drop_message(h, Past::Replayed), &[Seam]),
+    ("a message comes twice", message_twice, &[Order]),
+    ("two messages are exchanged", |h| exchange_messages(h), &[Gap, Seam, Order, Ack]),
+    ("a message says something else", |h| alter_content(h), &[Agreement]),
+    ("a message has another time", |h| alter_time(h), &[Agreement]),
+    ("a message has another place", |h| alter_offset(h), &[Gap, Seam, Order]),
+    ("a message comes after the unsubscribe", message_after_unsubscribe, &[Uninvited]),
+    ("an event comes after the close", event_after_close, &[Frame]),
+    ("a gap is left out", drop_gap, &[Gap]),
+    ("a gap ends early", |h| shorten_gap(h), &[Gap]),
+    ("a gap begins late", |h| begin_gap_late(h), &[Gap]),
+    ("a position is left out", drop_position, &[Gap, Epoch]),
+    ("a position is behind", |h| put_position_back(h), &[Gap, Ack]),
+    ("a reply is left out", drop_reply, &[Reply, Uninvited]),
+    ("a reply comes twice", reply_twice, &[Reply]),
+    ("an acknowledged publish was refused", |h| refuse_acked(h), &[Ack]),
+    ("two publishes have one place", |h| share_place(h), &[Dense, Agreement, Fifo]),
+    ("a retry has another answer", |h| answer_retry_anew(h), &[Idempotence, Agreement, Dense]),
+    (
+        "places of one publisher are exchanged",
+        |h| exchange_answers(h),
+        &[Fifo, Agreement, Dense, Ack],
+    ),
+    ("another epoch was recovered", |h| recover_other_epoch(h), &[Epoch]),
+    ("an epoch outlives a crash", |h| keep_epoch(h), &[Epoch]),
+    ("a snapshot forgets a topic", |h| shorten_snapshot(h), &[Seam, Ack]),
+    ("a page has a hole", |h| drop_from_page(h), &[Seam]),
+    ("the top is higher in the end", |h| raise_top(h), &[Liveness]),
+    ("a connection stays behind", |h| leave_connection(h), &[Leak]),
+];
+
+#[test]
+fn every_kind_of_lie_is_refused() {
+    let histories: Vec<Vec<Record>> = (0..SEEDS_MAX).map(|seed| run(seed, Trace::Silent)).collect();
+    let mut wrong = Vec::new();
+    for (kind, tamper, expected) in KINDS {
+        let mut cases = 0;
+        for history in &histories {
+            let mut altered = history.clone();
+            if cases == CASES || tamper(&mut altered).is_none() {
+                continue;
+            }
+            cases += 1;
+            match check(&altered) {
+                Err(violation) if expected.contains(&violation.invariant) => {}
+                Err(violation) => wrong.push(format!("{kind}: {violation}")),
+                Ok(()) => wrong.push(format!("nobody noticed that {kind}")),
+            }
+        }
+        if cases == 0 {
+            wrong.push(format!("there is no history in which {kind} could be"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_history_survives_being_written() {
+    let history = run(1, Trace::Silent);
+    assert_eq!(from_lines(&to_lines(&history)).expect("what was written"), history);
+}
+
+/// An event as it was heard: the index of its record, the connection and the event.
+type HeardEvent<'a> = (usize, u64, &'a Event);
+
+fn heard(history: &[Record]) -> impl Iterator<Item = HeardEvent<'_>> + Clone {
+    history.iter().enumerate().filter_map(|(index, record)| match &record.fact {
+        Fact::Heard { connection, event, .. } => Some((index, *connection, event)),
+        _ => None,
+    })
+}
+
+fn messages(history: &[Record]) -> impl Iterator<Item = (usize, u64, &Message)> {
+    heard(history).filter_map(|(index, connection, event)| match event {
+        Event::Message(message) => Some((index, connection, message)),
+        _ => None,
+    })
+}
+
+/// The event of the same connection that comes next.
+fn next_on(history: &[Record], after: usize, connection: u64) -> Option<HeardEvent<'_>> {
+    heard(history).find(|(index, on, _)| *index > after && *on == connection)
+}
+
+fn event_mut(history: &mut [Record], index: usize) -> Option<&mut Event> {
+    match &mut history.get_mut(index)?.fact {
+        Fact::Heard { event, .. } => Some(event),
+        _ => None,
+    }
+}
+
+fn message_mut(history: &mut [Record], index: usize) -> Option<&mut Message> {
+    match event_mut(history, index)? {
+        Event::Message(message) => Some(message),
+        _ => None,
+    }
+}
+
+/// A message with the one behind it on the same connection and topic.
+fn pair(history: &[Record]) -> Option<(usize, usize)> {
+    messages(history).find_map(|(index, connection, message)| {
+        let (next, _, event) = next_on(history, index, connection)?;
+        let Event::Message(Message { topic, offset, .. }) = event else { return None };
+        (*topic == message.topic && *offset == message.offset + 1).then_some((index, next))
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Past {
+    Live,
+    Replayed,
+}
+
+fn drop_message(history: &mut Vec<Record>, past: Past) -> Option<()> {
+    let index = match past {
+        Past::Live => pair(history)?.0,
+        Past::Replayed => heard(history).find_map(|(index, connection, event)| {
+            let Event::Subscribed(subscribed) = event else { return None };
+            let (first, _, Event::Message(one)) = next_on(history, index, connection)? else {
+                return None;
+            };
+            let (_, _, Event::Message(other)) = next_on(history, first, connection)? else {
+                return None;
+            };
+            let top = subscribed.position.as_ref()?.offset;
+            let replays_both = subscribed.recovered == Some(true) && other.offset <= top;
+            (replays_both && one.topic == subscribed.topic && one.topic == other.topic)
+                .then_some(first)
+        })?,
+    };
+    history.remove(index);
+    Some(())
+}
+
+fn message_twice(history: &mut Vec<Record>) -> Option<()> {
+    let (index, _) = pair(history)?;
+    history.insert(index + 1, history[index].clone());
+    Some(())
+}
+
+fn exchange_messages(history: &mut [Record]) -> Option<()> {
+    let (one, other) = pair(history)?;
+    history.swap(one, other);
+    Some(())
+}
+
+fn alter_content(history: &mut [Record]) -> Option<()> {
+    let (index, ..) = messages(history).last()?;
+    message_mut(history, index)?.content.key.push('x');
+    Some(())
+}
+
+fn alter_time(history: &mut [Record]) -> Option<()> {
+    let (index, _) = messages(history).find_map(|(first, one_on, one)| {
+        let again = messages(history).find(|(index, other_on, other)| {
+            *index > first && one_on != *other_on && one == *other
+        });
+        again.map(|(index, ..)| (index, first))
+    })?;
+    message_mut(history, index)?.time += 1;
+    Some(())
+}
+
+fn alter_offset(history: &mut [Record]) -> Option<()> {
+    let (_, index) = pair(history)?;
+    message_mut(history, index)?.offset += 1;
+    Some(())
+}
+
+fn message_after_unsubscribe(history: &mut Vec<Record>) -> Option<()> {
+    let (message, unsubscribe) = messages(history).find_map(|(index, connection, message)| {
+        let (next, _, event) = next_on(history, index, connection)?;
+        let Event::Unsubscribed { topic } = event else { return None };
+        let is_only = !heard(history).any(|(_, on, event)| {
+            let Event::Subscribed(subscribed) = event else { return false };
+            on == connection && subscribed.topic.contains(['*', '>'])
+        });
+        (is_only && *topic == message.topic).then_some((index, next))
+    })?;
+    history.insert(unsubscribe + 1, history[message].clone());
+    Some(())
+}
+
+fn event_after_close(history: &mut Vec<Record>) -> Option<()> {
+    let close = |event: &Event| matches!(event, Event::Close { .. });
+    let (index, connection, _) = heard(history).find(|(_, _, event)| close(event))?;
+    let fact = Fact::Heard { connection, id: 0, event: Event::Ping {} };
+    history.insert(index + 1, Record { fact, ..history[index].clone() });
+    Some(())
+}
+
+/// A gap that was told, and the position behind it.
+fn gap(history: &[Record]) -> Option<(usize, usize)> {
+    heard(history).find_map(|(index, connection, event)| {
+        let Event::Gap(gap) = event else { return None };
+        let (position, _, Event::Position(_)) = next_on(history, index, connection)? else {
+            return None;
+        };
+        // Something must come of it, or the connection never needed it.
+        messages(history)
+            .any(|(later, on, message)| {
+                later > position && on == connection && message.topic == gap.topic
+            })
+            .then_some((index, position))
+    })
+}
+
+fn drop_gap(history: &mut Vec<Record>) -> Option<()> {
+    let (gap, position) = gap(history)?;
+    history.remove(position);
+    history.remove(gap);
+    Some(())
+}
+
+fn shorten_gap(history: &mut [Record]) -> Option<()> {
+    let (index, _) = gap(history)?;
+    let Event::Gap(gap) = event_mut(history, index)? else { return None };
+    (gap.to, gap.count) = (gap.to - 1, gap.count - 1);
+    Some(())
+}
+
+fn begin_gap_late(history: &mut [Record]) -> Option<()> {
+    let (index, _) = gap(history)?;
+    let Event::Gap(gap) = event_mut(history, index)? else { return None };
+    (gap.from, gap.count) = (gap.from + 1, gap.count - 1);
+    Some(())
+}
+
+/// A position right in front of a message.
+fn position(history: &[Record]) -> Option<usize> {
+    heard(history).find_map(|(index, connection, event)| {
+        let Event::Position(TopicPosition { topic, .. }) = event else { return None };
+        let is_known = heard(history).any(|(before, on, event)| {
+            let tells = match event {
+                Event::Subscribed(s) => s.position.is_some() || !s.topics.is_empty(),
+                _ => true,
+            };
+            before < index && on == connection && tells
+        });
+        let (_, _, Event::Message(message)) = next_on(history, index, connection)? else {
+            return None;
+        };
+        (!is_known && message.topic == *topic).then_some(index)
+    })
+}
+
+fn drop_position(history: &mut Vec<Record>) -> Option<()> {
+    let index = position(history)?;
+    history.remove(index);
+    Some(())
+}
+
+fn put_position_back(history: &mut [Record]) -> Option<()> {
+    let index = position(history)?;
+    let Event::Position(told) = event_mut(history, index)? else { return None };
+    told.position.offset = told.position.offset.checked_sub(1)?;
+    Some(())
+}
+
+/// A reply that others follow on the same connection.
+fn reply(history: &[Record]) -> Option<usize> {
+    let is_reply = |index: usize| match &history[index].fact {
+        Fact::Heard { connection, id, .. } => Some((*connection, *id)).filter(|(_, id)| *id > 0),
+        _ => None,
+    };
+    (0..history.len()).find(|index| {
+        is_reply(*index).is_some_and(|(connection, _)| {
+            (index + 1..history.len())
+                .any(|later| is_reply(later).is_some_and(|(on, _)| on == connection))
+        })
+    })
+}
+
+fn drop_reply(history: &mut Vec<Record>) -> Option<()> {
+    let index = reply(history)?;
+    history.remove(index);
+    Some(())
+}
+
+fn reply_twice(history: &mut Vec<Record>) -> Option<()> {
+    let index = reply(history)?;
+    history.insert(index + 1, history[index].clone());
+    Some(())
+}
+
+/// An answer to a publish.
+struct Answer {
+    /// The record of the command.
+    sent: usize,
+    record: usize,
+    connection: u64,
+    publish: Publish,
+    place: Position,
+}
+
+fn answers(history: &[Record]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    for (record, Record { fact, .. }) in history.iter().enumerate() {
+        let Fact::Heard { connection, id, event: Event::Published(place) } = fact else { continue };
+        let asked = history.iter().enumerate().find_map(|(sent, record)| match &record.fact {
+            Fact::Sent { connection: on, id: of, command } if on == connection && of == id => {
+                Some((sent, command.publish()?.clone()))
+            }
+            _ => None,
+        });
+        let (connection, place) = (*connection, place.clone());
+        answers.extend(asked.map(|(sent, publish)| Answer {
+            sent,
+            record,
+            connection,
+            publish,
+            place,
+        }));
+    }
+    answers
+}
+
+/// The first two answers of which this is true, the earlier one first.
+fn two_answers(
+    history: &[Record],
+    are_they: impl Fn(&Answer, &Answer) -> bool,
+) -> Option<[Answer; 2]> {
+    let mut answers = answers(history);
+    let (one, other) = (0..answers.len()).find_map(|other| {
+        let one = (0..other).find(|one| are_they(&answers[*one], &answers[other]))?;
+        Some((one, other))
+    })?;
+    let other = answers.swap_remove(other);
+    Some([answers.swap_remove(one), other])
+}
+
+fn refuse_acked(history: &mut [Record]) -> Option<()> {
+    let acked = answers(history).into_iter().find(|Answer { publish, .. }| {
+        let delivered = messages(history).any(|(.., message)| message.content == publish.content);
+        publish.idempotency_key.is_empty() && delivered
+    })?;
+    *event_mut(history, acked.record)? = Event::Error { name: "overloaded".into() };
+    Some(())
+}
+
+fn share_place(history: &mut [Record]) -> Option<()> {
+    let [one, other] = two_answers(history, |one, other| {
+        one.publish.topic == other.publish.topic
+            && one.place.epoch == other.place.epoch
+            && one.publish.content != other.publish.content
+    })?;
+    *event_mut(history, other.record)? = Event::Published(one.place);
+    Some(())
+}
+
+fn answer_retry_anew(history: &mut [Record]) -> Option<()> {
+    let [_, retry] = two_answers(history, |one, other| one.publish == other.publish)?;
+    let next = Position { offset: retry.place.offset + 1, ..retry.place };
+    *event_mut(history, retry.record)? = Event::Published(next);
+    Some(())
+}
+
+fn exchange_answers(history: &mut [Record]) -> Option<()> {
+    let [one, other] = two_answers(history, |one, other| {
+        one.publish.topic == other.publish.topic
+            && one.place.epoch == other.place.epoch
+            && one.connection == other.connection
+            && one.record > other.sent
+            && one.publish.content != other.publish.content
+    })?;
+    *event_mut(history, one.record)? = Event::Published(other.place);
+    *event_mut(history, other.record)? = Event::Published(one.place);
+    Some(())
+}
+
+fn keep_epoch(history: &mut [Record]) -> Option<()> {
+    let crash = history.iter().position(|record| record.fact == Fact::Crash {})?;
+    let [before, after] = two_answers(history, |one, other| {
+        one.record < crash && other.record > crash && one.publish.topic == other.publish.topic
+    })?;
+    let place = Position { epoch: before.place.epoch, ..after.place };
+    *event_mut(history, after.record)? = Event::Published(place);
+    Some(())
+}
+
+fn recover_other_epoch(history: &mut [Record]) -> Option<()> {
+    let (index, ..) = heard(history).find(|(_, _, event)| match event {
+        Event::Subscribed(s) => s.reason == "epochChanged" && s.position.is_some(),
+        _ => false,
+    })?;
+    let Event::Subscribed(subscribed) = event_mut(history, index)? else { return None };
+    (subscribed.recovered, subscribed.reason) = (Some(true), String::new());
+    Some(())
+}
+
+fn shorten_snapshot(history: &mut [Record]) -> Option<()> {
+    let (index, ..) = heard(history).find(|(index, connection, event)| {
+        let Event::SnapshotEnd { topic, positions } = event else { return false };
+        let last = messages(history).filter(|(at, on, _)| at < index && on == connection).last();
+        let is_last = |at: usize| next_on(history, at, *connection).is_some_and(|n| n.0 == *index);
+        topic.contains(['*', '>'])
+            && last.is_some_and(|(at, _, message)| {
+                is_last(at) && positions.last().is_some_and(|p| p.topic == message.topic)
+            })
+            && !heard(history).any(|(at, on, event)| {
+                at < *index && on == *connection && matches!(event, Event::Position(_))
+            })
+    })?;
+    let Event::SnapshotEnd { positions, .. } = event_mut(history, index)? else { return None };
+    positions.pop();
+    Some(())
+}
+
+fn drop_from_page(history: &mut [Record]) -> Option<()> {
+    let (index, ..) = heard(history).find(|(_, _, event)| match event {
+        Event::HistoryPage(page) => page.messages.len() > 2,
+        _ => false,
+    })?;
+    let Event::HistoryPage(page) = event_mut(history, index)? else { return None };
+    page.messages.remove(1);
+    Some(())
+}
+
+fn raise_top(history: &mut [Record]) -> Option<()> {
+    let mut heard_of: Vec<(u64, String)> = Vec::new();
+    for record in history {
+        match &mut record.fact {
+            Fact::Heard { connection, event: Event::Message(message), .. } => {
+                heard_of.push((*connection, message.topic.clone()));
+            }
+            Fact::Heard { connection, event: Event::Unsubscribed { .. }, .. }
+            | Fact::Closed { connection, .. } => heard_of.retain(|(on, _)| on != connection),
+            Fact::Quiet { tops } => {
+                let is_heard = |topic: &str| heard_of.iter().any(|(_, of)| of == topic);
+                if let Some(top) = tops.iter_mut().find(|top| is_heard(&top.topic)) {
+                    top.position.offset += 1;
+                    return Some(());
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+fn leave_connection(history: &mut [Record]) -> Option<()> {
+    match &mut history.last_mut()?.fact {
+        Fact::Empty { gauges } => *gauges.values_mut().next()? += 1,
+        _ => return None,
+    }
+    Some(())
+}
