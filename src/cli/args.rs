@@ -105,7 +105,7 @@ pub struct PublishArgs {
     /// The form of the payload.
     #[command(flatten)]
     pub form: FormArgs,
-    /// The key: a snapshot keeps the latest message of each
+    /// The thing that the message is about, for instance a row or a symbol
     #[arg(long)]
     pub key: Option<String>,
     /// Makes it safe to publish the same message again
@@ -191,7 +191,7 @@ pub struct SubscribeArgs {
     /// Begin with the last N messages of each topic
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub last: u32,
-    /// Begin with the latest message of each topic and key
+    /// Begin with the latest message of each topic
     #[arg(long)]
     pub snapshot: bool,
     /// Resume after this position, of one topic
@@ -357,7 +357,7 @@ mod tests {
                       --json                   The payload is JSON, or refused
                       --text                   The payload is text, even if it could be JSON
                       --base64                 The payload is base64 of bytes
-                      --key <KEY>              The key: a snapshot keeps the latest message of each
+                      --key <KEY>              The thing that the message is about, for instance a row or a symbol
                       --idempotency-key <KEY>  Makes it safe to publish the same message again
                   -q, --quiet                  Do not print the answers
                   -h, --help                   Print help
@@ -385,7 +385,7 @@ mod tests {
             Options:
                   --url <URL>             The broker: ws:// or tcp:// [default: ws://127.0.0.1:7600/ws]
                   --last <N>              Begin with the last N messages of each topic
-                  --snapshot              Begin with the latest message of each topic and key
+                  --snapshot              Begin with the latest message of each topic
                   --since <EPOCH:OFFSET>  Resume after this position, of one topic
                   --overflow <POLICY>     When this reader is too slow: gap tells what is left out, disconnect
                                           closes [default: gap]

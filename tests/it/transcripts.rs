@@ -1,5 +1,5 @@
-//! Plays `tests/transcripts/*.txt` against real brokers: as they stand over `fanfare.v1.json`, and
-//! translated by the schema over `fanfare.v1.proto` and TCP.
+//! Plays `tests/transcripts/*.txt` and the examples of `docs/protocol.md` against real brokers: as
+//! they stand over `fanfare.v1.json`, and translated by the schema over `fanfare.v1.proto` and TCP.
 //! Owns the notation, which `tests/transcripts/README.md` describes.
 //! # Invariants: every line of a transcript is played or fails; when one ends, nothing more arrives.
 //! # Not here: what the transcripts say.
@@ -143,7 +143,19 @@ fn all() -> Vec<Transcript> {
         let text = std::fs::read_to_string(path).expect("a text file");
         parse(name, &text)
     };
-    paths.iter().map(read).collect()
+    paths.iter().map(read).chain(examples()).collect()
+}
+
+/// The examples of `docs/protocol.md`: each fenced block of them is a transcript.
+fn examples() -> Vec<Transcript> {
+    let page = include_str!("../../docs/protocol.md");
+    let blocks: Vec<&str> = page.split("```transcript\n").skip(1).collect();
+    assert!(blocks.len() > 5, "only {} examples", blocks.len());
+    let read = |(index, block): (usize, &str)| {
+        let (text, _) = block.split_once("```").expect("a block that ends");
+        parse(format!("docs/protocol.md, example {}", index + 1), text)
+    };
+    blocks.into_iter().enumerate().map(read).collect()
 }
 
 fn parse(name: String, text: &str) -> Transcript {
