@@ -154,7 +154,7 @@
  * @property {number} [queueMax] Calls that may wait for an answer, offline or not. Default 1,000.
  * @property {number} [retryMaxMs] A publish that was sent is repeated after a reconnect only for so
  *   long, because the server forgets idempotency keys. Default 240,000.
- * @property {number} [positionsMax] Topics of one filter whose position is kept. Default 1,024.
+ * @property {number} [positionsMax] Topics of one filter that a reconnect can resume. Default 1,024.
  */
 
 /** @typedef {<E extends keyof ClientEvents>(event: E, detail: ClientEvents[E]) => void} Emit */
@@ -162,6 +162,8 @@
 const PROTOCOL = 'fanfare.v1.json';
 /** Bytes of positions in one command: the server takes messages up to 64 KiB. */
 const RESUME_BYTES_MAX = 60_000;
+/** Topics of one filter whose offsets are followed; of more of them a message may come twice. */
+const PLACES_MAX = 65_536;
 /** The longest ping interval that is believed; a timer cannot count much further. */
 const PING_MAX_MS = 3_600_000;
 /** What answers which command. */
@@ -256,7 +258,10 @@ export class Client {
 
   /** @param {string | URL} url @param {ClientOptions} options */
   constructor(url, options) {
-    this.#options = { ...DEFAULTS, ...options };
+    // An option that is there but undefined is one that was not given.
+    const given = Object.entries(options).filter(([, value]) => value !== undefined);
+    /** @type {typeof DEFAULTS} */
+    this.#options = { ...DEFAULTS, ...Object.fromEntries(given) };
     this.#url = absolute(url);
     const Constructor = options.WebSocket ?? globalThis.WebSocket;
     if (!Constructor) throw new TypeError('there is no WebSocket here: give one as the option WebSocket');
@@ -666,6 +671,7 @@ export class Client {
  * @property {number} seen The last offset that was given.
  * @property {number} floor Live messages come after this; up to it, holes are not worth a word.
  * @property {Message} [latest] Kept for subscriptions that join a snapshot later.
+ * @property {Gap} [gap] What is missing after `latest`, for them too.
  */
 
 /** One subscription on the server, shared by all that the application has to that topic or filter. */
@@ -677,7 +683,7 @@ class Feed {
   /** Waits to try again. @type {ReturnType<typeof setTimeout> | undefined} */
   timer;
   #asked;
-  #placesMax;
+  #positionsMax;
   #emit;
   #pattern;
   /** @type {Set<Subscription>} */
@@ -696,15 +702,15 @@ class Feed {
   /**
    * @param {string} topic
    * @param {ReturnType<typeof askedBy>} asked
-   * @param {number} placesMax
+   * @param {number} positionsMax
    * @param {Emit} emit
    */
-  constructor(topic, asked, placesMax, emit) {
+  constructor(topic, asked, positionsMax, emit) {
     this.topic = topic;
     this.filter = isFilter(topic);
     this.#pattern = this.filter && pattern(topic);
     this.#asked = asked;
-    this.#placesMax = placesMax;
+    this.#positionsMax = positionsMax;
     this.#emit = emit;
     for (const position of [...asked.positions].reverse()) this.#begin(position.topic, position);
   }
@@ -725,11 +731,16 @@ class Feed {
    */
   refusal(asked) {
     const present = asked.latest === 0 && asked.positions.length === 0;
-    const latest = asked.snapshot && asked.last === 0 && asked.positions.length === 0 && this.#asked.snapshot;
+    const latest = asked.snapshot && asked.last === 0 && asked.positions.length === 0 && this.#holdsSnapshot();
     const same = !this.#opened && JSON.stringify(asked) === JSON.stringify(this.#asked);
     if (present || latest || same) return undefined;
     const text = `there is a subscription to ${this.topic} with other options`;
     return new FanfareError(107, 'alreadySubscribed', 'never', text);
+  }
+
+  /** Whether a subscription that comes later can be given its snapshot from here. */
+  #holdsSnapshot() {
+    return this.#asked.snapshot && this.#places.size <= this.#positionsMax;
   }
 
   /** @param {Subscription} subscription */
@@ -742,7 +753,10 @@ class Feed {
       subscription.holding = false;
       if (this.live) subscription.opened();
       if (!subscription.snapshot) return;
-      for (const { latest } of this.#places.values()) if (latest) subscription.give(latest);
+      for (const { latest, gap } of this.#places.values()) {
+        if (latest) subscription.give(latest);
+        if (gap) subscription.gap(gap);
+      }
       if (this.live && !this.#filling) subscription.snapshotEnd();
     });
   }
@@ -784,7 +798,7 @@ class Feed {
     let bytes = 0;
     const fits = (/** @type {TopicPosition} */ position) =>
       (bytes += JSON.stringify(position).length + 1) <= RESUME_BYTES_MAX;
-    const positions = this.positions().filter(fits);
+    const positions = this.positions().slice(0, this.#positionsMax).filter(fits);
     if (positions.length < this.#places.size) this.#loss ||= 'tooMany';
     this.#resuming = new Map(positions.map(({ topic, epoch, offset }) => [topic, { epoch, offset }]));
     for (const topic of this.#places.keys()) if (!this.#resuming.has(topic)) this.#places.delete(topic);
@@ -823,7 +837,7 @@ class Feed {
     for (const subscription of this.#subscriptions) subscription.opened();
     if (loss) this.#recovered({ topic: this.topic, recovered: false, reason: loss });
     const told = this.filter ? answer.topics : [{ ...answer, topic: this.topic }];
-    for (const outcome of Array.isArray(told) ? told : []) this.#resumed(outcome.topic, outcome);
+    for (const outcome of Array.isArray(told) ? told : []) this.#resumed(outcome?.topic, outcome ?? {});
     for (const topic of this.#resuming.keys()) this.#resumed(topic, {});
   }
 
@@ -831,11 +845,12 @@ class Feed {
   #resumed(topic, { position, recovered, reason = 'epochChanged' }) {
     const since = this.#resuming.get(topic);
     this.#resuming.delete(topic);
-    // A server that says yes to another epoch is not believed.
-    if (since && recovered === true && isPosition(position) && position.epoch === since.epoch) {
+    const known = isPosition(position);
+    // A server that says yes to another epoch, or to a place behind, is not believed.
+    if (since && recovered === true && known && isAtOrAfter(position, since)) {
       return this.#recovered({ topic, recovered });
     }
-    if (isPosition(position)) this.#begin(topic, position, this.#asked.latest);
+    if (known) this.#begin(topic, position, this.#asked.latest);
     else this.#places.delete(topic);
     if (since) this.#recovered({ topic, recovered: false, reason: String(reason) });
     else if (this.#wasAway) this.#recovered({ topic, recovered: false, reason: 'noPosition' });
@@ -855,7 +870,7 @@ class Feed {
   #put(topic, place) {
     this.#places.delete(topic);
     this.#places.set(topic, place);
-    if (this.#places.size <= this.#placesMax) return;
+    if (this.#places.size <= PLACES_MAX) return;
     for (const oldest of this.#places.keys()) {
       this.#places.delete(oldest);
       this.#loss = 'tooMany';
@@ -875,8 +890,11 @@ class Feed {
     }
     this.#skip(topic, place, offset);
     place.seen = offset;
+    // What is replayed is dense from its first message on.
+    place.floor = 0;
+    place.gap = undefined;
     message.epoch = place.epoch;
-    if (this.#asked.snapshot) place.latest = message;
+    if (this.#holdsSnapshot()) place.latest = message;
     this.#put(topic, place);
     for (const subscription of this.#subscriptions) subscription.take(message);
   }
@@ -922,7 +940,7 @@ class Feed {
   /** @param {Gap} gap */
   gap({ topic, from, to, count, reason }) {
     const place = this.#places.get(topic) ?? this.#meet(topic, from, undefined);
-    const first = Math.max(from, place.seen + 1, place.floor + 1);
+    const first = Math.max(from, place.seen + 1);
     if (to < first) return;
     this.#skip(topic, place, from);
     place.seen = to;
@@ -936,7 +954,10 @@ class Feed {
     for (const position of positions) {
       this.place(position);
       const place = this.#places.get(position.topic);
-      if (place) place.seen = Math.max(place.seen, position.offset);
+      if (!place) continue;
+      // Where messages came, they came up to here.
+      if (place.floor === 0) this.#skip(position.topic, place, position.offset + 1);
+      place.seen = Math.max(place.seen, position.offset);
     }
     for (const subscription of this.#subscriptions) subscription.snapshotEnd();
   }
@@ -945,8 +966,10 @@ class Feed {
 
   /** @param {Gap} gap */
   #missed(gap) {
+    const place = this.#places.get(gap.topic);
+    if (place) place.gap = { ...gap, from: place.gap?.from ?? gap.from, count: (place.gap?.count ?? 0) + gap.count };
     this.#emit('gap', gap);
-    for (const subscription of this.#subscriptions) subscription.gap(gap);
+    for (const subscription of this.#subscriptions) if (!subscription.holding) subscription.gap(gap);
   }
 
   /** @param {Recovery} recovery */
@@ -1183,6 +1206,11 @@ function isPosition(value) {
   return typeof value?.epoch === 'string' && isOffset(value.offset);
 }
 
+/** @param {Position} position @param {Position} other */
+function isAtOrAfter(position, other) {
+  return position.epoch === other.epoch && position.offset >= other.offset;
+}
+
 /** @param {any} value @returns {value is TopicPosition} */
 function isTopicPosition(value) {
   return isPosition(value) && isTopicOffset(value);
@@ -1213,12 +1241,13 @@ function decode(message) {
 
 /** @param {any} page @returns {HistoryPage<any>} */
 function decodePage({ topic, top, messages, more }) {
-  const list = Array.isArray(messages) ? messages : [];
+  const known = isPosition(top) ? top : undefined;
+  const list = Array.isArray(messages) ? messages.filter((message) => isOffset(message?.offset)) : [];
   for (const message of list) {
     decode(message);
-    message.epoch = top?.epoch;
+    message.epoch = known?.epoch;
   }
-  return { topic, top, messages: list, more: more === true };
+  return { topic, top: known, messages: list, more: more === true };
 }
 
 /** @param {Uint8Array} bytes */

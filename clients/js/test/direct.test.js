@@ -85,6 +85,86 @@ test('after a snapshot that held nothing, the positions are those of its end', (
   assert.deepEqual(subscription.positions, end);
 });
 
+test('a hole in what is replayed is told like any other', (t) => {
+  const { client, socket } = start(t);
+  const { told, options } = recorder();
+  client.subscribe('a.b', { ...options, last: 5 });
+  socket.answer('subscribed', { topic: 'a.b', position: at('e', 9) });
+  socket.hear({ message: { topic: 'a.b', offset: 5, time: 1, data: 1 } });
+  socket.hear({ message: { topic: 'a.b', offset: 7, time: 1, data: 1 } });
+  socket.hear({ gap: { topic: 'a.b', from: 8, to: 8, count: 1, reason: 'slow' } });
+  // The last one did not come at all.
+  socket.hear({ snapshotEnd: { topic: 'a.b', positions: [{ topic: 'a.b', epoch: 'e', offset: 9 }] } });
+  const gaps = ['gap a.b 6-6 1 lost', 'a.b 7', 'gap a.b 8-8 1 slow', 'gap a.b 9-9 1 lost'];
+  assert.deepEqual(told, ['a.b 5', ...gaps, 'snapshotEnd']);
+});
+
+test('a gap that is all that comes of a replay is told', (t) => {
+  const { client, socket } = start(t);
+  const { told, options } = recorder();
+  client.subscribe('a.b', { ...options, last: 5 });
+  socket.answer('subscribed', { topic: 'a.b', position: at('e', 9) });
+  socket.hear({ gap: { topic: 'a.b', from: 5, to: 9, count: 5, reason: 'slow' } });
+  assert.deepEqual(told, ['gap a.b 5-9 5 slow']);
+});
+
+test('who joins a snapshot is told what is missing after it', async (t) => {
+  const { client, socket } = start(t);
+  client.subscribe('a.b', { snapshot: true, onMessage: () => {} });
+  socket.answer('subscribed', { topic: 'a.b', position: at('e', 2) });
+  socket.hear({ message: { topic: 'a.b', offset: 2, time: 1, data: 1 } });
+  socket.hear({ snapshotEnd: { topic: 'a.b', positions: [{ topic: 'a.b', epoch: 'e', offset: 2 }] } });
+  socket.hear({ gap: { topic: 'a.b', from: 3, to: 3, count: 1, reason: 'slow' } });
+  socket.hear({ gap: { topic: 'a.b', from: 4, to: 6, count: 3, reason: 'slow' } });
+  const { told, options } = recorder();
+  client.subscribe('a.b', { ...options, snapshot: true });
+  await Promise.resolve();
+  socket.hear({ message: { topic: 'a.b', offset: 7, time: 1, data: 1 } });
+  assert.deepEqual(told, ['a.b 2', 'gap a.b 3-6 4 slow', 'snapshotEnd', 'a.b 7']);
+  const later = recorder();
+  client.subscribe('a.b', { ...later.options, snapshot: true });
+  await Promise.resolve();
+  assert.deepEqual(later.told, ['a.b 7', 'snapshotEnd']);
+});
+
+test('a yes to a place behind is not believed', (t) => {
+  const { client, socket } = start(t);
+  const { told, options } = recorder();
+  client.subscribe('a.b', { ...options, since: at('e', 7) });
+  socket.answer('subscribed', { topic: 'a.b', position: at('e', 3), recovered: true });
+  socket.hear({ message: { topic: 'a.b', offset: 4, time: 1, data: 1 } });
+  assert.deepEqual(told, ['anew a.b epochChanged', 'a.b 4']);
+});
+
+test('topics that cannot be resumed are followed all the same', (t) => {
+  const { client, socket } = start(t, { positionsMax: 1 });
+  const { told, options } = recorder();
+  client.subscribe('a.*', { ...options, snapshot: true });
+  socket.answer('subscribed', { topic: 'a.*' });
+  for (const [topic, offset] of [['a.b', 1], ['a.c', 1], ['a.b', 1], ['a.b', 3]]) {
+    socket.hear({ message: { topic, offset, time: 1, data: 1 } });
+  }
+  assert.deepEqual(told, ['a.b 1', 'a.c 1', 'gap a.b 2-2 1 lost', 'a.b 3']);
+});
+
+test('who would join an incomplete snapshot is refused', async (t) => {
+  const { client, socket } = start(t, { positionsMax: 1 });
+  client.subscribe('a.*', { snapshot: true, onMessage: () => {} });
+  socket.answer('subscribed', { topic: 'a.*' });
+  for (const topic of ['a.b', 'a.c']) socket.hear({ message: { topic, offset: 1, time: 1, data: 1 } });
+  await assert.rejects(client.subscribe('a.*', { snapshot: true }).ready, { name: 'alreadySubscribed' });
+});
+
+test('an option that is undefined is one that was not given', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'] });
+  t.mock.method(Math, 'random', () => 1);
+  const { client, socket } = start(t, { backoffMs: undefined, queueMax: undefined });
+  const delays = [];
+  client.on('state', ({ delayMs }) => delays.push(delayMs));
+  socket.onclose({ code: 1006, reason: '' });
+  assert.deepEqual(delays, [500]);
+});
+
 /** A client with a connection that hears what the test says, at once. */
 function start(t, options) {
   class Direct {
