@@ -6,8 +6,8 @@
 
 use crate::dialect::{Dialect, Event, encode};
 use crate::reason::{Reason, Refusal};
-use crate::session::{Broker, Close, Session};
-use crate::shard::stream::{Protocol, Stream};
+use crate::session::{Broker, Close, Effort, Session};
+use crate::shard::stream::{COMMANDS_PER_TURN, Protocol, Stream};
 use crate::shard::worker::Context;
 use crate::shard::{ConnectionId, Shard};
 use crate::topics::message::Wire;
@@ -49,9 +49,10 @@ impl Protocol for Connection {
     fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<TcpStream>>) -> usize {
         let len = input.len();
         let mut input = &*input;
+        let mut turn = COMMANDS_PER_TURN;
         // What a closing connection still sends is not heard.
         while shard.is_open(self.id) {
-            if shard.is_congested(self.id) {
+            if turn == 0 || shard.is_congested(self.id) {
                 return len - input.len();
             }
             let taken = match self.lengths.next(&mut input) {
@@ -59,8 +60,10 @@ impl Protocol for Connection {
                 Ok(Some(message)) => self.session.handle(Dialect::Proto.decode(message), shard),
                 Err(refusal) => Err(Close(refusal)),
             };
-            if let Err(Close(refusal)) = taken {
-                shard.close(self.id, &refusal);
+            match taken {
+                Ok(Effort::Small) => turn -= 1,
+                Ok(Effort::Large) => turn = 0,
+                Err(Close(refusal)) => shard.close(self.id, &refusal),
             }
         }
         len
@@ -107,7 +110,9 @@ impl Lengths {
                 return Ok(None);
             }
             let (now, rest) = input.split_at(wanted.min(input.len()));
-            self.gathered.reserve_exact(now.len().max(wanted.min(AHEAD_BYTES)));
+            if self.gathered.capacity() - self.gathered.len() < now.len() {
+                self.gathered.reserve_exact(now.len().max(wanted.min(AHEAD_BYTES)));
+            }
             self.gathered.extend_from_slice(now);
             *input = rest;
         }

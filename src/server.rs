@@ -146,9 +146,9 @@ impl Server {
                 })
             })
             .collect();
-        let mut left = 0;
+        let mut left: usize = 0;
         for drain in drains {
-            left += drain.await.unwrap_or(0);
+            left = left.saturating_add(drain.await.unwrap_or(0));
         }
         left
     }

@@ -56,7 +56,8 @@ async fn serve(config: &Config, mode: Mode) -> ExitCode {
         left = server.drain() => finish(left),
         signal = signals.next() => {
             tracing::warn!(signal, "stopping at once");
-            ExitCode::FAILURE
+            // Not by returning, which would wait for the shards' threads.
+            std::process::exit(1)
         }
     }
 }

@@ -103,7 +103,8 @@ pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
 }
 
 fn control(opcode: u8, front: &[u8], back: &[u8]) -> Bytes {
-    let mut frame = Vec::with_capacity(2 + CONTROL_BYTES_MAX);
+    let body = (front.len() + back.len()).min(CONTROL_BYTES_MAX);
+    let mut frame = Vec::with_capacity(2 + body);
     frame.extend([FIN | opcode, 0]);
     frame.extend(front.iter().chain(back).take(CONTROL_BYTES_MAX));
     let body_len = frame.len() - 2;

@@ -68,6 +68,16 @@ pub struct Session {
     bad_commands: u32,
 }
 
+/// How much work a command was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// A few microseconds at most.
+    Small,
+    /// It may have read a page of history or looked through all topics: others should have their
+    /// turn before the next one.
+    Large,
+}
+
 /// The connection must be closed for this reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close(pub Refusal);
@@ -91,21 +101,28 @@ impl Session {
         &mut self,
         command: Result<Command, BadCommand>,
         shard: &mut Shard<S>,
-    ) -> Result<(), Close> {
-        let (id, done) = match command {
-            Ok(command) => (command.id, self.act(command, shard)),
+    ) -> Result<Effort, Close> {
+        let command = match command {
+            Ok(command) => command,
             Err(bad) => {
                 self.refuse(bad.id, bad.refusal, shard);
-                return self.count_bad_command();
+                return self.count_bad_command().map(|()| Effort::Small);
             }
         };
-        match done {
+        let id = command.id;
+        let effort = match command.action {
+            Action::Subscribe(_) | Action::History(_) => Effort::Large,
+            Action::Connect | Action::Unsubscribe(_) | Action::Publish(_) | Action::Ping => {
+                Effort::Small
+            }
+        };
+        match self.act(command, shard) {
             Ok(Some(Event::Unsubscribed(_))) if planted::is(Bug::UnsubscribeUnanswered) => {}
             Ok(Some(reply)) if id != 0 => shard.send(self.connection, id, &reply),
             Ok(_) => {}
             Err(refusal) => self.refuse(id, refusal, shard),
         }
-        Ok(())
+        Ok(effort)
     }
 
     fn act<S: Socket>(

@@ -88,8 +88,8 @@ impl Session {
         subscribe: &Subscribe,
         shard: &mut Shard<S>,
     ) -> Result<Begun, Refusal> {
-        let mut asks = self.filter_asks(filter, subscribe)?;
-        let seams = shard.join_filter(self.joiner(subscribe), filter, &mut asks)?;
+        let asks = || self.filter_asks(filter, subscribe);
+        let seams = shard.join_filter(self.joiner(subscribe), filter, asks)?;
         // The first asks answer `positions`; further ones are what else a snapshot holds.
         let mut answered = seams.iter();
         let recovery = |position: &TopicPosition| {

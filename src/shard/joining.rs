@@ -9,7 +9,7 @@ use super::outbound::Socket;
 use super::subscribers::{Departure, Member, Place};
 use crate::dialect::Overflow;
 use crate::planted::{self, Bug};
-use crate::reason::Reason;
+use crate::reason::{Reason, Refusal};
 use crate::topics::message::{Message, Offset};
 use crate::topics::name::{Target, TopicFilter, TopicName};
 use crate::topics::topic::{Ask, Seam};
@@ -64,19 +64,21 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Subscribes a connection to every topic that a filter matches, and joins the past of some of
-    /// them: one seam for each ask, `None` where there is no such topic.
+    /// them: one seam for each ask, `None` where there is no such topic. `asks` is called when the
+    /// filter is in force, so a topic that it does not find is one whose messages are all to come.
     ///
     /// # Errors
-    /// [`Reason::AlreadySubscribed`]; [`Reason::SnapshotTooLarge`] when the asks have no room.
+    /// [`Reason::AlreadySubscribed`]; [`Reason::SnapshotTooLarge`] when the asks have no room; and
+    /// what `asks` refuses.
     pub fn join_filter(
         &mut self,
         joiner: Joiner,
         filter: &TopicFilter,
-        asks: &mut [FilterAsk],
-    ) -> Result<Vec<Option<Seam>>, Reason> {
+        asks: impl FnOnce() -> Result<Vec<FilterAsk>, Refusal>,
+    ) -> Result<Vec<Option<Seam>>, Refusal> {
         let target = Target::Filter(filter.clone());
         if self.has(joiner.connection, &target) {
-            return Err(Reason::AlreadySubscribed);
+            return Err(Reason::AlreadySubscribed.into());
         }
         if !self.subscribers.has_group(filter) {
             self.registry.join_filter(filter, self.inbox.shard);
@@ -87,8 +89,9 @@ impl<S: Socket> Shard<S> {
         if !planted::is(Bug::StaleMailbox) {
             self.registry.collect(&mut self.inbox);
         }
-        let seams = self.seams(asks);
-        self.settle_before(seams.iter().flatten().flatten());
+        self.settle();
+        let seams = asks().and_then(|asks| Ok(self.seams(asks)?));
+        self.settle_before(filter, seams.iter().flatten().flatten());
         self.tell_missed(joiner.connection);
         let member = self.member(joiner);
         let (place, index) = self.subscribers.enter_group(filter, member);
@@ -142,12 +145,12 @@ impl<S: Socket> Shard<S> {
 
     /// Joins the past of each topic. The topics are locked one after the other, so messages that
     /// were posted between the first and the last are in the inbox on both sides of the seams.
-    fn seams(&mut self, asks: &mut [FilterAsk]) -> Result<Vec<Option<Seam>>, Reason> {
+    fn seams(&mut self, asks: Vec<FilterAsk>) -> Result<Vec<Option<Seam>>, Reason> {
         let mut room = asks.first().map(|first| first.ask.room).unwrap_or_default();
         let mut seams = Vec::with_capacity(asks.len());
         for FilterAsk { topic, ask } in asks {
-            ask.room = room;
-            let seam = self.registry.seam(topic, ask, &mut self.inbox, self.now)?;
+            let ask = Ask { room, ..ask };
+            let seam = self.registry.seam(&topic, &ask, &mut self.inbox, self.now)?;
             room = seam.as_ref().map_or(room, |seam| room.less(&seam.replay));
             seams.push(seam);
         }
@@ -155,11 +158,13 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Offers what is older than the seams, and keeps what is newer. Order within a topic stays:
-    /// of one topic all that is older was posted before all that is newer.
-    fn settle_before<'a>(&mut self, seams: impl Iterator<Item = &'a Seam>) {
+    /// of one topic all that is older was posted before all that is newer. A topic without a seam
+    /// began after the filter was in force, or nobody asked for its past: all of it is newer.
+    fn settle_before<'a>(&mut self, filter: &TopicFilter, seams: impl Iterator<Item = &'a Seam>) {
         let tops: HashMap<u64, Offset> = seams.map(|seam| (seam.head.id, seam.top)).collect();
-        let newer = |message: &Arc<Message>| {
-            tops.get(&message.head.id).is_some_and(|top| message.offset > *top)
+        let newer = |message: &Arc<Message>| match tops.get(&message.head.id) {
+            Some(top) => message.offset > *top,
+            None => filter.matches(&message.head.name),
         };
         let all = std::mem::take(&mut self.inbox.queue);
         let (newer, older): (VecDeque<_>, VecDeque<_>) = all.into_iter().partition(newer);

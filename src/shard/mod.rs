@@ -45,6 +45,10 @@ use std::time::Duration;
 use subscribers::{Memberships, Subscribers};
 use turn::{Order, Pending, Turn};
 
+/// Frames that may wait for one connection before nothing more is read from it: tiny answers cost
+/// more memory than their bytes.
+const OUTBOUND_FRAMES_MAX: usize = 4_096;
+
 /// How a shard treats its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardOptions {
@@ -199,8 +203,11 @@ impl<S: Socket> Shard<S> {
 
     /// Whether so much waits for a connection that nothing more should be read from it.
     pub fn is_congested(&self, id: ConnectionId) -> bool {
-        self.connection(id)
-            .is_some_and(|c| c.outbound.bytes() > self.options.outbound_bytes_max / 2)
+        let bytes_max = self.options.outbound_bytes_max / 2;
+        self.connection(id).is_some_and(|connection| {
+            let outbound = &connection.outbound;
+            outbound.bytes() > bytes_max || outbound.frames() > OUTBOUND_FRAMES_MAX
+        })
     }
 
     /// Whether a connection is there and has not begun to close.

@@ -43,6 +43,11 @@ impl Outbound {
         self.bytes
     }
 
+    /// Frames that wait.
+    pub fn frames(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()

@@ -1,6 +1,6 @@
 //! Reading a connection: bytes in, whatever its protocol makes of them.
 //! # Invariants: an idle connection owns no read buffer; nothing more is read while too much waits
-//! to be written; every way out removes the connection from its shard.
+//! to be written; after each piece of work others have their turn; every way out removes the connection from its shard.
 //! # Not here: what the bytes mean (`ws`, `ingress`), writing (`delivery`).
 
 use super::worker::Context;
@@ -9,10 +9,13 @@ use std::io;
 use std::rc::Rc;
 use tokio::net::TcpStream;
 
+/// Commands that one connection may have done before others have their turn.
+pub const COMMANDS_PER_TURN: u32 = 128;
+
 /// What a connection's bytes mean.
 pub trait Protocol {
     /// Takes what it can from the front of `input`, queues the answers, and returns how many bytes
-    /// it took. Less than all of them only when the connection is congested.
+    /// it took. Less than all of them when the connection is congested or has had its turn.
     fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<TcpStream>>) -> usize;
 }
 
@@ -39,6 +42,9 @@ impl Stream {
                     return;
                 }
                 left = self.feed_again(left, &mut protocol);
+                // A socket with more to read is ready at once: without this a peer that never
+                // pauses would be the only one that this thread serves.
+                tokio::task::yield_now().await;
             }
             if self.socket.readable().await.is_err() {
                 return;
@@ -48,7 +54,10 @@ impl Stream {
                 self.feed(input, &mut protocol)
             });
             match read {
-                Ok(Some(rest)) => left = rest,
+                Ok(Some(rest)) => {
+                    left = rest;
+                    tokio::task::yield_now().await;
+                }
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return self.finish().await;

@@ -225,7 +225,9 @@ impl ShardHandle {
         if self.jobs.send(job).await.is_err() {
             return 0;
         }
-        waiting.await.unwrap_or(0)
+        // A thread that does not even answer has not let go of anybody.
+        let answer = tokio::time::timeout(grace + 2 * TICK, waiting).await;
+        answer.map_or(usize::MAX, Result::unwrap_or_default)
     }
 }
 

@@ -119,7 +119,9 @@ impl Answers {
         let key: Arc<str> = Arc::from(key);
         self.order.push_back((Arc::clone(&key), uptime + window.options.window));
         self.by_key.insert(key, answer);
-        if window.used.fetch_add(1, Ordering::Relaxed) >= window.options.keys_max {
+        // A topic keeps its newest key in any case: a publisher that was answered may ask again.
+        let is_over = window.used.fetch_add(1, Ordering::Relaxed) >= window.options.keys_max;
+        if is_over && self.order.len() > 1 {
             self.drop_oldest(window);
             window.evicted.fetch_add(1, Ordering::Relaxed);
         }

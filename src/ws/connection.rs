@@ -5,8 +5,8 @@
 use super::decoder::{Decoder, DecoderLimits, Incoming};
 use crate::dialect::{Dialect, frame};
 use crate::reason::{Reason, Refusal};
-use crate::session::{Broker, Close, Session};
-use crate::shard::stream::{Protocol, Stream};
+use crate::session::{Broker, Close, Effort, Session};
+use crate::shard::stream::{COMMANDS_PER_TURN, Protocol, Stream};
 use crate::shard::worker::Context;
 use crate::shard::{ConnectionId, Shard};
 use crate::topics::message::Wire;
@@ -52,9 +52,10 @@ struct Connection {
 impl Protocol for Connection {
     fn feed(&mut self, mut input: &mut [u8], shard: &mut Shard<Rc<TcpStream>>) -> usize {
         let len = input.len();
+        let mut turn = COMMANDS_PER_TURN;
         // What a closing connection still sends is not heard.
         while shard.is_open(self.id) {
-            if shard.is_congested(self.id) {
+            if turn == 0 || shard.is_congested(self.id) {
                 return len - input.len();
             }
             let (id, dialect, session) = (self.id, self.dialect, &mut self.session);
@@ -63,8 +64,10 @@ impl Protocol for Connection {
                 Ok(Some(incoming)) => take(incoming, id, dialect, session, shard),
                 Err(violation) => Err(Close(violation.into())),
             };
-            if let Err(Close(refusal)) = taken {
-                shard.close(self.id, &refusal);
+            match taken {
+                Ok(Effort::Small) => turn -= 1,
+                Ok(Effort::Large) => turn = 0,
+                Err(Close(refusal)) => shard.close(self.id, &refusal),
             }
         }
         len
@@ -77,7 +80,7 @@ fn take(
     dialect: Dialect,
     session: &mut Session,
     shard: &mut Shard<Rc<TcpStream>>,
-) -> Result<(), Close> {
+) -> Result<Effort, Close> {
     match (incoming, dialect) {
         (Incoming::Text(text), Dialect::Json) => {
             session.handle(dialect.decode(text.as_bytes()), shard)
@@ -87,12 +90,12 @@ fn take(
         (Incoming::Binary(_), Dialect::Json) => Err(unsupported("fanfare.v1.json is text")),
         (Incoming::Ping(payload), _) => {
             shard.push(id, frame::pong(payload));
-            Ok(())
+            Ok(Effort::Small)
         }
-        (Incoming::Pong(_), _) => Ok(()),
+        (Incoming::Pong(_), _) => Ok(Effort::Small),
         (Incoming::Close(close), _) => {
             shard.close_answered(id, close.map(|(code, _)| code));
-            Ok(())
+            Ok(Effort::Small)
         }
     }
 }
