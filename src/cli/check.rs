@@ -138,7 +138,7 @@ mod tests {
             limits.topics_max                 1000000                               default
             limits.snapshot_topics_max        1024                                  default
             limits.resume_messages_max        1000                                  default
-            limits.resume_bytes_max           1 MiB                                 default
+            limits.resume_bytes_max           512 KiB                               default
             limits.mailbox_messages_max       65536                                 default
             limits.mailbox_bytes_max          64 MiB                                default
             limits.bad_commands_max           16                                    default

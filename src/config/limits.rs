@@ -62,7 +62,7 @@ pub struct Limits {
     /// They are sent before the subscription is live.
     #[serde(with = "As::<Count>")]
     pub resume_messages_max: usize,
-    /// Bytes that one resume may send. Default 1 MiB.
+    /// Bytes that one resume may send. Default 512 KiB.
     /// They count against `outbound_bytes_max` until they are written.
     #[serde(with = "As::<Size>")]
     pub resume_bytes_max: usize,
@@ -95,7 +95,7 @@ impl Default for Limits {
             topics_max: 1_000_000,
             snapshot_topics_max: 1024,
             resume_messages_max: 1000,
-            resume_bytes_max: 1 << 20,
+            resume_bytes_max: 512 << 10,
             mailbox_messages_max: 65_536,
             mailbox_bytes_max: 64 << 20,
             bad_commands_max: 16,

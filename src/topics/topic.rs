@@ -110,13 +110,14 @@ pub struct Ask {
 pub struct ResumeOptions {
     /// Messages. Default 1,000.
     pub messages_max: usize,
-    /// Bytes of payload. Default 1 MiB.
+    /// Bytes of payload. Default 512 KiB: half of what may wait for a connection, so that live
+    /// messages find room behind it.
     pub bytes_max: usize,
 }
 
 impl Default for ResumeOptions {
     fn default() -> ResumeOptions {
-        ResumeOptions { messages_max: 1_000, bytes_max: 1 << 20 }
+        ResumeOptions { messages_max: 1_000, bytes_max: 512 << 10 }
     }
 }
 

@@ -8,10 +8,15 @@ use crate::http;
 use crate::pipe::Pipe;
 use crate::socket::{BINARY, FIN, Socket, TEXT, frame, request};
 use crate::spelling;
+use fanfare::dialect::schema;
 use fanfare::topics::message::Wire;
 use prost::Message as _;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
 /// Connections per test.
 const ROUNDS: usize = 120;
@@ -227,4 +232,39 @@ fn connections_that_say_nothing_do_no_harm() {
         let mut client = Client::connect(broker, Wire::TcpProto).await;
         client.ask(&json!({"id": 1, "ping": {}})).await;
     });
+}
+
+#[test]
+fn peers_that_never_pause_are_not_the_only_ones_served() {
+    with_broker("", async |broker| {
+        let stop = Arc::new(AtomicBool::new(false));
+        // One for each shard.
+        let floods: Vec<_> = (0..2).map(|_| flood(broker.ingress(), Arc::clone(&stop))).collect();
+        let mut bystander = Bystander::join(broker).await;
+        for _ in 0..20 {
+            bystander.is_fine().await;
+        }
+        stop.store(true, Ordering::Relaxed);
+        for flood in floods {
+            let sent = flood.join().expect("a thread that ends");
+            assert!(sent > 1 << 20, "only {sent} bytes were sent");
+        }
+    });
+}
+
+/// Sends commands that ask for no answer, without a pause, until it is told to stop. Returns how
+/// many bytes that were.
+fn flood(address: SocketAddr, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
+    let ping = schema::command::Action::Ping(schema::Ping {});
+    let command = schema::Command { id: 0, action: Some(ping) }.encode_to_vec();
+    let block = length_delimited(&command).repeat(10_000);
+    let mut peer = TcpStream::connect(address).expect("connected");
+    thread::spawn(move || {
+        let mut sent = 0;
+        while !stop.load(Ordering::Relaxed) {
+            peer.write_all(&block).expect("taken");
+            sent += block.len();
+        }
+        sent
+    })
 }
