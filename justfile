@@ -18,10 +18,6 @@ it NAME='':
 sim SEED='':
     FANFARE_SIM_SEED={{SEED}} cargo test --locked --test sim -- --nocapture
 
-# One fuzz target for a minute (needs cargo-fuzz and a nightly toolchain).
-fuzz TARGET:
-    cargo +nightly fuzz run {{TARGET}} -- -max_total_time=60
-
 # Fan-out and codec, compared to the last saved run.
 bench:
     cargo bench --locked
