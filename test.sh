@@ -11,8 +11,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # To add a gate: write its function below, put its name here, and into BROWSER if it drives one.
-GATES=(fmt text clippy test doc js)
-BROWSER=()
+GATES=(fmt text clippy test planted doc js interop page)
+BROWSER=(page)
 
 RUN=$(mktemp -d)
 trap 'rm -rf "$RUN"' EXIT
@@ -42,6 +42,12 @@ gate_test() {
   cargo test --locked --no-fail-fast
 }
 
+# Bugs planted in the broker, each of which the simulator must find.
+gate_planted() {
+  need_rust
+  cargo test --locked --features planted-bugs --test sim
+}
+
 gate_doc() {
   need_rust
   RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
@@ -52,6 +58,26 @@ gate_js() {
   npm_ci clients/js
   npm --prefix clients/js run types
   npm --prefix clients/js test
+}
+
+# Clients that nobody here wrote, and a real Prometheus, against a running broker.
+gate_interop() {
+  need_broker
+  need_python
+  need_command curl curl
+  need_prometheus
+  npm_ci clients/js
+  (cd tests/interop && "$PYTHON" -m unittest -v)
+}
+
+# The client and the dashboard against a running broker, in Node and in headless Chromium.
+gate_page() {
+  need_broker
+  need_chromium
+  npm_ci clients/js
+  npm_ci tests/page
+  FANFARE_BIN=$FANFARE npm --prefix clients/js run test:broker
+  FANFARE_BIN=$FANFARE npm --prefix tests/page test
 }
 
 main() {

@@ -4,7 +4,7 @@
 //! grows more than 4 KiB ahead of what has arrived.
 //! # Not here: what commands do (`session`), reading and writing (`shard`).
 
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Event, encode};
 use crate::reason::{Reason, Refusal};
 use crate::session::{Broker, Close, Session};
 use crate::shard::stream::{Protocol, Stream};
@@ -31,6 +31,11 @@ pub async fn serve(context: Rc<Context>, broker: Arc<Broker>, stream: TcpStream)
         session: Session::new(broker, id),
     };
     Stream::new(context, socket, id).serve(Vec::new(), connection).await;
+}
+
+/// What a connection is told for which there is no place: an error event, whole.
+pub fn full() -> Vec<u8> {
+    encode(0, &Event::Error(Reason::TooManyConnections.into()), Wire::TcpProto).to_vec()
 }
 
 /// The reading side of a TCP connection.

@@ -59,6 +59,8 @@ bugs! {
     BegunFrameCut,
     /// What a turn has for a connection leaves in reverse.
     ChainReversed,
+    /// A block of frames serves connections of every wire.
+    BlockOfAnotherWire,
     /// A message that fits overtakes the gap in front of it.
     GapOvertaken,
     /// The last subscriber ends a shard's interest while another one joins.

@@ -131,6 +131,18 @@ impl Reason {
         matches!(self.retry(), Retry::Resume | Retry::Later)
     }
 
+    /// Whether this can be the answer to an upgrade to WebSocket.
+    pub const fn is_handshake_failure(self) -> bool {
+        matches!(
+            self,
+            Reason::BadRequest
+                | Reason::BadOrigin
+                | Reason::MethodNotAllowed
+                | Reason::UpgradeRequired
+                | Reason::BadSubprotocol
+        )
+    }
+
     /// Whether this can be the answer to a resume.
     pub const fn is_recovery_failure(self) -> bool {
         matches!(

@@ -43,8 +43,7 @@ pub struct Server {
     shards: Arc<[ShardHandle]>,
     ops: Arc<Ops>,
     broker: Arc<Broker>,
-    clock: Clock,
-    counters: Arc<Counters>,
+    places: Arc<Places>,
     tasks: Vec<JoinHandle<()>>,
     grace: Duration,
 }
@@ -102,6 +101,7 @@ impl Server {
             engine: Engine::memory(Arc::clone(&registry)),
             limits: limits(config),
             ping_ms: millis(config.websocket.ping_interval),
+            clock,
         });
         let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
         let ops = Arc::new(Ops { page: Page::new(sources), ready: AtomicBool::new(false) });
@@ -110,17 +110,16 @@ impl Server {
             shards,
             ops,
             broker,
-            clock,
-            counters,
+            places: Places::new(config.limits.connections_allowed(open_files_max())),
             tasks: Vec::new(),
             grace: config.shutdown.grace,
         };
         server.accept_public(public, config)?;
-        server.accept_ingress(ingress, config);
+        server.accept_ingress(ingress);
         server.accept_admin(admin);
         server.tasks.push(tokio::spawn(sweep(registry, clock)));
         if let Some(feeds) = feeds {
-            let (broker, counters) = (Arc::clone(&server.broker), Arc::clone(&server.counters));
+            let broker = Arc::clone(&server.broker);
             server.tasks.push(tokio::spawn(feed(feeds, broker, counters, clock)));
         }
         server.ops.ready.store(true, Ordering::Release);
@@ -162,17 +161,17 @@ impl Server {
             policy: Policy { origins },
             request_timeout: config.limits.handshake_timeout,
         });
-        let entrance = self.entrance(listener, config, http::full());
+        let entrance = self.entrance(listener, http::full());
         self.tasks.push(tokio::spawn(
             entrance.accept(move |context, stream| http::serve(context, Arc::clone(&site), stream)),
         ));
         Ok(())
     }
 
-    fn accept_ingress(&mut self, listener: Option<TcpListener>, config: &Config) {
+    fn accept_ingress(&mut self, listener: Option<TcpListener>) {
         let Some(listener) = listener else { return };
         let broker = Arc::clone(&self.broker);
-        let entrance = self.entrance(listener, config, Vec::new());
+        let entrance = self.entrance(listener, ingress::full());
         self.tasks.push(tokio::spawn(
             entrance.accept(move |context, stream| {
                 ingress::serve(context, Arc::clone(&broker), stream)
@@ -186,9 +185,17 @@ impl Server {
         self.tasks.push(tokio::spawn(http::serve_ops(ops, listener)));
     }
 
-    fn entrance(&self, listener: TcpListener, config: &Config, full: Vec<u8>) -> Entrance {
-        let max = config.limits.connections_allowed(open_files_max());
-        Entrance { listener, shards: Arc::clone(&self.shards), places: Places::new(max), full }
+    fn entrance(&self, listener: TcpListener, full: Vec<u8>) -> Entrance {
+        let (shards, places) = (Arc::clone(&self.shards), Arc::clone(&self.places));
+        Entrance { listener, shards, places, full }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 /**
  * Fanfare client: subscribe and publish over one WebSocket that mends itself.
  *
- * Owns the connection and its reconnects, the positions of every subscription, and the commands that
- * have no answer yet.
+ * Owns the connection and its reconnects (`Client`), where each subscription stands in its topics
+ * (`Feed`), what the application holds (`Subscription`), and the commands that have no answer yet.
  *
  * Invariants: on one subscription the offsets of a topic rise within an epoch; whatever is missing is
  * told, by `onGap` where the hole is known and by `onRecovered` where it is not; commands reach the
@@ -16,9 +16,7 @@
 
 /**
  * A place in a topic: an offset means something only together with its epoch.
- * @typedef {object} Position
- * @property {string} epoch
- * @property {number} offset
+ * @typedef {{ epoch: string, offset: number }} Position
  */
 
 /**
@@ -27,13 +25,12 @@
  */
 
 /**
- * A message of a topic. Its payload is `data`, `text` or `binary`. A message is itself a position:
- * keep the last one you handled and give it as `since` later.
+ * A message of a topic. Its payload is `data`, `text` or `binary`.
  * @template [T=any]
  * @typedef {object} Message
  * @property {string} topic
  * @property {number} offset
- * @property {string} [epoch] Absent only until the server has told the epoch of the topic.
+ * @property {string} [epoch] Absent until the server has told the epoch of the topic.
  * @property {number} time When the broker took it, in milliseconds since 1970.
  * @property {string} [key] What the message is about, for instance a row or a symbol.
  * @property {T} [data] A JSON value.
@@ -56,8 +53,8 @@
 /**
  * What became of a topic when the connection came back.
  * @typedef {object} Recovery
- * @property {string} topic The topic; or the filter, when topics are concerned that the client cannot
- *   name: then it stands for all topics that have no report of their own.
+ * @property {string} topic The topic; or the filter, which then stands for all of its topics that have
+ *   no report of their own.
  * @property {boolean} recovered True: exactly the missing messages follow. False: messages may be
  *   missing, so state that was built from them must be loaded anew.
  * @property {'epochChanged' | 'trimmed' | 'expired' | 'tooMany' | 'notAllowed' | 'engineUnavailable' |
@@ -70,33 +67,17 @@
  * @typedef {object} SubscribeOptions
  * @property {boolean} [snapshot] Send the latest message of each topic first, and again after a
  *   reconnect that could not be resumed.
- * @property {number} [last] How many of the latest messages of each topic to send first.
+ * @property {number} [last] Send so many of the latest messages of each topic first.
  * @property {Position | TopicPosition[]} [since] Resume after this position; for a filter, after one
- *   position per topic. What `positions` of an earlier subscription gave fits either.
+ *   position per topic. The `positions` of an earlier subscription fit both.
  * @property {'gap' | 'disconnect'} [overflow] What the server does when this client falls behind.
  * @property {number} [bufferMax] Messages held for the loop over the subscription. Default 1,000.
  * @property {(message: Message<T>) => void} [onMessage] Without it, loop over the subscription.
  * @property {(gap: Gap) => void} [onGap]
  * @property {(recovery: Recovery) => void} [onRecovered]
- * @property {() => void} [onSnapshotEnd] All that `snapshot` asked for has been given.
- * @property {(error?: FanfareError) => void} [onEnd] Called once. With an error unless the
+ * @property {() => void} [onSnapshotEnd] All that `snapshot` or `last` asked for has been given.
+ * @property {(error?: FanfareError) => void} [onEnd] Called once; with an error unless the
  *   application ended the subscription.
- */
-
-/**
- * @typedef {object} SubscriptionBase
- * @property {string} topic The topic or filter.
- * @property {Promise<void>} ready Fulfilled when the server has accepted, rejected when it has refused.
- * @property {TopicPosition[]} positions The last position of each topic, to be given as `since`.
- * @property {number} duplicates Messages that were dropped because they had been given before.
- * @property {() => void} unsubscribe
- */
-
-/**
- * A subscription: its callbacks run, or a `for await` loop gives its messages. Leaving the loop
- * unsubscribes.
- * @template [T=any]
- * @typedef {SubscriptionBase & AsyncIterable<Message<T>>} Subscription
  */
 
 /**
@@ -109,12 +90,7 @@
  * @property {string} [idempotencyKey] Makes a retry safe. Default: a fresh random one.
  */
 
-/**
- * @typedef {object} Published
- * @property {string} epoch
- * @property {number} offset
- * @property {'memory' | (string & {})} durability
- */
+/** @typedef {Position & { durability: 'memory' | (string & {}) }} Published */
 
 /**
  * @typedef {object} HistoryOptions
@@ -139,14 +115,9 @@
  * @property {string} [reason] Why the connection ended.
  * @property {number} [code] The WebSocket close code.
  * @property {number} [delayMs] When `waiting`: how long.
+ * @property {string} [server] When `connected`: the server and its version.
+ * @property {string} [connection] When `connected`: what the server's log calls this connection.
  * @property {FanfareError} [error] When `closed` by the server.
- */
-
-/**
- * Something odd that the client has dealt with: worth a log line.
- * @typedef {object} Warning
- * @property {string} message
- * @property {unknown} [detail]
  */
 
 /**
@@ -154,7 +125,7 @@
  * @property {StateEvent} state
  * @property {Gap} gap Any gap of any subscription.
  * @property {Recovery} recovered Any recovery of any subscription.
- * @property {Warning} warning
+ * @property {{ message: string, detail?: unknown }} warning Something odd that the client has dealt with.
  */
 
 /**
@@ -186,15 +157,26 @@
  * @property {number} [positionsMax] Topics of one filter whose position is kept. Default 1,024.
  */
 
+/** @typedef {<E extends keyof ClientEvents>(event: E, detail: ClientEvents[E]) => void} Emit */
+
 const PROTOCOL = 'fanfare.v1.json';
-/** Topics whose subscriptions are remembered, so that a message finds them by one look-up. */
-const ROUTES_MAX = 4096;
 /** Bytes of positions in one command: the server takes messages up to 64 KiB. */
 const RESUME_BYTES_MAX = 60_000;
-/** How long a snapshot of one filter may make the others patient with offsets that skip ahead. */
-const FILL_MAX_MS = 10_000;
 /** The longest ping interval that is believed; a timer cannot count much further. */
 const PING_MAX_MS = 3_600_000;
+/** What answers which command. */
+const ANSWERS = new Map([
+  ['connect', 'connected'],
+  ['subscribe', 'subscribed'],
+  ['unsubscribe', 'unsubscribed'],
+  ['publish', 'published'],
+  ['history', 'historyPage'],
+  ['ping', 'pong'],
+]);
+/** Commands that are sent again after a reconnect. */
+const RESENT = new Set(['publish', 'history']);
+/** The server does not take the positions themselves: badPosition, tooManyPositions. */
+const POSITIONS_REFUSED = new Set([104, 111]);
 
 const DEFAULTS = {
   backoffMs: 500,
@@ -237,16 +219,13 @@ export class FanfareError extends Error {
  * A command that has no answer yet.
  * @typedef {object} Call
  * @property {string} action
- * @property {object} body
- * @property {string} expects The name of the answer.
- * @property {boolean} [keep] Whether it is sent again after a reconnect.
+ * @property {string} frame
  * @property {boolean} [counted] Whether `queueMax` counts it.
- * @property {string} [frame]
  * @property {WebSocketLike | null} [socket] Where it was sent last.
- * @property {number} [firstSent]
- * @property {number} [lastSent]
- * @property {(answer: any) => void} resolve
- * @property {(error: FanfareError) => void} [reject]
+ * @property {number} [firstSent] By the wall clock.
+ * @property {number} [lastSent] By the steady clock.
+ * @property {(answer: any, call: Call) => void} resolve
+ * @property {(error: FanfareError) => void} reject
  */
 
 /** A connection to a Fanfare server that mends itself. Made by `connect`. */
@@ -264,10 +243,6 @@ export class Client {
   #handlers = new Map();
   /** By topic or filter. @type {Map<string, Feed>} */
   #feeds = new Map();
-  /** Those that are for a filter. @type {Set<Feed>} */
-  #filters = new Set();
-  /** The feeds of a topic. @type {Map<string, Feed[]>} */
-  #routes = new Map();
   /** By id, in the order they were made. @type {Map<number, Call>} */
   #calls = new Map();
   #lastId = 0;
@@ -279,10 +254,7 @@ export class Client {
   /** Watches for silence, or waits for the next attempt. @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
 
-  /**
-   * @param {string | URL} url
-   * @param {ClientOptions} options
-   */
+  /** @param {string | URL} url @param {ClientOptions} options */
   constructor(url, options) {
     this.#options = { ...DEFAULTS, ...options };
     this.#url = absolute(url);
@@ -313,7 +285,11 @@ export class Client {
 
   /**
    * Subscribes to a topic, or to every topic that a filter matches: `*` stands for one segment, a
-   * final `>` for one or more. Subscriptions to the same topic share one on the server.
+   * final `>` for one or more.
+   *
+   * Subscriptions to the same topic share one on the server, opened with the options of the first. A
+   * later one goes on from where that one is; it may ask for a snapshot if the first did, and for no
+   * other past (`alreadySubscribed`): that is what `history` is for.
    * @template [T=any]
    * @param {string} topic
    * @param {SubscribeOptions<T>} [options]
@@ -324,20 +300,19 @@ export class Client {
     const asked = askedBy(topic, options);
     const old = this.#feeds.get(topic);
     const feed = old ?? new Feed(topic, asked, this.#options.positionsMax, this.#emit);
-    const listener = new Listener(feed, options, this.#emit, () => this.#leave(feed, listener));
-    if (this.#end) {
-      const error = this.#end;
-      queueMicrotask(() => listener.end(error));
-    } else if (old) {
-      this.#join(feed, listener, asked);
-    } else {
+    const subscription = new Subscription(feed, options, this.#emit, () => this.#leave(feed, subscription));
+    const refusal = this.#end ?? feed.refusal(asked);
+    if (refusal) {
+      // Later, because the application does not have its subscription yet.
+      queueMicrotask(() => subscription.end(refusal));
+      return subscription;
+    }
+    feed.add(subscription);
+    if (!old) {
       this.#feeds.set(topic, feed);
-      if (feed.filter) this.#filters.add(feed);
-      this.#forgetRoutes(feed);
-      feed.add(listener);
       this.#subscribe(feed);
     }
-    return listener;
+    return subscription;
   }
 
   /**
@@ -347,9 +322,10 @@ export class Client {
    * @param {Draft} draft
    * @returns {Promise<Published>} Rejected with a `FanfareError`. If nobody looks at the promise, a
    *   rejection disturbs nobody.
+   * @throws {TypeError} The draft is none.
    */
   publish(topic, draft) {
-    return this.#request('publish', 'published', true, () => ({ topic, ...encode(draft) }));
+    return this.#request('publish', { topic, ...encode(draft) });
   }
 
   /**
@@ -359,31 +335,19 @@ export class Client {
    * @param {HistoryOptions} [options]
    * @returns {Promise<HistoryPage<T>>}
    */
-  async history(topic, { since, limit } = {}) {
+  history(topic, { since, limit } = {}) {
     const body = { topic, since: since && { epoch: since.epoch, offset: since.offset }, limit };
-    return decodePage(await this.#request('history', 'historyPage', true, () => body));
+    return this.#request('history', body, decodePage);
   }
 
-  /**
-   * Asks the server for a sign of life.
-   * @returns {Promise<number>} How long it took, in milliseconds.
-   */
+  /** Asks the server for a sign of life. @returns {Promise<number>} How long it took, in milliseconds. */
   ping() {
-    return this.#request(
-      'ping',
-      'pong',
-      false,
-      () => ({}),
-      (_, call) => performance.now() - (call.lastSent ?? 0),
-    );
+    return this.#request('ping', {}, (_, { lastSent = 0 }) => performance.now() - lastSent);
   }
 
   /** Ends every subscription and the connection, for good. */
   close() {
-    if (this.#end) return;
-    const socket = this.#socket;
-    this.#finish({ state: 'closed', reason: 'the client was closed' });
-    socket?.close(1000);
+    if (!this.#end) this.#finish({ state: 'closed', reason: 'the client was closed' });
   }
 
   // === Connection ===
@@ -405,21 +369,16 @@ export class Client {
   }
 
   #hello() {
-    this.#ask({
-      action: 'connect',
-      body: {},
-      expects: 'connected',
-      resolve: (answer) => this.#connected(answer),
-      reject: (error) => {
-        if (!this.#socket) return;
-        if (error.retry === 'never') this.#stop(error);
-        else this.#drop(error.message);
-      },
-    });
+    const refused = (/** @type {FanfareError} */ error) => {
+      if (!this.#socket) return;
+      if (error.retry === 'never') this.#finish({ state: 'closed', reason: error.message, error });
+      else this.#drop(error.message);
+    };
+    this.#ask('connect', {}, (answer) => this.#connected(answer), refused);
   }
 
-  /** @param {{ pingMs?: unknown }} connected */
-  #connected({ pingMs }) {
+  /** @param {{ pingMs?: unknown, server?: string, connection?: string }} hello */
+  #connected({ pingMs, server, connection }) {
     const interval = typeof pingMs === 'number' && pingMs > 0 ? Math.min(pingMs, PING_MAX_MS) : 25_000;
     this.#silenceMs = interval + this.#options.silenceMs;
     this.#watch();
@@ -427,11 +386,13 @@ export class Client {
     this.#state = 'connected';
     for (const feed of this.#feeds.values()) this.#subscribe(feed);
     for (const [id, call] of this.#calls) {
-      if (call.firstSent && Date.now() - call.firstSent > this.#options.retryMaxMs) this.#giveUp(id, call);
-      else if (call.socket !== this.#socket) this.#send(call);
+      if (call.socket === this.#socket) continue;
+      const tooOld = call.firstSent && Date.now() - call.firstSent > this.#options.retryMaxMs;
+      if (tooOld && call.action === 'publish') this.#settle(id, call).reject(unknownOutcome());
+      else this.#send(call);
     }
     // Only now, so that what a handler publishes comes after what has been waiting.
-    this.#become({ state: 'connected' });
+    this.#become({ state: 'connected', server, connection });
   }
 
   /** Gives the connection up when the server has been silent for too long. */
@@ -443,10 +404,7 @@ export class Client {
     else this.#drop(`the server was silent for ${this.#silenceMs} ms`);
   }
 
-  /**
-   * Leaves a connection that is good for nothing, without waiting for it to close.
-   * @param {string} reason
-   */
+  /** Leaves a connection that is good for nothing, without waiting for it to close. @param {string} reason */
   #drop(reason) {
     const socket = this.#socket;
     this.#lost(4410, reason);
@@ -454,12 +412,9 @@ export class Client {
     else socket?.close(4410);
   }
 
-  /**
-   * @param {number} code
-   * @param {string} reason
-   */
+  /** @param {number} code @param {string} reason */
   #lost(code, reason) {
-    const connected = this.#state === 'connected';
+    const stable = this.#state === 'connected' && Date.now() - this.#connectedAt >= this.#options.stableMs;
     const socket = this.#socket;
     this.#socket = null;
     this.#state = 'waiting';
@@ -467,10 +422,13 @@ export class Client {
     for (const feed of this.#feeds.values()) feed.lost();
     const gone = new FanfareError(0, 'disconnected', 'later', 'the connection ended before the answer came');
     for (const [id, call] of this.#calls) {
-      if (call.socket === socket && !call.keep) this.#settle(id, call)?.reject?.(gone);
+      if (call.socket === socket && !RESENT.has(call.action)) this.#settle(id, call).reject(gone);
     }
-    if (terminal(code)) return this.#stop(closeError(code, reason), code);
-    if (connected && Date.now() - this.#connectedAt >= this.#options.stableMs) this.#attempt = 0;
+    if (isTerminal(code)) {
+      const error = closeError(code, reason);
+      return this.#finish({ state: 'closed', reason: error.message, code, error });
+    }
+    if (stable) this.#attempt = 0;
     const delayMs = this.#backoff(this.#attempt++);
     this.#timer = setTimeout(this.#again, delayMs);
     this.#become({ state: 'waiting', code, reason, delayMs });
@@ -498,33 +456,26 @@ export class Client {
   }
 
   /**
-   * The server has said that coming back is of no use.
-   * @param {FanfareError} error
-   * @param {number} [code]
+   * The end: by the application, or because the server has said that coming back is of no use.
+   * @param {StateEvent} event
    */
-  #stop(error, code) {
-    const socket = this.#socket;
-    this.#finish({ state: 'closed', reason: error.message, code, error });
-    socket?.close(1000);
-  }
-
-  /** @param {StateEvent} event */
   #finish(event) {
+    const socket = this.#socket;
+    const end = event.error ?? new FanfareError(0, 'closed', 'never', 'the client was closed');
+    this.#end = end;
     this.#socket = null;
-    this.#end = event.error ?? new FanfareError(0, 'closed', 'never', 'the client was closed');
     this.#state = 'closed';
     clearTimeout(this.#timer);
     globalThis.removeEventListener?.('online', this.#online);
     for (const [id, call] of this.#calls) {
-      if (call.action === 'publish' && call.firstSent) this.#giveUp(id, call);
-      else this.#settle(id, call)?.reject?.(this.#end);
+      const unknown = call.action === 'publish' && call.firstSent;
+      this.#settle(id, call).reject(unknown ? unknownOutcome() : end);
     }
     const feeds = [...this.#feeds.values()];
     this.#feeds.clear();
-    this.#filters.clear();
-    this.#routes.clear();
     for (const feed of feeds) feed.end(event.error);
     this.#become(event);
+    socket?.close(1000);
   }
 
   /** @param {StateEvent} event */
@@ -533,70 +484,49 @@ export class Client {
     this.#emit('state', event);
   }
 
-  /**
-   * @template {keyof ClientEvents} E
-   * @param {E} event
-   * @param {ClientEvents[E]} detail
-   */
+  /** @template {keyof ClientEvents} E @param {E} event @param {ClientEvents[E]} detail */
   #emit = (event, detail) => {
     for (const handler of this.#handlers.get(event) ?? []) run(handler, detail);
   };
-
-  /**
-   * @param {string} message
-   * @param {unknown} [detail]
-   */
-  #warn(message, detail) {
-    this.#emit('warning', { message, detail });
-  }
 
   // === Commands ===
 
   /**
    * A command on behalf of the application.
    * @param {string} action
-   * @param {string} expects
-   * @param {boolean} keep
-   * @param {() => object} body
-   * @param {(answer: any, call: Call) => any} [finish]
+   * @param {object} body
+   * @param {(answer: any, call: Call) => any} [read]
    * @returns {Promise<any>}
    */
-  #request(action, expects, keep, body, finish = (answer) => answer) {
-    return handled(
-      new Promise((resolve, reject) => {
-        const { queueMax } = this.#options;
-        if (this.#end) throw this.#end;
-        if (this.#counted >= queueMax) {
-          throw new FanfareError(
-            0,
-            'queueFull',
-            'later',
-            `${queueMax} calls wait for an answer, and that is the limit`,
-          );
-        }
-        /** @type {Call} */
-        const call = {
-          action,
-          body: body(),
-          expects,
-          keep,
-          counted: true,
-          resolve: (answer) => resolve(finish(answer, call)),
-          reject,
-        };
-        this.#ask(call);
-      }),
-    );
+  #request(action, body, read = (answer) => answer) {
+    const { queueMax } = this.#options;
+    const { promise, resolve, reject } = deferred();
+    if (this.#end) {
+      reject(this.#end);
+    } else if (this.#counted >= queueMax) {
+      const text = `${queueMax} calls wait for an answer, and that is the limit`;
+      reject(new FanfareError(0, 'queueFull', 'later', text));
+    } else {
+      this.#ask(action, body, (answer, call) => resolve(read(answer, call)), reject, true);
+    }
+    return promise;
   }
 
-  /** @param {Call} call */
-  #ask(call) {
+  /**
+   * @param {string} action
+   * @param {object} body
+   * @param {(answer: any, call: Call) => void} resolve
+   * @param {(error: FanfareError) => void} reject
+   * @param {true} [counted]
+   */
+  #ask(action, body, resolve, reject, counted) {
     const id = this.#lastId + 1;
-    call.frame = JSON.stringify({ id, [call.action]: call.body });
+    /** @type {Call} */
+    const call = { action, frame: JSON.stringify({ id, [action]: body }), counted, resolve, reject };
     this.#lastId = id;
     this.#calls.set(id, call);
-    if (call.counted) this.#counted += 1;
-    if (this.#state === 'connected' || call.action === 'connect') this.#send(call);
+    if (counted) this.#counted += 1;
+    if (this.#state === 'connected' || action === 'connect') this.#send(call);
   }
 
   /** @param {Call} call */
@@ -604,25 +534,14 @@ export class Client {
     call.socket = this.#socket;
     call.firstSent ??= Date.now();
     call.lastSent = performance.now();
-    this.#socket?.send(call.frame ?? '');
+    this.#socket?.send(call.frame);
   }
 
-  /**
-   * @param {number} id
-   * @param {Call} [call]
-   */
+  /** @param {number} id @param {Call} call */
   #settle(id, call) {
-    if (this.#calls.delete(id) && call?.counted) this.#counted -= 1;
+    this.#calls.delete(id);
+    if (call.counted) this.#counted -= 1;
     return call;
-  }
-
-  /**
-   * @param {number} id
-   * @param {Call} call
-   */
-  #giveUp(id, call) {
-    const text = 'the connection ended before the answer came, so the outcome is not known';
-    this.#settle(id, call)?.reject?.(new FanfareError(0, 'unknown', 'later', text));
   }
 
   // === Subscriptions ===
@@ -630,126 +549,38 @@ export class Client {
   /** @param {Feed} feed */
   #subscribe(feed) {
     if (this.#state !== 'connected') return;
+    // By the time of the answer the application may have left, and even come back.
     const current = () => this.#feeds.get(feed.topic) === feed;
-    this.#ask({
-      action: 'subscribe',
-      body: feed.command(),
-      expects: 'subscribed',
-      resolve: (answer) => current() && feed.subscribed(answer),
-      reject: (error) => current() && this.#refused(feed, error),
-    });
+    this.#ask(
+      'subscribe',
+      feed.command(),
+      (answer) => current() && feed.subscribed(answer),
+      (error) => current() && this.#refused(feed, error),
+    );
   }
 
-  /**
-   * @param {Feed} feed
-   * @param {FanfareError} error
-   */
+  /** @param {Feed} feed @param {FanfareError} error */
   #refused(feed, error) {
     if (this.#state !== 'connected') return;
     if (error.retry === 'later') {
-      this.#warn(`the subscription to ${feed.topic} is tried again later`, error);
+      const message = `the subscription to ${feed.topic} is tried again later`;
+      this.#emit('warning', { message, detail: error });
       feed.timer = setTimeout(() => this.#subscribe(feed), this.#backoff(feed.attempt++));
     } else if (feed.forget(error)) {
       this.#subscribe(feed);
     } else {
-      this.#remove(feed);
+      this.#feeds.delete(feed.topic);
       feed.end(error);
     }
   }
 
-  /**
-   * Adds a subscription to a feed that others have opened.
-   * @param {Feed} feed
-   * @param {Listener} listener
-   * @param {ReturnType<typeof askedBy>} asked
-   */
-  #join(feed, listener, asked) {
-    const plain = asked.positions.length === 0 && asked.last === 0;
-    listener.holding = !plain || asked.snapshot;
-    feed.add(listener);
-    if (plain && !asked.snapshot) {
-      if (feed.live) listener.opened();
-    } else if (plain && feed.holdsSnapshot()) {
-      // Later, because the application does not have its subscription yet.
-      queueMicrotask(() => feed.refill(listener));
-    } else if (!feed.filter) {
-      this.#replay(feed, listener, asked, asked.positions[0]);
-    } else {
-      const text = `there is a subscription to ${feed.topic} with other options`;
-      queueMicrotask(() => {
-        listener.end(new FanfareError(107, 'alreadySubscribed', 'never', text));
-        this.#leave(feed, listener);
-      });
-    }
-  }
-
-  /**
-   * Gives a subscription that came later the past it asked for. All that arrives for it before the
-   * last page is on that page too, so it is passed over.
-   * @param {Feed} feed
-   * @param {Listener} listener
-   * @param {ReturnType<typeof askedBy>} asked
-   * @param {Position} [since]
-   */
-  #replay(feed, listener, asked, since) {
-    const position = since && { epoch: since.epoch, offset: since.offset };
-    this.#ask({
-      action: 'history',
-      body: { topic: feed.topic, since: position, limit: since ? undefined : asked.last || 1 },
-      expects: 'historyPage',
-      keep: true,
-      resolve: (answer) => {
-        const { messages, more, top } = decodePage(answer);
-        if (since && since === asked.positions[0]) listener.recovered({ topic: feed.topic, recovered: true });
-        for (const message of messages) listener.give(message);
-        const last = messages.at(-1);
-        if (since && more && last) {
-          this.#replay(feed, listener, asked, { epoch: since.epoch, offset: last.offset });
-        } else {
-          if (asked.snapshot) listener.snapshotEnd();
-          listener.release(top?.offset ?? 0);
-        }
-      },
-      reject: (error) => {
-        if (since && error.code >= 150 && error.code < 154) {
-          listener.recovered({ topic: feed.topic, recovered: false, reason: error.name });
-          listener.release(0);
-        } else {
-          listener.end(error);
-          this.#leave(feed, listener);
-        }
-      },
-    });
-  }
-
-  /**
-   * @param {Feed} feed
-   * @param {Listener} listener
-   */
-  #leave(feed, listener) {
-    if (feed.remove(listener) > 0 || this.#feeds.get(feed.topic) !== feed) return;
-    this.#remove(feed);
-    feed.end();
-    if (this.#state !== 'connected') return;
-    this.#ask({
-      action: 'unsubscribe',
-      body: { topic: feed.topic },
-      expects: 'unsubscribed',
-      resolve: () => {},
-    });
-  }
-
-  /** @param {Feed} feed */
-  #remove(feed) {
+  /** @param {Feed} feed @param {Subscription} subscription */
+  #leave(feed, subscription) {
+    if (feed.remove(subscription) > 0 || this.#feeds.get(feed.topic) !== feed) return;
     this.#feeds.delete(feed.topic);
-    this.#filters.delete(feed);
-    this.#forgetRoutes(feed);
-  }
-
-  /** @param {Feed} feed */
-  #forgetRoutes(feed) {
-    if (feed.filter) this.#routes.clear();
-    else this.#routes.delete(feed.topic);
+    feed.end();
+    const ignore = () => {};
+    if (this.#state === 'connected') this.#ask('unsubscribe', { topic: feed.topic }, ignore, ignore);
   }
 
   // === Events ===
@@ -761,124 +592,102 @@ export class Client {
     try {
       event = JSON.parse(/** @type {string} */ (text));
     } catch {
-      return this.#warn('a message is not JSON', text);
+      return this.#emit('warning', { message: 'a message is not JSON', detail: text });
     }
-    if (typeof event?.message?.topic === 'string' && isOffset(event.message.offset))
-      this.#message(event.message);
-    else if (event?.id) this.#answer(event);
-    else this.#push(event);
+    const understood = event?.id ? this.#answer(event) : this.#push(event ?? {});
+    if (!understood) this.#emit('warning', { message: 'an event is not understood', detail: event });
   }
 
-  /** @param {Message & { base64?: string }} message */
-  #message(message) {
-    if (!decode(message)) return this.#warn('a message is not base64', message);
-    const feeds = this.#route(message.topic);
-    for (const feed of feeds) feed.take(message, feeds);
-  }
-
-  /** @param {any} event */
+  /** Returns whether the event could be understood. @param {any} event */
   #answer(event) {
     const call = this.#calls.get(event.id);
-    if (!call) return this.#warn('an answer has no question', event);
+    if (!call) return false;
     this.#settle(event.id, call);
-    const answer = event[call.expects];
-    if (event.error) return call.reject?.(refusal(event.error));
-    if (typeof answer === 'object' && answer) return call.resolve(answer);
-    this.#warn(`an answer is not ${call.expects}`, event);
-    call.reject?.(
-      new FanfareError(0, 'badAnswer', 'never', `the server did not answer with ${call.expects}`),
-    );
+    const expected = ANSWERS.get(call.action) ?? '';
+    if (event.error) {
+      call.reject(refusal(event.error));
+    } else if (event[expected]) {
+      call.resolve(event[expected], call);
+    } else {
+      call.reject(new FanfareError(0, 'badAnswer', 'never', `the server did not answer with ${expected}`));
+      return false;
+    }
+    return true;
   }
 
-  /** @param {any} event */
-  #push(event) {
-    const { position, gap, snapshotEnd, unsubscribed, error, ping } = event ?? {};
-    if (ping) return;
-    if (isTopicPosition(position)) {
+  /** Returns whether the event could be understood. @param {any} event */
+  #push({ message, position, gap, snapshotEnd, unsubscribed, ping }) {
+    if (message) {
+      if (!isTopicOffset(message) || !decode(message)) return false;
+      const feeds = this.#route(message.topic);
+      const epoch = feeds.map((feed) => feed.epoch(message.topic)).find(Boolean);
+      for (const feed of feeds) feed.take(message, epoch);
+    } else if (position) {
+      if (!isTopicPosition(position)) return false;
       for (const feed of this.#route(position.topic)) feed.place(position);
-    } else if (typeof gap?.topic === 'string' && isOffset(gap.from) && isOffset(gap.to)) {
-      const feeds = this.#route(gap.topic);
-      for (const feed of feeds) feed.gap(gap, feeds);
+    } else if (gap) {
+      if (typeof gap.topic !== 'string' || !isOffset(gap.from) || !isOffset(gap.to)) return false;
+      for (const feed of this.#route(gap.topic)) feed.gap(gap);
     } else if (snapshotEnd) {
-      this.#feeds.get(snapshotEnd.topic)?.snapshotEnd(snapshotEnd.positions);
+      const positions = Array.isArray(snapshotEnd.positions) ? snapshotEnd.positions : [];
+      this.#feeds.get(snapshotEnd.topic)?.snapshotEnd(positions.filter(isTopicPosition));
     } else if (unsubscribed) {
       this.#unsubscribed(this.#feeds.get(unsubscribed.topic));
-    } else if (error) {
-      this.#warn('the server refused a command that has no id', refusal(error));
     } else {
-      this.#warn('an event is not known', event);
+      return Boolean(ping);
     }
+    return true;
   }
 
   /** @param {Feed} [feed] */
   #unsubscribed(feed) {
     // One that is not live yet has been opened anew: the event is about its predecessor.
     if (!feed?.live) return;
-    this.#remove(feed);
-    feed.end(
-      new FanfareError(0, 'unsubscribed', 'never', `the server ended the subscription to ${feed.topic}`),
-    );
+    this.#feeds.delete(feed.topic);
+    const text = `the server ended the subscription to ${feed.topic}`;
+    feed.end(new FanfareError(0, 'unsubscribed', 'never', text));
   }
 
   /**
+   * The live feeds that a topic belongs to. There are few filters: the server allows 8.
    * @param {string} topic
-   * @returns {Feed[]}
    */
   #route(topic) {
-    let feeds = this.#routes.get(topic);
-    if (feeds) return feeds;
-    const exact = this.#feeds.get(topic);
-    feeds = exact && !exact.filter ? [exact] : [];
-    for (const feed of this.#filters) if (feed.matches(topic)) feeds.push(feed);
-    if (this.#routes.size >= ROUTES_MAX) this.#routes.clear();
-    this.#routes.set(topic, feeds);
+    const feeds = [];
+    for (const feed of this.#feeds.values()) if (feed.live && feed.matches(topic)) feeds.push(feed);
     return feeds;
   }
 }
 
-/** Where a feed stands in one topic. */
-class Place {
-  /** Kept for subscriptions that join a snapshot later. @type {Message | undefined} */
-  latest;
-  /** Orders the places by when they were used last. */
-  used = 0;
-
-  /**
-   * @param {string | undefined} epoch
-   * @param {number} seen The last offset that was given.
-   * @param {number} start Live messages come after this; up to it, holes are not worth a word.
-   * @param {boolean} filling A snapshot has not arrived entirely: this is no place to resume from.
-   */
-  constructor(epoch, seen, start, filling) {
-    this.epoch = epoch;
-    this.seen = seen;
-    this.start = start;
-    this.filling = filling;
-    /** Up to here the server replays for this feed what others may have seen. */
-    this.top = start;
-  }
-}
+/**
+ * Where a feed stands in one topic.
+ * @typedef {object} Place
+ * @property {string | undefined} epoch Unknown while a filter's snapshot is under way.
+ * @property {number} seen The last offset that was given.
+ * @property {number} floor Live messages come after this; up to it, holes are not worth a word.
+ * @property {Message} [latest] Kept for subscriptions that join a snapshot later.
+ */
 
 /** One subscription on the server, shared by all that the application has to that topic or filter. */
 class Feed {
+  /** Whether the server has accepted it on this connection. */
   live = false;
   attempt = 0;
   duplicates = 0;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  /** Waits to try again. @type {ReturnType<typeof setTimeout> | undefined} */
   timer;
   #asked;
   #placesMax;
   #emit;
-  /** @type {readonly Listener[]} */
-  #listeners = [];
-  /** @type {Map<string, Place>} */
+  #pattern;
+  /** @type {Set<Subscription>} */
+  #subscriptions = new Set();
+  /** By topic, the one used last at the end. @type {Map<string, Place>} */
   #places = new Map();
-  /** What the last command resumed from. @type {Map<string, Position>} */
-  #resumed = new Map();
-  #uses = 0;
+  /** What the last command resumed from, as far as it is unanswered. @type {Map<string, Position>} */
+  #resuming = new Map();
   #opened = false;
   #filling = false;
-  #fillEnd = 0;
   /** Whether a topic that turns up for the first time may have had messages while we were away. */
   #wasAway = false;
   /** Why the next command cannot resume everything. */
@@ -888,91 +697,107 @@ class Feed {
    * @param {string} topic
    * @param {ReturnType<typeof askedBy>} asked
    * @param {number} placesMax
-   * @param {<E extends keyof ClientEvents>(event: E, detail: ClientEvents[E]) => void} emit
+   * @param {Emit} emit
    */
   constructor(topic, asked, placesMax, emit) {
     this.topic = topic;
-    this.segments = topic.split('.');
     this.filter = isFilter(topic);
+    this.#pattern = this.filter && pattern(topic);
     this.#asked = asked;
     this.#placesMax = placesMax;
     this.#emit = emit;
-    for (const { topic, epoch, offset } of asked.positions) this.#put(topic, epoch, offset, offset);
+    for (const position of [...asked.positions].reverse()) this.#begin(position.topic, position);
   }
 
-  /** @param {Listener} listener */
-  add(listener) {
-    this.#listeners = [...this.#listeners, listener];
+  /** @param {string} topic */
+  matches(topic) {
+    return this.#pattern ? this.#pattern.test(topic) : this.topic === topic;
+  }
+
+  /** @param {string} topic */
+  epoch(topic) {
+    return this.#places.get(topic)?.epoch;
   }
 
   /**
-   * Returns how many are left.
-   * @param {Listener} listener
+   * Why a subscription that asks for this cannot be given it from here, if so.
+   * @param {ReturnType<typeof askedBy>} asked
    */
-  remove(listener) {
-    this.#listeners = this.#listeners.filter((other) => other !== listener);
-    return this.#listeners.length;
+  refusal(asked) {
+    const present = asked.latest === 0 && asked.positions.length === 0;
+    const latest = asked.snapshot && asked.last === 0 && asked.positions.length === 0 && this.#asked.snapshot;
+    const same = !this.#opened && JSON.stringify(asked) === JSON.stringify(this.#asked);
+    if (present || latest || same) return undefined;
+    const text = `there is a subscription to ${this.topic} with other options`;
+    return new FanfareError(107, 'alreadySubscribed', 'never', text);
+  }
+
+  /** @param {Subscription} subscription */
+  add(subscription) {
+    this.#subscriptions.add(subscription);
+    if (!this.#opened) return;
+    // Later, because the application does not have its subscription yet.
+    subscription.holding = true;
+    queueMicrotask(() => {
+      subscription.holding = false;
+      if (this.live) subscription.opened();
+      if (!subscription.snapshot) return;
+      for (const { latest } of this.#places.values()) if (latest) subscription.give(latest);
+      if (this.live && !this.#filling) subscription.snapshotEnd();
+    });
+  }
+
+  /** Returns how many are left. @param {Subscription} subscription */
+  remove(subscription) {
+    this.#subscriptions.delete(subscription);
+    return this.#subscriptions.size;
   }
 
   /** @param {FanfareError} [error] */
   end(error) {
     this.lost();
-    for (const listener of this.#listeners) listener.end(error);
+    for (const subscription of this.#subscriptions) subscription.end(error);
   }
 
   lost() {
     clearTimeout(this.timer);
     this.live = false;
-    if (this.#filling) this.#loss ||= 'noPosition';
+    // What the rest of a filter's snapshot would have held is not known.
+    if (this.#filling && this.filter) this.#loss ||= 'noPosition';
     this.#filling = false;
-    this.#fillEnd = 0;
   }
 
-  /** @param {string} topic */
-  matches(topic) {
-    const { segments } = this;
-    const names = topic.split('.');
-    const open = segments.at(-1) === '>';
-    if (open ? names.length < segments.length : names.length !== segments.length) return false;
-    return segments.every(
-      (segment, i) => segment === '*' || segment === names[i] || (open && i === segments.length - 1),
-    );
-  }
-
-  /** The places from which this feed can resume, the one used last first. */
+  /** The places from which this feed can resume, the one used last first. @returns {TopicPosition[]} */
   positions() {
-    const places = [...this.#places].filter(([, place]) => place.epoch && !place.filling);
-    places.sort(([, a], [, b]) => b.used - a.used);
-    return places.map(([topic, { epoch = '', seen }]) => ({ topic, epoch, offset: seen }));
+    const positions = [];
+    for (const [topic, { epoch, seen }] of this.#places) {
+      if (epoch) positions.push({ topic, epoch, offset: seen });
+    }
+    return positions.reverse();
   }
 
   // === Opening and resuming ===
 
   /** What to ask the server for. */
   command() {
-    const { snapshot, last, overflow } = this.#asked;
-    let positions = this.positions();
-    if (this.filter) {
-      let bytes = 0;
-      const fitting = positions.filter(
-        (position) => (bytes += JSON.stringify(position).length + 1) <= RESUME_BYTES_MAX,
-      );
-      if (fitting.length < positions.length) this.#loss ||= 'tooMany';
-      positions = fitting;
-    }
-    // With a snapshot, a loss that cannot be named is mended by taking all anew, and by that alone:
-    // a snapshot leaves out what was resumed.
-    if (this.#loss && (snapshot || !this.filter)) positions = [];
-    this.#resumed = new Map(positions.map(({ topic, epoch, offset }) => [topic, { epoch, offset }]));
-    for (const topic of this.#places.keys()) if (!this.#resumed.has(topic)) this.#places.delete(topic);
+    const { last, latest, overflow } = this.#asked;
+    let bytes = 0;
+    const fits = (/** @type {TopicPosition} */ position) =>
+      (bytes += JSON.stringify(position).length + 1) <= RESUME_BYTES_MAX;
+    const positions = this.positions().filter(fits);
+    if (positions.length < this.#places.size) this.#loss ||= 'tooMany';
+    this.#resuming = new Map(positions.map(({ topic, epoch, offset }) => [topic, { epoch, offset }]));
+    for (const topic of this.#places.keys()) if (!this.#resuming.has(topic)) this.#places.delete(topic);
+    // A loss is reported for all topics at once.
     this.#wasAway = !this.#loss && (this.#opened || positions.length > 0);
     return {
       topic: this.topic,
-      snapshot: snapshot || undefined,
+      // With `last` too, for its `snapshotEnd`.
+      snapshot: latest > 0 || undefined,
       last: last || undefined,
       overflow,
-      since: this.filter ? undefined : this.#resumed.get(this.topic),
-      positions: this.filter && positions.length ? positions : undefined,
+      since: this.filter ? undefined : this.#resuming.get(this.topic),
+      positions: this.filter && positions.length > 0 ? positions : undefined,
     };
   }
 
@@ -981,7 +806,7 @@ class Feed {
    * @param {FanfareError} error
    */
   forget({ code, name }) {
-    if (!this.#opened || this.#resumed.size === 0 || (code !== 104 && code !== 111)) return false;
+    if (!this.#opened || this.#resuming.size === 0 || !POSITIONS_REFUSED.has(code)) return false;
     this.#places.clear();
     this.#loss = name;
     return true;
@@ -994,129 +819,95 @@ class Feed {
     this.live = true;
     this.attempt = 0;
     this.#opened = true;
-    this.#filling = this.#asked.snapshot;
+    this.#filling = this.#asked.latest > 0;
+    for (const subscription of this.#subscriptions) subscription.opened();
     if (loss) this.#recovered({ topic: this.topic, recovered: false, reason: loss });
-    if (this.filter) {
-      if (this.#filling) this.#fillEnd = Date.now() + FILL_MAX_MS;
-      const told = Array.isArray(answer.topics) ? answer.topics : [];
-      for (const outcome of told) this.#resume(outcome?.topic, outcome);
-      for (const topic of this.#resumed.keys()) this.#resume(topic, {});
-    } else if (this.#resumed.size > 0) {
-      if (this.#resume(this.topic, answer)) this.#filling = false;
-    } else {
-      if (isPosition(answer.position)) this.#begin(this.topic, answer.position);
-      if (this.#wasAway) this.#recovered({ topic: this.topic, recovered: false, reason: 'noPosition' });
-    }
-    for (const listener of this.#listeners) listener.opened();
+    const told = this.filter ? answer.topics : [{ ...answer, topic: this.topic }];
+    for (const outcome of Array.isArray(told) ? told : []) this.#resumed(outcome.topic, outcome);
+    for (const topic of this.#resuming.keys()) this.#resumed(topic, {});
   }
 
-  /**
-   * @param {string} topic
-   * @param {{ position?: unknown, recovered?: unknown, reason?: unknown }} outcome
-   */
-  #resume(topic, { position, recovered, reason }) {
-    const since = this.#resumed.get(topic);
-    const place = this.#places.get(topic);
-    if (!since || !place) return false;
-    this.#resumed.delete(topic);
-    const known = isPosition(position);
+  /** @param {string} topic @param {{ position?: unknown, recovered?: unknown, reason?: unknown }} outcome */
+  #resumed(topic, { position, recovered, reason = 'epochChanged' }) {
+    const since = this.#resuming.get(topic);
+    this.#resuming.delete(topic);
     // A server that says yes to another epoch is not believed.
-    if (recovered === true && known && position.epoch === since.epoch && position.offset >= since.offset) {
-      place.top = position.offset;
-      this.#recovered({ topic, recovered });
-      return true;
+    if (since && recovered === true && isPosition(position) && position.epoch === since.epoch) {
+      return this.#recovered({ topic, recovered });
     }
-    if (known) this.#begin(topic, position);
+    if (isPosition(position)) this.#begin(topic, position, this.#asked.latest);
     else this.#places.delete(topic);
-    this.#recovered({
-      topic,
-      recovered: false,
-      reason: typeof reason === 'string' ? reason : 'epochChanged',
-    });
-    return false;
+    if (since) this.#recovered({ topic, recovered: false, reason: String(reason) });
+    else if (this.#wasAway) this.#recovered({ topic, recovered: false, reason: 'noPosition' });
   }
 
   /**
+   * Begins anew in a topic whose live messages come after `offset`.
    * @param {string} topic
    * @param {Position} position
+   * @param {number} replayed How many before that may come first.
    */
-  #begin(topic, { epoch, offset }) {
-    const before = this.#filling ? offset : Math.min(offset, this.#asked.last);
-    this.#put(topic, epoch, offset - before, offset);
+  #begin(topic, { epoch, offset }, replayed = 0) {
+    this.#put(topic, { epoch, seen: Math.max(0, offset - replayed), floor: offset });
   }
 
-  /**
-   * @param {string} topic
-   * @param {string | undefined} epoch
-   * @param {number} seen
-   * @param {number} start
-   */
-  #put(topic, epoch, seen, start) {
-    if (this.#places.size >= this.#placesMax && !this.#places.has(topic)) this.#evict();
-    const place = new Place(epoch, seen, start, this.#filling);
-    place.used = ++this.#uses;
+  /** @param {string} topic @param {Place} place */
+  #put(topic, place) {
+    this.#places.delete(topic);
     this.#places.set(topic, place);
-    return place;
-  }
-
-  /** Forgets a quarter of the places, those used longest ago. */
-  #evict() {
-    const oldest = [...this.#places].sort(([, a], [, b]) => a.used - b.used);
-    for (const [topic] of oldest.slice(0, Math.ceil(this.#placesMax / 4))) this.#places.delete(topic);
-    this.#loss = 'tooMany';
+    if (this.#places.size <= this.#placesMax) return;
+    for (const oldest of this.#places.keys()) {
+      this.#places.delete(oldest);
+      this.#loss = 'tooMany';
+      break;
+    }
   }
 
   // === Messages ===
 
-  /**
-   * @param {Message} message
-   * @param {Feed[]} feeds All that the message is for.
-   */
-  take(message, feeds) {
-    if (!this.live) return;
+  /** @param {Message} message @param {string} [epoch] As far as any feed knows it. */
+  take(message, epoch) {
     const { topic, offset } = message;
-    const place = this.#places.get(topic) ?? this.#meet(topic, offset, feeds);
+    const place = this.#places.get(topic) ?? this.#meet(topic, offset, epoch);
     if (offset <= place.seen) {
       this.duplicates += 1;
       return;
     }
-    const next = Math.max(place.seen, place.start) + 1;
-    if (offset > next && !place.filling) {
-      // What is replayed for another feed may be ahead of the live messages of this one.
-      if (feeds.some((feed) => feed !== this && feed.#replays(topic, offset))) return;
-      this.#missed({ topic, from: next, to: offset - 1, count: offset - next, reason: 'lost' });
-    }
+    this.#skip(topic, place, offset);
     place.seen = offset;
-    place.used = ++this.#uses;
-    if (place.epoch) message.epoch = place.epoch;
+    message.epoch = place.epoch;
     if (this.#asked.snapshot) place.latest = message;
-    for (const listener of this.#listeners) listener.take(message);
+    this.#put(topic, place);
+    for (const subscription of this.#subscriptions) subscription.take(message);
   }
 
   /**
    * The first message of a topic whose position the server has told to another feed, or not at all.
    * @param {string} topic
    * @param {number} offset
-   * @param {Feed[]} feeds
+   * @param {string} [epoch]
+   * @returns {Place}
    */
-  #meet(topic, offset, feeds) {
+  #meet(topic, offset, epoch) {
     if (this.#wasAway && offset > 1) this.#recovered({ topic, recovered: false, reason: 'noPosition' });
-    const [epoch] = feeds.map((feed) => feed.#places.get(topic)?.epoch).filter(Boolean);
-    return this.#put(topic, epoch, offset - 1, 0);
+    const place = { epoch, seen: offset - 1, floor: offset - 1 };
+    this.#put(topic, place);
+    return place;
   }
 
   /**
+   * What comes next is at `offset`: what should have come before it is lost.
    * @param {string} topic
+   * @param {Place} place
    * @param {number} offset
    */
-  #replays(topic, offset) {
-    const top = this.#places.get(topic)?.top ?? 0;
-    return this.live && (offset <= top || Date.now() < this.#fillEnd);
+  #skip(topic, { seen, floor }, offset) {
+    const from = Math.max(seen, floor) + 1;
+    if (offset > from) this.#missed({ topic, from, to: offset - 1, count: offset - from, reason: 'lost' });
   }
 
   /** @param {TopicPosition} position */
   place(position) {
-    if (!this.live) return;
     const { topic, epoch, offset } = position;
     const place = this.#places.get(topic);
     if (place && (place.epoch ?? epoch) === epoch) {
@@ -1128,52 +919,26 @@ class Feed {
     this.#begin(topic, position);
   }
 
-  /**
-   * @param {Gap} gap
-   * @param {Feed[]} feeds
-   */
-  gap({ topic, from, to, count, reason }, feeds) {
-    if (!this.live) return;
-    const place = this.#places.get(topic) ?? this.#meet(topic, from, feeds);
-    const next = Math.max(place.seen, place.start) + 1;
-    if (to < next) return;
-    if (from > next && !place.filling)
-      this.#missed({ topic, from: next, to: from - 1, count: from - next, reason: 'lost' });
-    const first = Math.max(from, next);
-    const most = to - first + 1;
+  /** @param {Gap} gap */
+  gap({ topic, from, to, count, reason }) {
+    const place = this.#places.get(topic) ?? this.#meet(topic, from, undefined);
+    const first = Math.max(from, place.seen + 1, place.floor + 1);
+    if (to < first) return;
+    this.#skip(topic, place, from);
     place.seen = to;
+    const most = to - first + 1;
     this.#missed({ topic, from: first, to, count: isOffset(count) ? Math.min(count, most) : most, reason });
   }
 
-  /** @param {unknown} positions */
+  /** @param {TopicPosition[]} positions */
   snapshotEnd(positions) {
-    if (!this.live) return;
     this.#filling = false;
-    this.#fillEnd = 0;
-    for (const position of Array.isArray(positions) ? positions.filter(isTopicPosition) : []) {
-      const old = this.#places.get(position.topic);
+    for (const position of positions) {
       this.place(position);
       const place = this.#places.get(position.topic);
-      // Where messages were resumed, only they move the place.
-      if (place && (place !== old || old.filling)) place.seen = Math.max(place.seen, position.offset);
+      if (place) place.seen = Math.max(place.seen, position.offset);
     }
-    for (const place of this.#places.values()) {
-      if (place.filling) place.seen = Math.max(place.seen, place.start);
-      place.filling = false;
-    }
-    for (const listener of this.#listeners) if (!listener.holding) listener.snapshotEnd();
-  }
-
-  /** Whether a subscription that comes later can be given its snapshot from here. */
-  holdsSnapshot() {
-    return this.#asked.snapshot && !this.#loss;
-  }
-
-  /** @param {Listener} listener */
-  refill(listener) {
-    for (const { latest } of this.#loss ? [] : [...this.#places.values()]) if (latest) listener.give(latest);
-    if (this.#opened && !this.#filling && !this.#loss) listener.snapshotEnd();
-    listener.release(0);
+    for (const subscription of this.#subscriptions) subscription.snapshotEnd();
   }
 
   // === Telling ===
@@ -1181,68 +946,66 @@ class Feed {
   /** @param {Gap} gap */
   #missed(gap) {
     this.#emit('gap', gap);
-    for (const listener of this.#listeners) listener.gap(gap);
+    for (const subscription of this.#subscriptions) subscription.gap(gap);
   }
 
   /** @param {Recovery} recovery */
   #recovered(recovery) {
     this.#emit('recovered', recovery);
-    for (const listener of this.#listeners) listener.recovered(recovery);
+    for (const subscription of this.#subscriptions) subscription.recovered(recovery);
   }
 }
 
-/** A subscription as the application sees it. */
-class Listener {
-  /** Whether live messages pass by, because the past comes first. */
+/**
+ * A subscription: its callbacks run, or a `for await` loop gives its messages. Leaving the loop
+ * unsubscribes. Made by `subscribe`.
+ * @template [T=any]
+ */
+export class Subscription {
+  /** Whether live messages pass by, because a snapshot comes first. @internal */
   holding = false;
   #feed;
   #options;
-  #bufferMax;
   #emit;
   #leave;
-  /** Up to this offset the past has been given. */
-  #skip = 0;
+  #ready = deferred();
   #ended = false;
   /** @type {FanfareError | undefined} */
   #error;
-  /** @type {Message[]} */
+  /** @type {Message<T>[]} */
   #buffer = [];
-  /** @type {{ resolve: (result: IteratorResult<Message, undefined>) => void, reject: (error: unknown) => void }[]} */
-  #waiters = [];
-  /** @type {() => void} */
-  #accept = () => {};
-  /** @type {(error: FanfareError) => void} */
-  #refuse = () => {};
+  /** Loops that wait for a message. @type {(() => void)[]} */
+  #wake = [];
 
   /**
    * @param {Feed} feed
-   * @param {SubscribeOptions<any>} options
-   * @param {<E extends keyof ClientEvents>(event: E, detail: ClientEvents[E]) => void} emit
+   * @param {SubscribeOptions<T>} options
+   * @param {Emit} emit
    * @param {() => void} leave
    */
   constructor(feed, options, emit, leave) {
     this.#feed = feed;
-    this.#options = options;
-    this.#bufferMax = options.bufferMax ?? 1_000;
+    this.#options = { bufferMax: 1_000, ...options };
     this.#emit = emit;
     this.#leave = leave;
-    /** @type {Promise<void>} */
-    this.ready = handled(
-      new Promise((resolve, reject) => {
-        this.#accept = resolve;
-        this.#refuse = reject;
-      }),
-    );
   }
 
+  /** The topic or filter. */
   get topic() {
     return this.#feed.topic;
   }
 
+  /** Fulfilled when the server has accepted, rejected when it has refused. @returns {Promise<void>} */
+  get ready() {
+    return this.#ready.promise;
+  }
+
+  /** The last position of each topic, the one used last first: to be given as `since`. */
   get positions() {
     return this.#feed.positions();
   }
 
+  /** How many messages were dropped because they had been given before. */
   get duplicates() {
     return this.#feed.duplicates;
   }
@@ -1254,63 +1017,53 @@ class Listener {
     this.#leave();
   }
 
-  /** @returns {AsyncIterator<Message, undefined>} */
-  [Symbol.asyncIterator]() {
+  /** @returns {AsyncGenerator<Message<T>, void, void>} */
+  async *[Symbol.asyncIterator]() {
     if (this.#options.onMessage) throw new TypeError('the messages of this subscription go to onMessage');
-    return {
-      next: () => this.#next(),
-      return: async () => {
-        this.unsubscribe();
-        return { done: true, value: undefined };
-      },
-    };
+    try {
+      for (;;) {
+        const message = this.#buffer.shift();
+        if (message) yield message;
+        else if (!this.#ended) await new Promise((resolve) => this.#wake.push(() => resolve(undefined)));
+        else if (this.#error) throw this.#error;
+        else return;
+      }
+    } finally {
+      this.unsubscribe();
+    }
   }
 
-  /** @returns {Promise<IteratorResult<Message, undefined>>} */
-  async #next() {
-    const value = this.#buffer.shift();
-    if (value) return { done: false, value };
-    if (!this.#ended) return new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
-    const error = this.#error;
-    this.#error = undefined;
-    if (error) throw error;
-    return { done: true, value: undefined };
+  // What follows is for the feed.
+
+  /** @internal */
+  get snapshot() {
+    return Boolean(this.#options.snapshot);
   }
 
+  /** @internal */
   opened() {
-    if (!this.holding) this.#accept();
+    this.#ready.resolve(undefined);
   }
 
-  /**
-   * The past has been given: go on with what is live.
-   * @param {number} offset
-   */
-  release(offset) {
-    this.holding = false;
-    this.#skip = offset;
-    if (this.#feed.live) this.opened();
-  }
-
-  /** @param {Message} message */
+  /** @param {Message} message @internal */
   take(message) {
-    if (!this.holding && message.offset > this.#skip) this.give(message);
+    if (!this.holding) this.give(message);
   }
 
-  /** @param {Message} message */
+  /** @param {Message} message @internal */
   give(message) {
     if (this.#ended) return;
     if (this.#options.onMessage) return run(this.#options.onMessage, message);
-    const waiter = this.#waiters.shift();
-    if (waiter) return waiter.resolve({ done: false, value: message });
     this.#buffer.push(message);
-    if (this.#buffer.length > this.#bufferMax) this.#overflow();
+    if (this.#buffer.length > this.#options.bufferMax) this.#overflow();
+    this.#wakeUp();
   }
 
   /** Drops the older half of the buffer at once, so that few gaps tell of it. */
   #overflow() {
     /** @type {Map<string, Gap>} */
     const gaps = new Map();
-    for (const { topic, offset } of this.#buffer.splice(0, Math.ceil(this.#bufferMax / 2))) {
+    for (const { topic, offset } of this.#buffer.splice(0, Math.ceil(this.#buffer.length / 2))) {
       const gap = gaps.get(topic) ?? { topic, from: offset, to: offset, count: 0, reason: 'buffer' };
       gaps.set(topic, { ...gap, to: offset, count: gap.count + 1 });
     }
@@ -1320,37 +1073,33 @@ class Listener {
     }
   }
 
-  /** @param {Gap} gap */
+  #wakeUp() {
+    for (const resolve of this.#wake.splice(0)) resolve();
+  }
+
+  /** @param {Gap} gap @internal */
   gap(gap) {
     if (!this.#ended) run(this.#options.onGap, gap);
   }
 
-  /** @param {Recovery} recovery */
+  /** @param {Recovery} recovery @internal */
   recovered(recovery) {
-    if (!recovery.recovered) this.#skip = 0;
     if (!this.#ended) run(this.#options.onRecovered, recovery);
   }
 
+  /** @internal */
   snapshotEnd() {
-    if (!this.#ended && this.#options.snapshot) run(this.#options.onSnapshotEnd, undefined);
+    if (!this.#ended) run(this.#options.onSnapshotEnd, undefined);
   }
 
-  /** @param {FanfareError} [error] */
+  /** @param {FanfareError} [error] @internal */
   end(error) {
     if (this.#ended) return;
     this.#ended = true;
     this.#error = error;
-    this.#refuse(
-      error ?? new FanfareError(0, 'unsubscribed', 'never', 'the subscription was ended by the application'),
-    );
-    const [first, ...others] = this.#waiters.splice(0);
-    if (first && error) {
-      this.#error = undefined;
-      first.reject(error);
-    } else {
-      first?.resolve({ done: true, value: undefined });
-    }
-    for (const waiter of others) waiter.resolve({ done: true, value: undefined });
+    const text = 'the application ended the subscription';
+    this.#ready.reject(error ?? new FanfareError(0, 'unsubscribed', 'never', text));
+    this.#wakeUp();
     run(this.#options.onEnd, error);
   }
 }
@@ -1374,14 +1123,19 @@ function run(handler, detail) {
   }
 }
 
-/**
- * Marks a promise so that nobody is forced to look at its failure.
- * @template T
- * @param {Promise<T>} promise
- */
-function handled(promise) {
+/** A promise that others settle. Nobody is forced to look at its failure. */
+function deferred() {
+  /** @type {(value: any) => void} */
+  let resolve = () => {};
+  /** @type {(error: unknown) => void} */
+  let reject = () => {};
+  /** @type {Promise<any>} */
+  const promise = new Promise((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
   promise.catch(() => {});
-  return promise;
+  return { promise, resolve, reject };
 }
 
 /** @param {string | URL} url */
@@ -1390,11 +1144,7 @@ function absolute(url) {
   return href.replace(/^http/, 'ws').replace(/#.*/, '');
 }
 
-/**
- * What a subscription asks the server for.
- * @param {string} topic
- * @param {SubscribeOptions<any>} options
- */
+/** What a subscription asks the server for. @param {string} topic @param {SubscribeOptions<any>} options */
 function askedBy(topic, { since = [], snapshot = false, last = 0, overflow }) {
   const filter = isFilter(topic);
   /** @type {TopicPosition[]} */
@@ -1403,7 +1153,8 @@ function askedBy(topic, { since = [], snapshot = false, last = 0, overflow }) {
   if (!positions.every(isTopicPosition) || (filter && !Array.isArray(since))) {
     throw new TypeError('since must be a position, or for a filter an array of positions with topics');
   }
-  return { positions, snapshot, last, overflow };
+  // A snapshot is the latest message.
+  return { positions, snapshot, last, latest: Math.max(last, Number(snapshot)), overflow };
 }
 
 /** @param {string} topic */
@@ -1411,25 +1162,30 @@ function isFilter(topic) {
   return /(^|\.)(\*(\.|$)|>$)/.test(topic);
 }
 
+/** @param {string} filter */
+function pattern(filter) {
+  const escaped = filter.replace(/[\\^$+?()[\]{}|/.]/g, '\\$&');
+  return new RegExp(`^${escaped.replace(/(^|\.)\*(?=\\\.|$)/g, '$1[^.]+').replace(/(^|\.)>$/, '$1.+')}$`);
+}
+
 /** @param {unknown} value */
 function isOffset(value) {
   return Number.isSafeInteger(value) && Number(value) >= 0;
 }
 
-/**
- * @param {any} value
- * @returns {value is Position}
- */
+/** @param {any} value */
+function isTopicOffset(value) {
+  return typeof value.topic === 'string' && isOffset(value.offset);
+}
+
+/** @param {any} value @returns {value is Position} */
 function isPosition(value) {
   return typeof value?.epoch === 'string' && isOffset(value.offset);
 }
 
-/**
- * @param {any} value
- * @returns {value is TopicPosition}
- */
+/** @param {any} value @returns {value is TopicPosition} */
 function isTopicPosition(value) {
-  return typeof value?.topic === 'string' && isPosition(value);
+  return isPosition(value) && isTopicOffset(value);
 }
 
 /** @param {Draft} draft */
@@ -1455,10 +1211,7 @@ function decode(message) {
   }
 }
 
-/**
- * @param {any} page
- * @returns {HistoryPage<any>}
- */
+/** @param {any} page @returns {HistoryPage<any>} */
 function decodePage({ topic, top, messages, more }) {
   const list = Array.isArray(messages) ? messages : [];
   for (const message of list) {
@@ -1476,37 +1229,29 @@ function toBase64(bytes) {
 }
 
 function randomKey() {
-  // Pages that were not loaded by TLS have no `randomUUID`.
-  if (crypto.randomUUID) return crypto.randomUUID();
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
-    byte.toString(16).padStart(2, '0'),
-  ).join('');
+  // Not `randomUUID`: a page that was not loaded by TLS has none.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-/**
- * Whether a close code says that coming back is of no use.
- * @param {number} code
- */
-function terminal(code) {
+/** Whether a close code says that coming back is of no use. @param {number} code */
+function isTerminal(code) {
   return [1000, 1002, 1003, 1007, 1009].includes(code) || (code >= 4500 && code < 5000);
 }
 
-/**
- * The reason of a close is written `name: sentence`.
- * @param {number} code
- * @param {string} reason
- */
+/** The reason of a close is written `name: sentence`. @param {number} code @param {string} reason */
 function closeError(code, reason) {
-  const [, name, sentence] = /^(\w+): (.+)$/.exec(reason ?? '') ?? [];
-  return new FanfareError(
-    code,
-    name ?? 'closed',
-    'never',
-    sentence ?? `the server closed the connection with code ${code}`,
-  );
+  const [, name = 'closed', sentence = `the server closed the connection with code ${code}`] =
+    /^(\w+): (.+)$/.exec(reason) ?? [];
+  return new FanfareError(code, name, 'never', sentence);
 }
 
 /** @param {any} error */
 function refusal({ code, name, retry, message }) {
   return new FanfareError(Number(code) || 0, String(name), String(retry), String(message));
+}
+
+function unknownOutcome() {
+  const text = 'the connection ended before the answer came, so the outcome is not known';
+  return new FanfareError(0, 'unknown', 'later', text);
 }

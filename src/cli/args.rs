@@ -1,10 +1,9 @@
 //! What can be typed after `fanfare`.
-//! # Invariants: what is parsed here is valid by itself; only the settings of a broker stay text,
-//! because the configuration reads them in the same way wherever they come from.
-//! # Not here: doing any of it.
+//! # Invariants: what is parsed here is valid by itself.
+//! # Not here: doing any of it; the flags of a broker (`settings`).
 
 use super::endpoint::{Endpoint, Transport};
-use crate::config::{ConfigError, Flag, Loaded, Sources, load};
+use super::settings::{CheckArgs, ConfigArgs};
 use crate::dialect::Overflow;
 use crate::topics::message::{Offset, Position};
 use crate::topics::name::{Target, TopicName};
@@ -84,79 +83,6 @@ impl Cli {
     }
 }
 
-// === Settings ===
-
-/// The settings that have a flag of their own.
-#[derive(Clone, Debug, Default, Args)]
-pub struct ConfigArgs {
-    /// Configuration file [default: ./fanfare.toml, if it is there]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// WebSocket, publish API and dashboard [default: 127.0.0.1:7600]
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<String>,
-    /// TCP ingress, or off [default: 127.0.0.1:7601]
-    #[arg(long, value_name = "ADDR|off")]
-    pub ingress: Option<String>,
-    /// Metrics and health, or off [default: 127.0.0.1:7602]
-    #[arg(long, value_name = "ADDR|off")]
-    pub admin: Option<String>,
-    /// Threads that own connections [default: one per processor]
-    #[arg(long, value_name = "N")]
-    pub shards: Option<String>,
-    /// Serve other machines although nobody has to prove who they are
-    #[arg(long)]
-    pub insecure: bool,
-    /// auto, text or json [default: auto: text on a terminal, json elsewhere]
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<String>,
-    /// error, warn, info, debug or trace [default: info]
-    #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<String>,
-}
-
-impl ConfigArgs {
-    /// The settings that were given.
-    pub fn flags(&self) -> Vec<Flag> {
-        let insecure = self.insecure.then(|| "true".to_owned());
-        let flags = [
-            ("--listen", "listen.public", &self.listen),
-            ("--ingress", "listen.ingress", &self.ingress),
-            ("--admin", "listen.admin", &self.admin),
-            ("--shards", "shards", &self.shards),
-            ("--insecure", "insecure", &insecure),
-            ("--log-format", "log.format", &self.log_format),
-            ("--log-level", "log.level", &self.log_level),
-        ];
-        let given = flags.into_iter().filter_map(|(name, key, value)| {
-            let value = value.clone()?;
-            Some(Flag { name, key, value })
-        });
-        given.collect()
-    }
-
-    /// The configuration of this process: defaults, file, variables, and these flags.
-    ///
-    /// # Errors
-    /// What is wrong with it, and where.
-    pub fn load(&self) -> Result<Loaded, ConfigError> {
-        load(Sources::gather(self.config.as_deref(), self.flags())?)
-    }
-}
-
-/// What `fanfare check` is told.
-#[derive(Clone, Debug, Default, Args)]
-pub struct CheckArgs {
-    /// The settings of the broker that is meant.
-    #[command(flatten)]
-    pub settings: ConfigArgs,
-    /// Tell which rule decides over this topic
-    #[arg(long, value_name = "NAME", value_parser = parse_topic)]
-    pub topic: Option<TopicName>,
-}
-
-// === Clients ===
-
 /// What `fanfare publish` is told.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = PUBLISH_EXAMPLES)]
@@ -168,7 +94,7 @@ pub struct PublishArgs {
     #[arg(value_parser = parse_topic)]
     pub topic: TopicName,
     /// JSON, or else text; - or nothing reads standard input
-    #[arg(allow_hyphen_values = true, conflicts_with_all = ["file", "lines"])]
+    #[arg(allow_negative_numbers = true, conflicts_with_all = ["file", "lines"])]
     pub payload: Option<String>,
     /// Read the payload from a file
     #[arg(long, value_name = "FILE")]
@@ -179,7 +105,7 @@ pub struct PublishArgs {
     /// The form of the payload.
     #[command(flatten)]
     pub form: FormArgs,
-    /// A snapshot holds the latest message of each key
+    /// The key: a snapshot keeps the latest message of each
     #[arg(long)]
     pub key: Option<String>,
     /// Makes it safe to publish the same message again
@@ -193,6 +119,7 @@ pub struct PublishArgs {
 /// The flags that name the form of a payload.
 #[derive(Clone, Copy, Debug, Default, Args)]
 #[group(multiple = false)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct FormArgs {
     /// The payload is JSON, or refused
     #[arg(long)]
@@ -253,6 +180,7 @@ impl PublishArgs {
 /// What `fanfare subscribe` is told.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = SUBSCRIBE_EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct SubscribeArgs {
     /// The broker: ws:// or tcp://
     #[arg(long, default_value = URL, value_parser = parse_stream)]
@@ -307,7 +235,7 @@ fn parse_stream(text: &str) -> Result<Endpoint, String> {
     }
 }
 
-fn parse_topic(text: &str) -> Result<TopicName, String> {
+pub(super) fn parse_topic(text: &str) -> Result<TopicName, String> {
     TopicName::parse(text).map_err(|refusal| refusal.to_string())
 }
 
@@ -328,5 +256,231 @@ fn parse_overflow(text: &str) -> Result<Overflow, String> {
         "gap" => Ok(Overflow::Gap),
         "disconnect" => Ok(Overflow::Disconnect),
         _ => Err("it is gap or disconnect".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    fn read(line: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::read(std::iter::once("fanfare").chain(line.iter().copied()))
+    }
+
+    fn refused(line: &[&str]) -> String {
+        read(line).expect_err("must be refused").to_string()
+    }
+
+    fn publish(line: &[&str]) -> PublishArgs {
+        match read(line).expect("a sound line").command {
+            Command::Publish(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn subscribe(line: &[&str]) -> SubscribeArgs {
+        match read(line).expect("a sound line").command {
+            Command::Subscribe(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn clients_look_where_a_broker_listens() {
+        assert_eq!(URL, format!("ws://{}/ws", crate::config::Listen::default().public));
+    }
+
+    fn check_help(line: &[&str], expected: &Expect) {
+        // The width of the terminal must not decide over the test.
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let mut found = &mut command;
+        for name in line {
+            found = found.find_subcommand_mut(name).expect("a subcommand");
+        }
+        expected.assert_eq(&found.render_help().to_string());
+    }
+
+    #[test]
+    fn the_first_help_fits_a_screen_and_shows_examples() {
+        check_help(
+            &[],
+            &expect![[r#"
+            A WebSocket publish/subscribe broker: no gap is ever silent
+
+            Usage: fanfare <COMMAND>
+
+            Commands:
+              serve      Run the broker
+              demo       Run the broker with live feeds: this host on host.*, stock prices on ticker.*
+              publish    Publish a message, or one per line
+              subscribe  Print the messages of topics as they come
+              check      Print every setting and where it comes from, or what is wrong with one
+
+            Options:
+              -h, --help     Print help
+              -V, --version  Print version
+
+            Examples:
+              fanfare demo                                    live feeds, shown on http://127.0.0.1:7600
+              fanfare subscribe 'ticker.>' --snapshot         the latest of every ticker, then live
+              fanfare publish chat.lobby '{"text":"hello"}'   one message
+              fanfare check                                   every setting and where it comes from
+        "#]],
+        );
+    }
+
+    #[test]
+    fn publish_explains_itself() {
+        check_help(
+            &["publish"],
+            &expect![[r#"
+                Publish a message, or one per line
+
+                Usage: fanfare publish [OPTIONS] <TOPIC> [PAYLOAD]
+
+                Arguments:
+                  <TOPIC>    The topic
+                  [PAYLOAD]  JSON, or else text; - or nothing reads standard input
+
+                Options:
+                      --url <URL>              The broker: ws://, tcp:// or http:// [default:
+                                               ws://127.0.0.1:7600/ws]
+                      --file <FILE>            Read the payload from a file
+                      --lines                  Publish each line as a message of its own
+                      --json                   The payload is JSON, or refused
+                      --text                   The payload is text, even if it could be JSON
+                      --base64                 The payload is base64 of bytes
+                      --key <KEY>              The key: a snapshot keeps the latest message of each
+                      --idempotency-key <KEY>  Makes it safe to publish the same message again
+                  -q, --quiet                  Do not print the answers
+                  -h, --help                   Print help
+
+                Examples:
+                  fanfare publish room.1 '{"text":"hello"}'
+                  fanfare publish ticker.IBM --key IBM < price.json
+                  tail -f app.log | fanfare publish log.app --lines --url tcp://127.0.0.1:7601
+            "#]],
+        );
+    }
+
+    #[test]
+    fn subscribe_explains_itself() {
+        check_help(
+            &["subscribe"],
+            &expect![[r"
+            Print the messages of topics as they come
+
+            Usage: fanfare subscribe [OPTIONS] <TOPIC>...
+
+            Arguments:
+              <TOPIC>...  Topics or filters: * is one segment, a final > is one or more
+
+            Options:
+                  --url <URL>             The broker: ws:// or tcp:// [default: ws://127.0.0.1:7600/ws]
+                  --last <N>              Begin with the last N messages of each topic
+                  --snapshot              Begin with the latest message of each topic and key
+                  --since <EPOCH:OFFSET>  Resume after this position, of one topic
+                  --overflow <POLICY>     When this reader is too slow: gap tells what is left out, disconnect
+                                          closes [default: gap]
+                  --count <N>             Stop after N messages
+                  --raw                   Print the payloads alone
+                  --proto                 Speak protobuf instead of JSON
+              -h, --help                  Print help
+
+            Examples:
+              fanfare subscribe ticker.IBM --last 10
+              fanfare subscribe 'host.*' 'ticker.>' --snapshot
+              fanfare subscribe room.1 --raw --count 1
+        "]],
+        );
+    }
+
+    #[test]
+    fn check_explains_itself() {
+        check_help(
+            &["check"],
+            &expect![[r"
+            Print every setting and where it comes from, or what is wrong with one
+
+            Usage: fanfare check [OPTIONS]
+
+            Options:
+                  --config <FILE>        Configuration file [default: ./fanfare.toml, if it is there]
+                  --listen <ADDR>        WebSocket, publish API and dashboard [default: 127.0.0.1:7600]
+                  --ingress <ADDR|off>   TCP ingress, or off [default: 127.0.0.1:7601]
+                  --admin <ADDR|off>     Metrics and health, or off [default: 127.0.0.1:7602]
+                  --shards <N>           Threads that own connections [default: one per processor]
+                  --insecure             Serve other machines although nobody has to prove who they are
+                  --log-format <FORMAT>  auto, text or json [default: auto: text on a terminal, json elsewhere]
+                  --log-level <LEVEL>    error, warn, info, debug or trace [default: info]
+                  --topic <NAME>         Tell which rule decides over this topic
+              -h, --help                 Print help
+        "]],
+        );
+    }
+
+    #[test]
+    fn a_payload_comes_from_one_place_in_one_form() {
+        let file = PathBuf::from("f");
+        let cases = [
+            (&["publish", "a", "1"][..], Input::Argument("1"), Form::Guess),
+            (&["publish", "a", "-1", "--json"], Input::Argument("-1"), Form::Json),
+            (&["publish", "a", "-"], Input::Stdin, Form::Guess),
+            (&["publish", "a", "--text"], Input::Stdin, Form::Text),
+            (&["publish", "a", "--lines"], Input::Stdin, Form::Guess),
+            (&["publish", "a", "--file", "f", "--base64"], Input::File(&file), Form::Base64),
+            (&["publish", "a", "--file", "f", "--lines"], Input::File(&file), Form::Guess),
+        ];
+        for (line, input, form) in cases {
+            let args = publish(line);
+            assert_eq!((args.input(), args.form()), (input, form), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn subscriptions_are_parsed_at_the_edge() {
+        let epoch = "AAAAAAAAAAAAAAAAAAAAAA";
+        let since = format!("{epoch}:41");
+        let args = subscribe(&["subscribe", "a.b", "--since", &since, "--overflow", "disconnect"]);
+        let position = args.since.expect("a position");
+        assert_eq!((position.epoch.to_string().as_str(), position.offset.0), (epoch, 41));
+        assert_eq!(args.overflow, Overflow::Disconnect);
+        assert_eq!(args.url.to_string(), URL);
+        let args = subscribe(&["subscribe", "a.*", ">", "--url", "tcp://h", "--count", "2"]);
+        assert_eq!((args.targets.len(), args.count), (2, Some(2)));
+        assert_eq!(args.url.to_string(), "tcp://h:7601");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_a_reason() {
+        let since = "AAAAAAAAAAAAAAAAAAAAAA:1";
+        let cases: [(&[&str], &str); 15] = [
+            (&["publish"], "required arguments were not provided"),
+            (&["publish", "a.*"], "a topic name has no wildcards"),
+            (&["publish", "a", "1", "--file", "f"], "cannot be used with"),
+            (&["publish", "a", "1", "--lines"], "cannot be used with"),
+            (&["publish", "a", "--quite"], "a similar argument exists: '--quiet'"),
+            (&["publish", "a", "--json", "--text"], "cannot be used with"),
+            (&["publish", "a", "--lines", "--idempotency-key", "k"], "cannot be used with"),
+            (&["publish", "a", "--url", "wss://h"], "TLS is not spoken yet"),
+            (&["subscribe"], "required arguments were not provided"),
+            (&["subscribe", "a..b"], "it has an empty segment"),
+            (&["subscribe", "a", "--url", "http://h"], "messages do not come over http://"),
+            (&["subscribe", "a.*", "--since", since], "without wildcards"),
+            (&["subscribe", "a", "b", "--since", since], "exactly one"),
+            (&["subscribe", "a", "--since", "x:1"], "an epoch has 22 characters"),
+            (&["subscribe", "a", "--count", "0"], "0 is not in 1.."),
+        ];
+        for (line, expected) in cases {
+            let words = refused(line);
+            assert!(words.contains(expected), "{line:?}: {words}");
+        }
     }
 }

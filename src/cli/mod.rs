@@ -4,15 +4,24 @@
 
 pub mod args;
 pub mod check;
+mod client;
 pub mod endpoint;
+mod line;
 mod log;
+mod payload;
+mod publish;
 mod serve;
+pub mod settings;
+mod subscribe;
 
 pub use args::{Cli, Command};
 
+use crate::dialect::schema;
+use client::ClientError;
 use serve::Mode;
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Does what a command line asks.
@@ -24,17 +33,58 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve::run(&args, Mode::Serve),
         Command::Demo(args) => serve::run(&args, Mode::Demo),
-        Command::Check(args) => {
-            let _ = args;
-            ExitCode::FAILURE
-        }
-        Command::Publish(_) | Command::Subscribe(_) => ExitCode::FAILURE,
+        Command::Check(args) => check::run(&args),
+        Command::Publish(args) => publish::run(&args),
+        Command::Subscribe(args) => subscribe::run(&args),
     }
 }
 
+/// Prints what was asked for.
+fn say(text: &str) -> ExitCode {
+    end(put(text.as_bytes()).map_err(ClientError::from))
+}
+
 /// Says what went wrong, and makes the command fail.
-#[expect(clippy::print_stderr, reason = "this is the command line")]
 fn fail(error: &impl Display) -> ExitCode {
-    eprintln!("error: {error}");
+    tell(&format!("error: {error}"));
     ExitCode::FAILURE
+}
+
+/// Writes to standard output, so that whoever reads it has it at once.
+fn put(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Writes a line to standard error.
+fn tell(line: &str) {
+    // There is no place left to complain to.
+    writeln!(io::stderr(), "{line}").unwrap_or_default();
+}
+
+/// Ends a command. A reader that has gone away, as `head` does, has got what it wanted.
+fn end(result: Result<(), ClientError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(ClientError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+/// Runs the work of a client command.
+fn block_on(work: impl Future<Output = Result<(), ClientError>>) -> Result<(), ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| ClientError::Lost(error.to_string()))?;
+    let result = runtime.block_on(work);
+    // A thread may be waiting for input that nobody needs any more.
+    runtime.shutdown_background();
+    result
+}
+
+/// The refusal of a command as an error.
+fn refused(error: schema::Error) -> ClientError {
+    ClientError::Refused { name: error.name, message: error.message }
 }

@@ -3,8 +3,8 @@
 //! everybody was told.
 //! # Not here: what the broker consists of (`server`).
 
-use super::args::ConfigArgs;
 use super::log;
+use super::settings::ConfigArgs;
 use crate::config::Config;
 use crate::demo::Feeds;
 use crate::server::{Addresses, Server};
@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Whether the broker publishes feeds of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(super) enum Mode {
     /// It does not.
     Serve,
     /// It publishes this host's numbers and a replay of stock prices.
@@ -22,7 +22,7 @@ pub enum Mode {
 }
 
 /// Runs a broker until it is told to stop.
-pub fn run(args: &ConfigArgs, mode: Mode) -> ExitCode {
+pub(super) fn run(args: &ConfigArgs, mode: Mode) -> ExitCode {
     let loaded = match args.load() {
         Ok(loaded) => loaded,
         Err(error) => return super::fail(&error),
@@ -46,7 +46,10 @@ async fn serve(config: &Config, mode: Mode) -> ExitCode {
         Ok(server) => server,
         Err(error) => return super::fail(&error),
     };
-    announce(server.addresses, mode, config.insecure);
+    announce(server.addresses, config);
+    if mode == Mode::Demo {
+        tracing::info!("open http://{}/ in a browser", server.addresses.public);
+    }
     let signal = signals.next().await;
     tracing::info!(signal, "stopping");
     tokio::select! {
@@ -58,7 +61,7 @@ async fn serve(config: &Config, mode: Mode) -> ExitCode {
     }
 }
 
-fn announce(addresses: Addresses, mode: Mode, insecure: bool) {
+fn announce(addresses: Addresses, config: &Config) {
     tracing::info!(address = %addresses.public, "listening for WebSocket and HTTP");
     if let Some(address) = addresses.ingress {
         tracing::info!(%address, "listening for TCP ingress");
@@ -66,13 +69,10 @@ fn announce(addresses: Addresses, mode: Mode, insecure: bool) {
     if let Some(address) = addresses.admin {
         tracing::info!(%address, "listening for metrics and health");
     }
-    if insecure {
+    if config.insecure {
         tracing::warn!("insecure: whoever reaches these addresses may publish and subscribe");
     } else {
         tracing::info!("whoever is on this machine may publish and subscribe");
-    }
-    if mode == Mode::Demo {
-        tracing::info!("open http://{}/ in a browser", addresses.public);
     }
 }
 

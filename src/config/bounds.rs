@@ -15,8 +15,8 @@ const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 const MILLION: usize = 1_000_000;
 const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+const HOUR: Duration = Duration::from_hours(1);
+const YEAR: Duration = Duration::from_hours(365 * 24);
 /// The shortest timeout that does not fire by mere scheduling.
 const BLINK: Duration = Duration::from_millis(100);
 
@@ -133,7 +133,6 @@ fn limit_rows(limits: &Limits) -> Vec<Row> {
         count("limits.fragments_max", limits.fragments_max, 1..=64 * KIB),
         count("limits.subscriptions_max", limits.subscriptions_max, 1..=MILLION),
         count("limits.filters_max", limits.filters_max, 0..=MILLION),
-        count("limits.positions_max", limits.positions_max, 1..=MILLION),
         bytes("limits.outbound_bytes_max", limits.outbound_bytes_max, 1..=GIB),
         span("limits.write_stall_max", limits.write_stall_max, BLINK..=HOUR),
         span("limits.handshake_timeout", limits.handshake_timeout, BLINK..=HOUR),

@@ -34,10 +34,6 @@ pub struct Limits {
     /// Each is looked at whenever a topic begins, and may match every topic.
     #[serde(with = "As::<Count>")]
     pub filters_max: usize,
-    /// Positions that one subscribe command may resume from. Default 1024.
-    /// Each is a topic to look up before the next command is read.
-    #[serde(with = "As::<Count>")]
-    pub positions_max: usize,
     /// Bytes that wait for one connection before its overflow policy applies. Default 1 MiB.
     /// The worst case of memory is this times the connections.
     #[serde(with = "As::<Size>")]
@@ -92,7 +88,6 @@ impl Default for Limits {
             fragments_max: 64,
             subscriptions_max: 128,
             filters_max: 8,
-            positions_max: 1024,
             outbound_bytes_max: 1 << 20,
             write_stall_max: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(5),

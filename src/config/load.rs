@@ -295,25 +295,50 @@ mod tests {
         assert!(loaded.settings.iter().all(|setting| setting.source == Source::Default));
     }
 
+    const EXAMPLE: &str = include_str!("../../deploy/fanfare.toml");
+
+    #[test]
+    fn the_example_has_every_key_at_its_default() {
+        let loaded = load(file(EXAMPLE)).expect("the example is sound");
+        assert_eq!(loaded.config, Config::default());
+        for setting in loaded.settings {
+            assert_eq!(setting.source.to_string(), "fanfare.toml", "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn the_rules_that_the_example_shows_are_sound_and_complete() {
+        let (before, rest) = EXAMPLE.split_once("# rules = [").expect("an example of rules");
+        let (rules, after) = rest.split_once("# ]\nrules = []").expect("the end of it");
+        let rules = rules.replace("\n#", "\n");
+        let loaded = load(file(&format!("{before}rules = [{rules}]{after}"))).expect("sound");
+        assert_eq!(loaded.config.topics.rules.len(), 2);
+        for part in ["filter", "history.messages", "history.age", "history.bytes"] {
+            let key = format!("topics.rules[1].{part}");
+            assert_eq!(setting(&loaded, &key).1, "fanfare.toml", "{key}");
+        }
+    }
+
     #[test]
     fn a_later_layer_wins_and_is_named_as_the_source() {
-        let mut sources = file("[limits]\nfragments_max = 2\nfilters_max = 2\npositions_max = 2");
+        let mut sources =
+            file("[limits]\nfragments_max = 2\nfilters_max = 2\nsubscriptions_max = 2");
         sources.env = vec![
             ("FANFARE__LIMITS__FILTERS_MAX".to_owned(), "3".to_owned()),
-            ("FANFARE__LIMITS__POSITIONS_MAX".to_owned(), "3".to_owned()),
+            ("FANFARE__LIMITS__SUBSCRIPTIONS_MAX".to_owned(), "3".to_owned()),
         ];
-        sources.flags = flag("--positions", "limits.positions_max", "4").flags;
+        sources.flags = flag("--subscriptions", "limits.subscriptions_max", "4").flags;
         let loaded = load(sources).expect("sound");
         let cases = [
             ("limits.bad_commands_max", "16", "default"),
             ("limits.fragments_max", "2", "fanfare.toml"),
             ("limits.filters_max", "3", "FANFARE__LIMITS__FILTERS_MAX"),
-            ("limits.positions_max", "4", "--positions"),
+            ("limits.subscriptions_max", "4", "--subscriptions"),
         ];
         for (key, value, source) in cases {
             assert_eq!(setting(&loaded, key), (value.to_owned(), source.to_owned()), "{key}");
         }
-        assert_eq!(loaded.config.limits.positions_max, 4);
+        assert_eq!(loaded.config.limits.subscriptions_max, 4);
     }
 
     #[test]
@@ -363,7 +388,7 @@ mod tests {
         assert_eq!(topics.rule(&topic).map(|(index, _)| index), Some(0));
         let history = topics.history_of(&topic);
         assert_eq!((history.messages, history.bytes), (1, 1 << 20));
-        assert_eq!(history.age, Duration::from_secs(120));
+        assert_eq!(history.age, Duration::from_mins(2));
 
         let cases = [
             ("topics.rules[0].filter", "ticker.>", "fanfare.toml"),

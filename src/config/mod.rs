@@ -1,5 +1,5 @@
 //! The configuration: one struct, every setting with its meaning, unit, default and cost.
-//! # Invariants: a [`Config`] that [`load`] returns is within all bounds, and every default is.
+//! # Invariants: a [`Config`] that [`load()`] returns is within all bounds, and every default is.
 //! # Not here: reading files and variables (`source`, `load`), how values are spelled (`form`), which values
 //! make sense (`bounds`).
 

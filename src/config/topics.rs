@@ -3,9 +3,10 @@
 //! from `topics.history`.
 //! # Not here: keeping the history (`topics::history`).
 
-use super::form::{As, Count, Filter, Inherit, Or, Size, Span};
+use super::form::{As, Count, Filter, Inherit, Or, Size, Span, print_size, print_span};
 use crate::topics::name::{TopicFilter, TopicName};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
 /// What topics keep and for how long.
@@ -39,9 +40,9 @@ pub struct Topics {
 impl Default for Topics {
     fn default() -> Topics {
         Topics {
-            idle_ttl: Duration::from_secs(60),
+            idle_ttl: Duration::from_mins(1),
             history_bytes_max: 256 << 20,
-            idempotency_window: Duration::from_secs(5 * 60),
+            idempotency_window: Duration::from_mins(5),
             idempotency_keys_max: 100_000,
             history: History::default(),
             rules: Vec::new(),
@@ -71,7 +72,8 @@ impl Topics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct History {
-    /// Messages of one topic; 0 keeps none, so that nobody can resume. Default 256.
+    /// Messages of one topic; 0 keeps none, so that nobody can resume. Default 1,000:
+    /// as many as one resume may send.
     #[serde(with = "As::<Count>")]
     pub messages: usize,
     /// Age of the oldest message. Default 5m; resume works for clients that come back sooner.
@@ -85,7 +87,19 @@ pub struct History {
 
 impl Default for History {
     fn default() -> History {
-        History { messages: 256, age: Duration::from_secs(5 * 60), bytes: 1 << 20 }
+        History { messages: 1_000, age: Duration::from_mins(5), bytes: 1 << 20 }
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let messages = match self.messages {
+            0 => return f.write_str("none"),
+            1 => "1 message".to_owned(),
+            many => format!("{many} messages"),
+        };
+        let (age, bytes) = (print_span(self.age), print_size(self.bytes));
+        write!(f, "at most {messages}, {age} and {bytes}")
     }
 }
 

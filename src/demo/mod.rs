@@ -123,8 +123,8 @@ mod tests {
         feeds.poll(Now::at_ms(0));
         assert_eq!(feeds.poll(Now::at_ms(3_600_000)).len(), 6);
         assert!(feeds.poll(Now::at_ms(3_600_000)).is_empty());
-        assert!(feeds.next_due() > Duration::from_secs(3600));
-        assert!(feeds.next_due() <= Duration::from_secs(3600) + HOST_PERIOD);
+        assert!(feeds.next_due() > Duration::from_hours(1));
+        assert!(feeds.next_due() <= Duration::from_hours(1) + HOST_PERIOD);
     }
 
     #[test]

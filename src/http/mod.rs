@@ -100,10 +100,17 @@ async fn route(
     upgrade: &Cell<Option<Dialect>>,
 ) -> Answer {
     let answered = match (request.method(), request.uri().path()) {
-        (_, "/ws") => judge(&request, &site.policy).map(|accepted| {
-            upgrade.set(Some(accepted.dialect));
-            accepted.response.map(|()| Full::default())
-        }),
+        (_, "/ws") => {
+            let judged = judge(&request, &site.policy);
+            if let Err(refused) = &judged {
+                let reason = refused.refusal.reason;
+                context.with(|shard| shard.counters().handshakes_refused.of(reason).increment());
+            }
+            judged.map(|accepted| {
+                upgrade.set(Some(accepted.dialect));
+                accepted.response.map(|()| Full::default())
+            })
+        }
         (&Method::POST, "/v1/publish") => {
             publish::publish(request, context, site).await.map_err(Refused::from)
         }

@@ -3,7 +3,7 @@
 //! # Not here: what is counted (`metrics`).
 
 use super::{Answer, HEAD_BYTES_MAX, refuse};
-use crate::listen::next;
+use crate::listen::{Places, next};
 use crate::metrics::Page;
 use crate::reason::{Reason, Refusal};
 use bytes::Bytes;
@@ -29,11 +29,22 @@ pub struct Ops {
     pub ready: AtomicBool,
 }
 
+/// Connections at once: a few scrapers and a person.
+const CONNECTIONS_MAX: usize = 64;
+
 /// Serves everyone who connects, for ever.
 pub async fn serve(ops: Arc<Ops>, listener: TcpListener) {
+    let places = Places::new(CONNECTIONS_MAX);
     loop {
         let stream = next(&listener).await;
-        tokio::spawn(serve_one(Arc::clone(&ops), stream));
+        // Without a place the connection ends at once: whoever scrapes comes again.
+        if let Some(place) = places.take() {
+            let ops = Arc::clone(&ops);
+            tokio::spawn(async move {
+                serve_one(ops, stream).await;
+                drop(place);
+            });
+        }
     }
 }
 

@@ -94,6 +94,9 @@ pub const LATENCY_BUCKETS_MICROS: [u64; 14] = [
     10_000_000,
 ];
 
+/// One in so many publishes is timed.
+pub const ENGINE_SAMPLE: u64 = 16;
+
 /// How long something took: a histogram with fixed buckets.
 #[derive(Debug, Default)]
 pub struct Latency {
@@ -158,6 +161,12 @@ pub struct Counters {
     pub outbound_bytes: Count,
     /// Connections with bytes waiting, now.
     pub blocked: Count,
+    /// Upgrades to WebSocket refused, by reason.
+    pub handshakes_refused: ByReason,
+    /// How long the oldest outbound queue has not been empty, in seconds.
+    pub outbound_age_seconds: Count,
+    /// From a publish to its answer, by the engine; one in [`ENGINE_SAMPLE`].
+    pub engine: Latency,
     /// Topics that this thread delivers, now.
     pub local_topics: Count,
     /// From taking a message to having written it to this thread's subscribers that were ready.

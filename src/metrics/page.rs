@@ -2,7 +2,7 @@
 //! # Invariants: handles are made once, when the page is; a scrape allocates only the text.
 //! # Not here: HTTP.
 
-use super::{Count, Counters, LATENCY_BUCKETS_MICROS};
+use super::{Count, Counters, LATENCY_BUCKETS_MICROS, Latency};
 use crate::reason::Reason;
 use crate::topics::message::Wire;
 use crate::topics::registry::Registry;
@@ -58,34 +58,33 @@ impl Page {
         }
         metrics::with_local_recorder(&self.recorder, || self.process.collect());
         let mut text = self.handle.render();
-        self.write_latency(&mut text);
+        for histogram in HISTOGRAMS {
+            self.write_latency(&mut text, *histogram);
+        }
         text
     }
 
     /// The exporter cannot take a histogram that is counted elsewhere, so its lines are written
     /// here.
-    fn write_latency(&self, text: &mut String) {
-        const NAME: &str = "fanfare_delivery_latency_seconds";
-        let blocks = || self.sources.blocks.iter().map(|block| &block.latency);
+    fn write_latency(&self, text: &mut String, (name, help, of): Histogram) {
+        let blocks = || self.sources.blocks.iter().map(|block| of(block));
         let mut below = 0;
-        let mut lines = format!(
-            "# HELP {NAME} From taking a message to having written it to all ready subscribers of one shard.\n\
-             # TYPE {NAME} histogram\n"
-        );
+        push(text, format_args!("# HELP {name} {help}\n# TYPE {name} histogram\n"));
         for (index, micros) in LATENCY_BUCKETS_MICROS.iter().enumerate() {
             below += blocks().filter_map(|l| l.buckets.get(index)).map(Count::get).sum::<u64>();
-            #[expect(clippy::cast_precision_loss, reason = "the bounds are small")]
-            let bound = *micros as f64 / 1e6;
-            push(&mut lines, format_args!("{NAME}_bucket{{le=\"{bound}\"}} {below}\n"));
+            let bound = seconds(*micros);
+            push(text, format_args!("{name}_bucket{{le=\"{bound}\"}} {below}\n"));
         }
         let count: u64 = blocks().map(|latency| latency.count.get()).sum();
-        let micros: u64 = blocks().map(|latency| latency.micros.get()).sum();
-        push(&mut lines, format_args!("{NAME}_bucket{{le=\"+Inf\"}} {count}\n"));
-        #[expect(clippy::cast_precision_loss, reason = "a sum is a double")]
-        let seconds = micros as f64 / 1e6;
-        push(&mut lines, format_args!("{NAME}_sum {seconds}\n{NAME}_count {count}\n"));
-        text.push_str(&lines);
+        let sum = seconds(blocks().map(|latency| latency.micros.get()).sum());
+        push(text, format_args!("{name}_bucket{{le=\"+Inf\"}} {count}\n"));
+        push(text, format_args!("{name}_sum {sum}\n{name}_count {count}\n\n"));
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus counts seconds in doubles")]
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
 }
 
 impl std::fmt::Debug for Page {
@@ -171,6 +170,17 @@ const GAUGES: &[Row] = &[
     ("fanfare_blocked_connections", "Connections whose socket takes no bytes.", |c| &c.blocked),
 ];
 
+type Histogram = (&'static str, &'static str, fn(&Counters) -> &Latency);
+
+const HISTOGRAMS: &[Histogram] = &[
+    (
+        "fanfare_delivery_latency_seconds",
+        "From taking a message to having written it to all ready subscribers of one shard.",
+        |c| &c.latency,
+    ),
+    ("fanfare_engine_latency_seconds", "From a publish to its answer; a sample.", |c| &c.engine),
+];
+
 fn counters() -> Vec<(Counter, Read)> {
     let mut all: Vec<_> =
         COUNTERS.iter().map(|(name, help, of)| counter(name, help, None, sum(of))).collect();
@@ -195,6 +205,10 @@ fn counters() -> Vec<(Counter, Read)> {
         add("fanfare_closes_total", "Connections closed, by the reason told.", closes);
         let refusals = sum(move |c| c.refusals.of(reason));
         add("fanfare_refusals_total", "Commands and requests refused.", refusals);
+        if reason.is_handshake_failure() {
+            let refused = sum(move |c| c.handshakes_refused.of(reason));
+            add("fanfare_handshakes_refused_total", "Upgrades to WebSocket refused.", refused);
+        }
         if reason.is_recovery_failure() {
             let refused = sum(move |c| c.resumes_refused.of(reason));
             add("fanfare_resumes_refused_total", "Resumes that could not be exact.", refused);
@@ -214,6 +228,11 @@ fn gauges() -> Vec<(Gauge, Read)> {
     add("fanfare_idempotency_keys", "Answers kept for publishers that ask twice.", None, keys);
     let depth: Read = Box::new(|s| s.mailboxes.iter().map(|mailbox| mailbox.depth() as u64).sum());
     add("fanfare_mailbox_depth", "Messages that wait for shards.", None, depth);
+    let oldest: Read = Box::new(|sources| {
+        let ages = sources.blocks.iter().map(|block| block.outbound_age_seconds.get());
+        ages.max().unwrap_or(0)
+    });
+    add("fanfare_outbound_age_seconds", "How long the oldest queue has waited.", None, oldest);
     let topic = sum(|c| &c.topic_subscriptions);
     add("fanfare_subscriptions", "Subscriptions.", Some(("target", "topic")), topic);
     let filter = sum(|c| &c.filter_subscriptions);

@@ -6,11 +6,11 @@
 
 mod subscribe;
 
-use crate::clock::Now;
+use crate::clock::{Clock, Now};
 use crate::dialect::{Action, BadCommand, Command, Connected, Event, History, HistoryPage};
 use crate::engine::Engine;
 use crate::limits::Limits;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, ENGINE_SAMPLE};
 use crate::planted::{self, Bug};
 use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
@@ -28,6 +28,8 @@ pub struct Broker {
     pub limits: Limits,
     /// The server sends a ping at least this often, in milliseconds.
     pub ping_ms: u32,
+    /// Times the engine.
+    pub clock: Clock,
 }
 
 impl Broker {
@@ -49,6 +51,9 @@ impl Broker {
             return Err(Refusal::new(Reason::TooLarge, detail));
         }
         let position = self.engine.publish(draft, now)?;
+        if counters.published.get().is_multiple_of(ENGINE_SAMPLE) {
+            counters.engine.observe(self.clock.now().uptime.saturating_sub(now.uptime));
+        }
         counters.published.increment();
         counters.published_bytes.add_len(bytes);
         Ok(position)
@@ -119,7 +124,7 @@ impl Session {
                 self.subscribe(command.id, &subscribe, shard).map(|()| None)
             }
             Action::Unsubscribe(target) => self.unsubscribe(target, shard).map(Some),
-            Action::History(query) => self.history(query).map(Some),
+            Action::History(query) => self.history(query, shard.now()).map(Some),
         }
     }
 
@@ -139,9 +144,9 @@ impl Session {
         Ok(Event::Unsubscribed(target))
     }
 
-    fn history(&self, query: History) -> Result<Event, Refusal> {
+    fn history(&self, query: History, now: Now) -> Result<Event, Refusal> {
         let limit = if query.limit == 0 { usize::MAX } else { query.limit as usize };
-        let page = self.broker.engine.registry().history(&query.topic, query.since, limit)?;
+        let page = self.broker.engine.registry().history(&query.topic, query.since, limit, now)?;
         let page = match page {
             Some(page) => HistoryPage {
                 topic: query.topic,

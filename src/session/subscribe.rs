@@ -135,7 +135,9 @@ impl Session {
         }
         if self.ask(subscribe).latest > 0 {
             let max = self.broker.limits.snapshot_topics_max;
-            let matching = self.broker.engine.registry().matching(filter, max)?;
+            let mut matching = self.broker.engine.registry().matching(filter, max)?;
+            // The map has them in no order; what a client sees should not depend on that.
+            matching.sort_unstable();
             for topic in matching.into_iter().filter(|topic| !seen.contains(topic)) {
                 asks.push(FilterAsk { topic, ask: self.ask(subscribe) });
             }

@@ -57,6 +57,8 @@ pub(super) struct Connection<S> {
     pub(super) pinged: Option<u32>,
     /// Tick since which the socket takes nothing.
     pub(super) stalled_since: Option<u32>,
+    /// Tick since which something waits, if the socket is stalled.
+    pub(super) blocked_since: u32,
     /// The slot of the wheel that counts; others are stale.
     pub(super) due: u32,
     pub(super) filters: u32,

@@ -7,7 +7,7 @@ use super::Shard;
 use super::connection::{Connection, ConnectionId, Lag, Phase, TooManyGaps};
 use super::outbound::{Socket, WRITE_FRAMES_MAX};
 use super::subscribers::Member;
-use super::turn::{Frame, FrameIndex, Linked, Turn};
+use super::turn::{Frame, FrameIndex, Joined, Linked, Turn};
 use crate::dialect::{Event, Gap, Overflow, TopicPosition, encode, encode_message};
 use crate::metrics::Counters;
 use crate::planted::{self, Bug};
@@ -32,7 +32,7 @@ pub enum Progress {
 
 impl<S: Socket> Shard<S> {
     /// Does a bounded piece of the work that waits: offers messages if no writing is left from
-    /// before, and writes to at most [`SLICE_CONNECTIONS_MAX`] connections.
+    /// before, and writes to at most `SLICE_CONNECTIONS_MAX` connections.
     pub fn turn(&mut self) -> Progress {
         if self.turn.dirty.is_empty() {
             if self.inbox.queue.is_empty() {
@@ -126,9 +126,20 @@ impl<S: Socket> Shard<S> {
         }
         let id = ConnectionId { slot, generation: connection.generation };
         let before = connection.outbound.bytes();
-        let chain = self.turn.chain(pending);
+        let (wire, counters) = (connection.wire, &*self.counters);
+        self.turn.follow(pending, &mut self.order);
+        let joined =
+            self.turn.joined(pending, wire, &self.order, |frame| bytes_of(frame, wire, counters));
+        let joined = joined.cloned();
+        let chain = self.turn.chain(&self.order);
         let max = self.options.outbound_bytes_max;
-        let result = write_or_queue(connection, chain, max, &self.counters);
+        let result = match written(connection, joined, chain, counters) {
+            Ok(None) => Ok(()),
+            Ok(Some(mut rest)) => {
+                rest.try_for_each(|linked| enqueue(connection, linked, max, counters))
+            }
+            Err(_) => Err(Unsent::PeerGone),
+        };
         let after = connection.outbound.bytes();
         self.note_outbound(before, after);
         match result {
@@ -282,8 +293,8 @@ pub(super) fn frame_of<'a>(message: &'a Message, wire: Wire, counters: &Counters
     })
 }
 
-fn bytes_of<'a>(linked: Linked<'a>, wire: Wire, counters: &Counters) -> &'a Bytes {
-    match linked.frame {
+fn bytes_of<'a>(frame: &'a Frame, wire: Wire, counters: &Counters) -> &'a Bytes {
+    match frame {
         Frame::Message(message) => frame_of(message, wire, counters),
         Frame::Position(bytes) => bytes,
     }
@@ -297,66 +308,93 @@ enum Unsent {
     MustClose,
 }
 
-/// Writes what the socket takes, and queues or drops the rest.
-fn write_or_queue<'a, S: Socket>(
+/// Writes what the socket takes of a chain. Gives back the part of it that the socket did not take;
+/// the rest of a frame that it took in part is queued already.
+fn written<'a, S: Socket, C: Iterator<Item = Linked<'a>> + Clone>(
     connection: &mut Connection<S>,
-    chain: impl Iterator<Item = Linked<'a>> + Clone,
-    bytes_max: usize,
+    joined: Option<Joined>,
+    chain: C,
     counters: &Counters,
-) -> Result<(), Unsent> {
-    let mut rest = if connection.outbound.is_empty() {
-        write_direct(connection, chain, counters).map_err(|_| Unsent::PeerGone)?
-    } else {
-        chain
-    };
-    rest.try_for_each(|linked| enqueue(connection, linked, bytes_max, counters))
+) -> io::Result<Option<C>> {
+    if !connection.outbound.is_empty() {
+        return Ok(Some(chain));
+    }
+    let Some(joined) = joined else { return write_frames(connection, chain, counters) };
+    let taken = write(connection, &[IoSlice::new(&joined.bytes)], counters)?;
+    if taken == joined.bytes.len() {
+        counters.deliveries.add(joined.messages);
+        return Ok(None);
+    }
+    Ok(Some(after(taken, connection, chain, counters)))
 }
 
-/// Writes a chain straight to the socket. Gives back the part of it that the socket did not take;
-/// the rest of a frame that it took in part is queued already.
-fn write_direct<'a, S: Socket, C: Iterator<Item = Linked<'a>> + Clone>(
+/// Writes the frames of a chain side by side, as many in one call as may be.
+fn write_frames<'a, S: Socket, C: Iterator<Item = Linked<'a>> + Clone>(
     connection: &mut Connection<S>,
     mut chain: C,
     counters: &Counters,
-) -> io::Result<C> {
+) -> io::Result<Option<C>> {
     loop {
         let mut slices = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
         let mut ahead = chain.clone();
-        let (mut count, mut bytes) = (0, 0);
+        let (mut count, mut bytes, mut messages) = (0, 0, 0);
         for (slice, linked) in slices.iter_mut().zip(&mut ahead) {
-            let frame = bytes_of(linked, connection.wire, counters);
+            let frame = bytes_of(linked.frame, connection.wire, counters);
             *slice = IoSlice::new(frame);
             count += 1;
             bytes += frame.len();
+            messages += u64::from(linked.is_message());
         }
         if count == 0 {
-            return Ok(chain);
+            return Ok(None);
         }
-        let mut taken = match connection.socket.write_vectored(slices.get(..count).unwrap_or(&[])) {
-            Ok(taken) => taken,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(chain),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        counters.writes.increment();
-        counters.sent_bytes.add_len(taken);
-        if taken == bytes {
-            counters
-                .deliveries
-                .add_len(chain.by_ref().take(count).filter(Linked::is_message).count());
-            continue;
+        let taken = write(connection, slices.get(..count).unwrap_or(&[]), counters)?;
+        if taken < bytes {
+            return Ok(Some(after(taken, connection, chain, counters)));
         }
-        for linked in chain.by_ref() {
-            counters.deliveries.add(u64::from(linked.is_message()));
-            let frame = bytes_of(linked, connection.wire, counters);
-            if taken < frame.len() {
-                connection.outbound.push_begun(frame.clone(), taken);
-                break;
-            }
-            taken -= frame.len();
-        }
-        return Ok(chain);
+        counters.deliveries.add(messages);
+        chain = ahead;
     }
+}
+
+/// Writes once. A socket that takes nothing now takes 0 bytes.
+fn write<S: Socket>(
+    connection: &Connection<S>,
+    slices: &[IoSlice<'_>],
+    counters: &Counters,
+) -> io::Result<usize> {
+    match connection.socket.write_vectored(slices) {
+        Ok(taken) => {
+            counters.writes.increment();
+            counters.sent_bytes.add_len(taken);
+            Ok(taken)
+        }
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
+            _ => Err(error),
+        },
+    }
+}
+
+/// The part of a chain after the bytes that the socket took. The rest of a frame that it took in
+/// part is queued.
+fn after<'a, S, C: Iterator<Item = Linked<'a>> + Clone>(
+    mut taken: usize,
+    connection: &mut Connection<S>,
+    mut chain: C,
+    counters: &Counters,
+) -> C {
+    while taken > 0 {
+        let Some(linked) = chain.next() else { break };
+        counters.deliveries.add(u64::from(linked.is_message()));
+        let frame = bytes_of(linked.frame, connection.wire, counters);
+        if taken < frame.len() {
+            connection.outbound.push_begun(frame.clone(), taken);
+            break;
+        }
+        taken -= frame.len();
+    }
+    chain
 }
 
 /// Queues a frame for a connection whose socket is busy, or notes that it is missed.
@@ -366,7 +404,7 @@ fn enqueue<S>(
     bytes_max: usize,
     counters: &Counters,
 ) -> Result<(), Unsent> {
-    let frame = bytes_of(linked, connection.wire, counters);
+    let frame = bytes_of(linked.frame, connection.wire, counters);
     // One frame always fits: only what waits in the queue makes somebody write it, and later tell
     // what was missed.
     let waiting = connection.outbound.bytes();

@@ -147,7 +147,7 @@ impl<S: Socket> Shard<S> {
         let mut seams = Vec::with_capacity(asks.len());
         for FilterAsk { topic, ask } in asks {
             ask.room = room;
-            let seam = self.registry.seam(topic, ask, &mut self.inbox)?;
+            let seam = self.registry.seam(topic, ask, &mut self.inbox, self.now)?;
             room = seam.as_ref().map_or(room, |seam| room.less(&seam.replay));
             seams.push(seam);
         }

@@ -77,8 +77,22 @@ impl<S: Socket> Shard<S> {
                 self.schedule(id);
             }
         }
+        self.measure_age();
         self.subscribers.sweep(tick, QUIET_TICKS);
         self.counters.local_topics.set(self.subscribers.topic_count() as u64);
+    }
+
+    /// How long the oldest outbound queue has not been empty.
+    fn measure_age(&self) {
+        let age = if self.counters.blocked.get() == 0 {
+            0
+        } else {
+            let blocked = self.connections.iter().map(|(_, connection)| connection);
+            let since =
+                blocked.filter(|c| c.stalled_since.is_some()).map(|c| c.blocked_since).min();
+            since.map_or(0, |since| self.wheel.tick() - since)
+        };
+        self.counters.outbound_age_seconds.set(u64::from(age));
     }
 
     /// Puts a connection into the slot of the next tick that matters to it.
@@ -90,8 +104,10 @@ impl<S: Socket> Shard<S> {
         let wanted = match connection.phase {
             Phase::Closing { cut_at } => cut_at,
             Phase::Open => {
-                let stalled = connection.stalled_since.map_or(u32::MAX, |since| since + stall);
-                let silent = connection.pinged.map_or(u32::MAX, |pinged| pinged + pong);
+                let stalled =
+                    connection.stalled_since.map_or(u32::MAX, |since| since.saturating_add(stall));
+                let silent =
+                    connection.pinged.map_or(u32::MAX, |pinged| pinged.saturating_add(pong));
                 connection.next_ping.min(stalled).min(silent)
             }
         };
@@ -108,6 +124,7 @@ impl<S: Socket> Shard<S> {
         let Some(connection) = self.connection_mut(id) else { return };
         if connection.stalled_since.is_none() {
             connection.stalled_since = Some(tick);
+            connection.blocked_since = tick;
             self.counters.blocked.increment();
             self.newly_blocked.extend((!planted::is(Bug::PumpForgotten)).then_some(id));
             self.schedule(id);
@@ -117,7 +134,10 @@ impl<S: Socket> Shard<S> {
     /// The socket took something.
     pub(super) fn note_progress(&mut self, id: ConnectionId) {
         let tick = self.wheel.tick();
-        if let Some(stalled) = self.connection_mut(id).and_then(|c| c.stalled_since.as_mut()) {
+        let Some(connection) = self.connection_mut(id) else { return };
+        // A peer that takes bytes is there, even if its pong waits behind others to be read.
+        connection.pinged = None;
+        if let Some(stalled) = &mut connection.stalled_since {
             *stalled = tick;
         }
     }

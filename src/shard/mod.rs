@@ -15,6 +15,8 @@ mod liveness;
 pub mod outbound;
 pub mod stream;
 mod subscribers;
+#[cfg(test)]
+mod tests;
 mod turn;
 pub mod worker;
 
@@ -41,7 +43,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use subscribers::{Memberships, Subscribers};
-use turn::{Pending, Turn};
+use turn::{Order, Pending, Turn};
 
 /// How a shard treats its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,8 @@ pub struct Shard<S> {
     /// What a connection is about to subscribe to: wanted, whoever leaves meanwhile.
     joining: Option<Target>,
     turn: Turn,
+    /// The chain that is being written.
+    order: Order,
     /// How far the turn's dirty connections have been written.
     written: usize,
     /// Counts the messages this shard has delivered.
@@ -110,6 +114,7 @@ impl<S: Socket> Shard<S> {
             subscribers: Subscribers::default(),
             joining: None,
             turn: Turn::default(),
+            order: Order::default(),
             written: 0,
             sequence: 0,
             wheel: Wheel::default(),
@@ -149,6 +154,7 @@ impl<S: Socket> Shard<S> {
             next_ping: self.wheel.after(self.options.ping_interval),
             pinged: None,
             stalled_since: None,
+            blocked_since: 0,
             due: 0,
             filters: 0,
             wire,
@@ -251,6 +257,18 @@ impl<S: Socket> Shard<S> {
         self.write_outbound(id);
     }
 
+    /// Ends a connection whose peer says nothing more: what waits is still written, unless that
+    /// takes longer than any connection may take nothing.
+    pub fn finish(&mut self, id: ConnectionId) {
+        self.write_pending(id);
+        let cut_at = self.wheel.after(self.options.write_stall_max);
+        let Some(connection) = self.open_connection_mut(id) else { return };
+        connection.phase = Phase::Closing { cut_at };
+        self.leave_all(id);
+        self.schedule(id);
+        self.write_outbound(id);
+    }
+
     /// Forgets a connection whose reader has ended.
     pub fn remove(&mut self, id: ConnectionId) {
         self.leave_all(id);
@@ -270,8 +288,11 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Begins to close every connection, for instance because the server stops.
+    /// Begins to close every connection, for instance because the server stops. What was published
+    /// before is delivered before.
     pub fn close_all(&mut self, refusal: &Refusal) {
+        self.registry.collect(&mut self.inbox);
+        self.settle();
         for id in self.ids() {
             self.close(id, refusal);
         }
@@ -300,6 +321,11 @@ impl<S: Socket> Shard<S> {
     /// Whether something waits to be offered or written.
     pub fn has_work(&self) -> bool {
         !(self.inbox.queue.is_empty() && self.turn.dirty.is_empty())
+    }
+
+    /// Whether something waits to be written to a connection.
+    pub fn has_outbound(&self, id: ConnectionId) -> bool {
+        self.connection(id).is_some_and(|connection| !connection.outbound.is_empty())
     }
 
     /// Whether the connection's socket takes no bytes and some wait for it.

@@ -50,7 +50,10 @@ impl Stream {
             match read {
                 Ok(Some(rest)) => left = rest,
                 Ok(None) => {}
-                // The end, or a broken connection: there is nobody to tell.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return self.finish().await;
+                }
+                // The connection broke: there is nobody to tell.
                 Err(_) => return,
             }
         }
@@ -70,6 +73,19 @@ impl Stream {
             shard.flush(self.id);
             input.get(taken..).unwrap_or_default().to_vec()
         })
+    }
+
+    /// The peer says nothing more, but may still listen: it gets the answers that it waits for.
+    async fn finish(&self) {
+        self.context.with(|shard| shard.finish(self.id));
+        while self.context.with(|shard| {
+            shard.flush(self.id);
+            shard.has_outbound(self.id)
+        }) {
+            if self.socket.writable().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Waits until little enough waits to be written. The shard closes a peer that takes nothing.

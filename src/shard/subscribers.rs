@@ -223,7 +223,7 @@ impl Subscribers {
     /// Forgets topics that only filters want and that have been quiet for `quiet_ticks`. Looks at
     /// a bounded number of slots each time.
     pub(super) fn sweep(&mut self, tick: u32, quiet_ticks: u32) {
-        const SLOTS: usize = 1024;
+        const SLOTS: usize = 8192;
         let end = (self.sweep_from + SLOTS).min(self.topics.capacity());
         for slot in self.sweep_from..end {
             let quiet = self.topics.get(slot).is_some_and(|topic| {

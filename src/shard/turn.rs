@@ -1,23 +1,32 @@
 //! What one turn of a shard has to send: each frame once, and per connection a chain of them.
-//! # Invariants: adding a frame to a connection allocates nothing once the turn's memory has grown;
-//! a chain is in the order of the deliveries.
+//! Chains share their beginnings: connections that are offered the same frames have the same chain,
+//! so a thousand of them cost one link a frame, and one block of bytes can serve them all.
+//! # Invariants: offering a frame to a connection allocates nothing once the turn's memory has
+//! grown; two connections with the same chain were offered the same frames in the same order.
 //! # Not here: sockets, who gets what.
 
+use super::subscribers::NumberMap;
 use crate::dialect::Overflow;
 use crate::planted::{self, Bug};
-use crate::topics::message::Message;
+use crate::topics::message::{Message, Wire};
 use bytes::Bytes;
+use std::num::NonZeroU32;
 use std::sync::Arc;
-
-/// Deliveries collected before a turn begins to write: bounds its memory (8 bytes each) and how
-/// long a message may wait for those after it.
-pub(super) const TURN_DELIVERIES_MAX: usize = 65_536;
 
 /// Messages collected before a turn begins to write: as many as one write can join.
 pub(super) const TURN_MESSAGES_MAX: usize = super::outbound::WRITE_FRAMES_MAX;
 
-/// Entries and frames whose memory is kept from turn to turn.
-const KEPT_MAX: usize = 2 * TURN_DELIVERIES_MAX;
+/// Links collected before a turn begins to write: bounds its memory (8 bytes each) and how long a
+/// message may wait for those after it.
+const TURN_LINKS_MAX: usize = 65_536;
+
+/// Links and connections whose memory is kept from turn to turn.
+const KEPT_MAX: usize = 2 * TURN_LINKS_MAX;
+
+/// Fewest frames that are worth joining, and most bytes: joining copies each frame once more, and
+/// saves a part of the cost of each write (25 % at 64 frames, 7 % at 8 measured).
+const JOINED_FRAMES_MIN: usize = 4;
+const JOINED_BYTES_MAX: usize = 64 << 10;
 
 /// A frame of the turn.
 #[derive(Debug)]
@@ -32,14 +41,18 @@ pub(super) enum Frame {
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     frames: Vec<Frame>,
-    entries: Vec<Entry>,
+    links: Vec<Link>,
+    /// The link that was made or used last: the next connection most likely needs it too.
+    latest: Option<(Link, Pending)>,
+    /// Chains that have been written, with their bytes from the second time on.
+    joined: NumberMap<u64, Option<Joined>>,
     /// Slots of the connections that have a chain, in the order in which they got it.
     pub(super) dirty: Vec<u32>,
 }
 
-/// One connection's chain: indices of its first and last entry.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pending(Option<(u32, u32)>);
+/// One connection's chain: the index of its last link, counted from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pending(Option<NonZeroU32>);
 
 impl Pending {
     pub(super) fn is_empty(self) -> bool {
@@ -47,15 +60,22 @@ impl Pending {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Link {
+    before: Pending,
     /// Index of the frame, shifted left by one; the lowest bit says that it must not be dropped.
     frame: u32,
-    /// Index of the next entry of the chain; its own index at the end.
-    next: u32,
 }
 
-/// An entry of a chain as it is read.
+/// The frames of a chain as one block of bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Joined {
+    pub(super) bytes: Bytes,
+    /// How many of its frames are messages.
+    pub(super) messages: u64,
+}
+
+/// A link of a chain as it is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Linked<'a> {
     pub(super) frame: &'a Frame,
@@ -72,6 +92,10 @@ impl Linked<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameIndex(u32);
 
+/// The links of a chain in the order of the deliveries.
+#[derive(Debug, Default)]
+pub(super) struct Order(Vec<u32>);
+
 impl Turn {
     /// Adds a frame that connections can then be given.
     pub(super) fn add(&mut self, frame: Frame) -> FrameIndex {
@@ -81,40 +105,74 @@ impl Turn {
 
     /// Gives a frame to a connection.
     pub(super) fn link(&mut self, pending: &mut Pending, frame: FrameIndex, overflow: Overflow) {
-        let index = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
         let keep = u32::from(overflow == Overflow::Disconnect);
-        self.entries.push(Entry { frame: frame.0 << 1 | keep, next: index });
-        match &mut pending.0 {
-            None => pending.0 = Some((index, index)),
-            Some((first, _)) if planted::is(Bug::ChainReversed) => {
-                self.entries.last_mut().into_iter().for_each(|entry| entry.next = *first);
-                *first = index;
-            }
-            Some((_, last)) => {
-                if let Some(entry) = self.entries.get_mut(*last as usize) {
-                    entry.next = index;
-                }
-                *last = index;
-            }
+        let link = Link { before: *pending, frame: frame.0 << 1 | keep };
+        *pending = match self.latest {
+            Some((latest, after)) if latest == link => after,
+            _ => self.new_link(link),
+        };
+    }
+
+    fn new_link(&mut self, link: Link) -> Pending {
+        self.links.push(link);
+        let after = Pending(u32::try_from(self.links.len()).ok().and_then(NonZeroU32::new));
+        self.latest = Some((link, after));
+        after
+    }
+
+    /// Follows a chain back to its beginning, and notes it in the order of the deliveries.
+    pub(super) fn follow(&self, pending: Pending, order: &mut Order) {
+        order.0.clear();
+        let mut next = pending;
+        while let Some(link) = next.0.and_then(|index| self.links.get(index.get() as usize - 1)) {
+            order.0.push(link.frame);
+            next = link.before;
+        }
+        if !planted::is(Bug::ChainReversed) {
+            order.0.reverse();
         }
     }
 
-    /// Reads a chain.
-    pub(super) fn chain(&self, pending: Pending) -> impl Iterator<Item = Linked<'_>> + Clone {
-        let mut next = pending.0.map(|(first, _)| first);
-        std::iter::from_fn(move || {
-            let index = next?;
-            let entry = self.entries.get(index as usize)?;
-            next = (entry.next != index).then_some(entry.next);
-            let frame = self.frames.get((entry.frame >> 1) as usize)?;
-            let overflow = if entry.frame & 1 == 1 { Overflow::Disconnect } else { Overflow::Gap };
+    /// Reads a chain that was followed.
+    pub(super) fn chain<'a>(
+        &'a self,
+        order: &'a Order,
+    ) -> impl Iterator<Item = Linked<'a>> + Clone {
+        order.0.iter().filter_map(|link| {
+            let frame = self.frames.get((link >> 1) as usize)?;
+            let overflow = if link & 1 == 1 { Overflow::Disconnect } else { Overflow::Gap };
             Some(Linked { frame, overflow })
         })
     }
 
+    /// The bytes of a chain in one block, if it is written again and joining is worth it.
+    pub(super) fn joined<'a>(
+        &'a mut self,
+        pending: Pending,
+        wire: Wire,
+        order: &Order,
+        bytes_of: impl Fn(&Frame) -> &Bytes,
+    ) -> Option<&'a Joined> {
+        if order.0.len() < JOINED_FRAMES_MIN {
+            return None;
+        }
+        let last = pending.0.map_or(0, NonZeroU32::get);
+        let wire = if planted::is(Bug::BlockOfAnotherWire) { 0 } else { wire as u64 };
+        let key = u64::from(last) * Wire::COUNT as u64 + wire;
+        if let std::collections::hash_map::Entry::Vacant(first) = self.joined.entry(key) {
+            first.insert(None);
+            return None;
+        }
+        if self.joined.get(&key).is_some_and(Option::is_none) {
+            let joined = join(self.chain(order).map(|linked| (bytes_of(linked.frame), linked)));
+            self.joined.insert(key, joined);
+        }
+        self.joined.get(&key).and_then(Option::as_ref)
+    }
+
     /// Whether it is time to write.
     pub(super) fn is_full(&self) -> bool {
-        self.frames.len() >= TURN_MESSAGES_MAX || self.entries.len() >= TURN_DELIVERIES_MAX
+        self.frames.len() >= TURN_MESSAGES_MAX || self.links.len() >= TURN_LINKS_MAX
     }
 
     /// The messages of the turn.
@@ -128,11 +186,28 @@ impl Turn {
     /// Forgets everything; every chain must have been taken off its connection.
     pub(super) fn clear(&mut self) {
         self.frames.clear();
-        self.entries.clear();
+        self.links.clear();
+        self.latest = None;
+        self.joined.clear();
         self.dirty.clear();
-        self.entries.shrink_to(KEPT_MAX);
+        self.links.shrink_to(KEPT_MAX);
+        self.joined.shrink_to(KEPT_MAX);
         self.dirty.shrink_to(KEPT_MAX);
     }
+}
+
+fn join<'a>(frames: impl Iterator<Item = (&'a Bytes, Linked<'a>)> + Clone) -> Option<Joined> {
+    let len = frames.clone().map(|(bytes, _)| bytes.len()).sum();
+    if len > JOINED_BYTES_MAX {
+        return None;
+    }
+    let mut block = Vec::with_capacity(len);
+    let mut messages = 0;
+    for (bytes, linked) in frames {
+        block.extend_from_slice(bytes);
+        messages += u64::from(linked.is_message());
+    }
+    Some(Joined { bytes: block.into(), messages })
 }
 
 #[cfg(test)]
@@ -143,15 +218,18 @@ mod tests {
         Frame::Position(Bytes::from_static(text.as_bytes()))
     }
 
+    fn bytes_of(frame: &Frame) -> &Bytes {
+        match frame {
+            Frame::Position(bytes) => bytes,
+            Frame::Message(_) => panic!("there is none"),
+        }
+    }
+
     fn read(turn: &Turn, pending: Pending) -> Vec<(String, Overflow)> {
-        turn.chain(pending)
-            .map(|linked| match linked.frame {
-                Frame::Position(bytes) => {
-                    (String::from_utf8_lossy(bytes).into_owned(), linked.overflow)
-                }
-                Frame::Message(_) => (String::new(), linked.overflow),
-            })
-            .collect()
+        let mut order = Order::default();
+        turn.follow(pending, &mut order);
+        let text = |frame| String::from_utf8_lossy(bytes_of(frame)).into_owned();
+        turn.chain(&order).map(|linked| (text(linked.frame), linked.overflow)).collect()
     }
 
     #[test]
@@ -167,5 +245,62 @@ mod tests {
         assert_eq!(read(&turn, one), expected);
         assert_eq!(read(&turn, two), [("a".to_owned(), Overflow::Disconnect)]);
         assert_eq!(read(&turn, Pending::default()), []);
+    }
+
+    #[test]
+    fn connections_with_the_same_frames_share_their_links() {
+        let mut turn = Turn::default();
+        let mut chains = [Pending::default(); 100];
+        for text in ["a", "b", "c"] {
+            let frame = turn.add(position(text));
+            for pending in &mut chains {
+                turn.link(pending, frame, Overflow::Gap);
+            }
+        }
+        assert_eq!(turn.links.len(), 3);
+        assert!(chains.iter().all(|pending| *pending == chains[0]));
+    }
+
+    #[test]
+    fn a_chain_is_joined_from_the_second_time_on_and_only_for_its_equals() {
+        let mut turn = Turn::default();
+        let (mut all, mut fewer) = (Pending::default(), Pending::default());
+        for text in ["a", "b", "c", "d", "e"] {
+            let frame = turn.add(position(text));
+            turn.link(&mut all, frame, Overflow::Gap);
+            if text != "c" {
+                turn.link(&mut fewer, frame, Overflow::Gap);
+            }
+        }
+        let mut block = |pending, wire| {
+            let mut order = Order::default();
+            turn.follow(pending, &mut order);
+            turn.joined(pending, wire, &order, bytes_of).map(|joined| joined.bytes.clone())
+        };
+        assert_eq!(block(all, Wire::TcpProto), None);
+        assert_eq!(block(all, Wire::TcpProto).as_deref(), Some(&b"abcde"[..]));
+        assert_eq!(block(fewer, Wire::TcpProto), None);
+        assert_eq!(block(fewer, Wire::TcpProto).as_deref(), Some(&b"abde"[..]));
+        assert_eq!(block(all, Wire::WebSocketJson), None, "another wire has other bytes");
+    }
+
+    #[test]
+    fn short_and_long_chains_are_not_joined() {
+        let mut turn = Turn::default();
+        let mut short = Pending::default();
+        for _ in 0..JOINED_FRAMES_MIN - 1 {
+            let frame = turn.add(position("x"));
+            turn.link(&mut short, frame, Overflow::Gap);
+        }
+        let mut long = Pending::default();
+        for _ in 0..JOINED_FRAMES_MIN {
+            let frame = turn.add(Frame::Position(vec![0; JOINED_BYTES_MAX / 2].into()));
+            turn.link(&mut long, frame, Overflow::Gap);
+        }
+        for pending in [short, long].repeat(2) {
+            let mut order = Order::default();
+            turn.follow(pending, &mut order);
+            assert!(turn.joined(pending, Wire::TcpProto, &order, bytes_of).is_none());
+        }
     }
 }

@@ -178,9 +178,20 @@ impl Seed {
 }
 
 async fn work(context: Rc<Context>, mut jobs: mpsc::Receiver<Job>) {
-    tokio::task::spawn_local(deliver(Rc::clone(&context)));
-    while let Some(job) = jobs.recv().await {
-        job(&context);
+    let mut delivering = tokio::task::spawn_local(deliver(Rc::clone(&context)));
+    loop {
+        tokio::select! {
+            job = jobs.recv() => match job {
+                Some(job) => job(&context),
+                None => return,
+            },
+            ended = &mut delivering => {
+                // It never returns, so it panicked. A shard that delivers nothing would be a
+                // silent gap for everybody on it.
+                tracing::error!(?ended, "a shard has stopped delivering");
+                std::process::abort();
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// How much one topic holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryOptions {
-    /// Messages. 0 turns history off. Default 256.
+    /// Messages. 0 turns history off. Default 1,000: as many as one resume may send.
     pub messages: usize,
     /// Age since the broker took the message. Default 5 minutes.
     pub age: Duration,
@@ -24,7 +24,7 @@ pub struct HistoryOptions {
 
 impl Default for HistoryOptions {
     fn default() -> HistoryOptions {
-        HistoryOptions { messages: 256, age: Duration::from_mins(5), bytes: 1 << 20 }
+        HistoryOptions { messages: 1_000, age: Duration::from_mins(5), bytes: 1 << 20 }
     }
 }
 

@@ -19,6 +19,8 @@
 pub mod filters;
 pub mod history;
 pub mod idempotency;
+#[cfg(test)]
+mod invariants;
 pub mod mailbox;
 pub mod message;
 pub mod name;

@@ -129,6 +129,7 @@ impl Registry {
     ) -> Result<Seam, Reason> {
         let topic = self.topic_or_new(topic, now)?;
         self.with_state(topic, now, |topic, state| {
+            self.expire(topic, state, now);
             let seam = topic.seam(state, ask)?;
             state.exact.insert(inbox.shard);
             if !planted::is(Bug::InboxNotDrained) {
@@ -176,12 +177,14 @@ impl Registry {
         topic: &TopicName,
         ask: &Ask,
         inbox: &mut Inbox,
+        now: Now,
     ) -> Result<Option<Seam>, Reason> {
         let Some(topic) = self.topic(topic) else { return Ok(None) };
-        let state = topic.state.lock();
+        let mut state = topic.state.lock();
         if state.retired {
             return Ok(None);
         }
+        self.expire(&topic, &mut state, now);
         self.collect(inbox);
         topic.seam(&state, ask).map(Some)
     }
@@ -216,9 +219,11 @@ impl Registry {
         topic: &TopicName,
         since: Option<Position>,
         limit: usize,
+        now: Now,
     ) -> Result<Option<Page>, Reason> {
         let Some(topic) = self.topic(topic) else { return Ok(None) };
-        let state = topic.state.lock();
+        let mut state = topic.state.lock();
+        self.expire(&topic, &mut state, now);
         topic.page(&state, since, limit, &self.options.resume).map(Some)
     }
 
@@ -385,10 +390,14 @@ impl Registry {
         let Some(mut state) = topic.state.try_lock() else {
             return false;
         };
-        let state = &mut *state;
+        self.expire(topic, &mut state, now);
+        state.is_idle(now.uptime, self.options.idle_ttl)
+    }
+
+    /// Lets go of what is too old: an old message is not held because nothing came after it.
+    fn expire(&self, topic: &Topic, state: &mut TopicState, now: Now) {
         state.history.expire(now.uptime, &topic.history_options, &self.budget);
         state.answers.expire(now.uptime, &self.window);
-        state.is_idle(now.uptime, self.options.idle_ttl)
     }
 }
 

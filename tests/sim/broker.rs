@@ -83,7 +83,12 @@ impl Life {
         };
         let stations = wakers.into_iter().enumerate().map(station).collect();
         let engine = Engine::memory(Arc::clone(&registry));
-        let broker = Arc::new(Broker { engine, limits: scenario.limits, ping_ms: 25_000 });
+        let broker = Arc::new(Broker {
+            engine,
+            limits: scenario.limits,
+            ping_ms: 25_000,
+            clock: fanfare::clock::Clock::start(),
+        });
         let (served, direct) = (Vec::new(), Counters::default());
         Life { registry, broker, mailboxes, stations, served, direct, now }
     }
@@ -188,7 +193,10 @@ impl Life {
     /// The position of the latest message of a topic, if there is such a topic.
     pub(crate) fn top(&self, topic: &str) -> Option<Position> {
         let topic = TopicName::parse(topic).expect("a topic");
-        self.registry.history(&topic, None, 1).expect("without a position").map(|page| page.top)
+        self.registry
+            .history(&topic, None, 1, self.now)
+            .expect("without a position")
+            .map(|page| page.top)
     }
 
     /// Ends every connection as a crash does: nobody is told.

@@ -130,7 +130,8 @@ need_prometheus() {
 # Sets FANFARE to a broker built from these sources.
 need_broker() {
   need_rust
-  cargo build --locked
+  # With the tests, whose dependencies' features differ: otherwise everything is compiled twice.
+  cargo build --locked --bins --tests
   FANFARE=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/fanfare
   export FANFARE
 }

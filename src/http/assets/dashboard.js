@@ -102,7 +102,8 @@ client.on('state', (event) => {
 client.on('warning', ({ message, detail }) => console.warn(message, detail));
 
 subscribe('ticker.>', QUOTES_BACK, takeQuote);
-subscribe('host.>', SAMPLES_BACK, takeSample);
+// Not `host.>`: one subscription may not be sent so much of the past of all of them.
+for (const topic of ['host.cpu', 'host.memory', 'host.disk', 'host.network']) subscribe(topic, SAMPLES_BACK, takeSample);
 
 /** Asks for some of the past too; where that is refused, for the latest messages only. */
 function subscribe(topic, last, onMessage) {

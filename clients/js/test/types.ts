@@ -1,0 +1,23 @@
+// A program in TypeScript: that it compiles is the test.
+
+import { connect, FanfareError, type Message, type Subscription } from 'fanfare-client';
+
+const client = connect('ws://127.0.0.1:7600/ws', { WebSocket });
+const quotes: Subscription<{ price: number }> = client.subscribe<{ price: number }>('ticker.*', {
+  snapshot: true,
+  onRecovered: ({ recovered, reason }) => console.log(recovered, reason?.length),
+  onEnd: (error) => error instanceof FanfareError && error.code.toFixed(),
+});
+
+export async function prices(): Promise<number[]> {
+  const list: number[] = [];
+  for await (const { data } of quotes) if (data) list.push(data.price);
+  const { offset } = await client.publish('a.b', { data: 1 });
+  const page = await client.history<string>('a.b', { limit: offset });
+  const first: Message<string> | undefined = page.messages[0];
+  // @ts-expect-error: there is no such state.
+  if (client.state === 'open') client.close();
+  // @ts-expect-error: there is no such event.
+  client.on('stat', () => {});
+  return first ? list : [];
+}

@@ -1,0 +1,111 @@
+//! HTTP as a client: the requests of the publish API, and the one that begins a WebSocket.
+//! Owns the reading of answers, which are positions or refusals.
+//! # Invariants: requests follow one another on one connection; an answer's body is bounded.
+//! # Not here: the WebSocket that follows (`websocket`).
+
+use super::super::endpoint::Endpoint;
+use super::{ClientError, json};
+use crate::dialect::schema::{self, command::Action, event::Body};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::{Method, Request, Response, http};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+/// Longest body of an answer, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Answers that wait to be looked at; whoever sends waits for them to be taken.
+const ANSWERS_MAX: usize = 16;
+
+/// Sends requests, one after another.
+pub(in crate::cli) struct Sender {
+    requests: SendRequest<Full<Bytes>>,
+    authority: String,
+    path: String,
+    answers: mpsc::Sender<schema::Event>,
+}
+
+/// Hands out the answers as the events that a stream would have brought.
+pub(in crate::cli) struct Receiver(mpsc::Receiver<schema::Event>);
+
+/// Makes the two halves of a connection to the publish API.
+pub(super) async fn begin(
+    endpoint: &Endpoint,
+    stream: TcpStream,
+) -> Result<(Sender, Receiver), ClientError> {
+    let (answers, taken) = mpsc::channel(ANSWERS_MAX);
+    let sender = Sender {
+        requests: speak(stream).await?,
+        authority: endpoint.authority(),
+        path: endpoint.path.clone(),
+        answers,
+    };
+    Ok((sender, Receiver(taken)))
+}
+
+/// Begins to speak HTTP/1.1 on a connection.
+pub(super) async fn speak(stream: TcpStream) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+    let (requests, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+    // What ends it is told to the request that waits.
+    tokio::spawn(async move { connection.with_upgrades().await.unwrap_or_default() });
+    Ok(requests)
+}
+
+/// The beginning of every request.
+pub(super) fn request(authority: &str, path: &str) -> http::request::Builder {
+    Request::builder().uri(path).header(HOST, authority).header(USER_AGENT, crate::dialect::SERVER)
+}
+
+/// Sends a request and waits for the head of its answer.
+pub(super) async fn send(
+    requests: &mut SendRequest<Full<Bytes>>,
+    request: Result<Request<Full<Bytes>>, http::Error>,
+) -> Result<Response<Incoming>, ClientError> {
+    let request = request.map_err(|error| ClientError::Malformed(error.to_string()))?;
+    requests.ready().await.map_err(lost)?;
+    requests.send_request(request).await.map_err(lost)
+}
+
+/// What an answer says: a position, or the refusal that its status stands for.
+pub(super) async fn read(response: Response<Incoming>) -> Result<Body, ClientError> {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| ClientError::Lost(error.to_string()))?.to_bytes();
+    match json::decode_answer(&body) {
+        Some(body) => Ok(body),
+        None => Err(ClientError::Malformed(format!("an HTTP answer with status {status}"))),
+    }
+}
+
+impl Sender {
+    pub(super) async fn send(&mut self, command: schema::Command) -> Result<(), ClientError> {
+        let Some(Action::Publish(publish)) = &command.action else {
+            return Err(ClientError::PublishOnly);
+        };
+        let body = Full::new(Bytes::from(json::encode_publish(publish)?));
+        let request = request(&self.authority, &self.path)
+            .method(Method::POST)
+            .header(CONTENT_TYPE, "application/json")
+            .body(body);
+        let response = send(&mut self.requests, request).await?;
+        let body = Some(read(response).await?);
+        let event = schema::Event { id: command.id, body };
+        self.answers.send(event).await.map_err(|_| ClientError::Ended)
+    }
+}
+
+impl Receiver {
+    pub(super) async fn next(&mut self) -> Result<schema::Event, ClientError> {
+        self.0.recv().await.ok_or(ClientError::Ended)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
+fn lost(error: hyper::Error) -> ClientError {
+    ClientError::Lost(error.to_string())
+}

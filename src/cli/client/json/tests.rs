@@ -1,0 +1,147 @@
+//! Both spellings mean the same to a client, and a message is printed the same from every wire.
+//! # Not here: what the broker spells (`dialect`).
+
+use super::super::super::line::{LineForm, print};
+use super::*;
+use crate::clock::Now;
+use crate::dialect::{self, Dialect, Event as Said, encode_message, frame};
+use crate::reason::{Reason, Refusal};
+use crate::topics::message::{
+    Draft, Epoch, Message as Taken, Offset, Payload, Position as Place, TopicHead, Wire,
+};
+use crate::topics::name::{Target, TopicName};
+use prost::Message as _;
+use std::sync::Arc;
+
+fn topic(raw: &str) -> TopicName {
+    TopicName::parse(raw).expect("valid name")
+}
+
+fn place(offset: u64) -> Place {
+    Place { epoch: Epoch::from_bits(7), offset: Offset(offset) }
+}
+
+/// What a client understands of an event that came by this wire.
+fn heard(frame: &bytes::Bytes, wire: Wire) -> schema::Event {
+    let body = frame::body(frame, wire);
+    match wire {
+        Wire::WebSocketJson => decode(&body).expect("understood"),
+        Wire::WebSocketProto | Wire::TcpProto => schema::Event::decode(body).expect("protobuf"),
+    }
+}
+
+fn message(key: Option<&str>, payload: Payload) -> Taken {
+    let head = Arc::new(TopicHead { id: 1, name: topic("a.b"), epoch: Epoch::from_bits(1) });
+    let draft =
+        Draft { topic: topic("a.b"), payload, key: key.map(Into::into), idempotency_key: None };
+    Taken::new(head, Offset(45), draft, Now::at_ms(1_763_683_200_000))
+}
+
+#[test]
+fn a_message_is_printed_as_the_json_spelling_has_it_from_every_wire() {
+    let controls: String = (0..=0x7F_u8).map(char::from).chain("ä\u{2028}/".chars()).collect();
+    let messages = [
+        message(None, Payload::Json(r#"{"x": 1.50,"y":[ ]}"#.into())),
+        message(Some("k\"1\u{8}"), Payload::Json("null".into())),
+        message(Some(&controls), Payload::Text(controls.clone().into())),
+        message(None, Payload::Text("".into())),
+        message(None, Payload::Binary(vec![0, 0xFF, b'\n'].into())),
+    ];
+    for message in messages {
+        let json = frame::body(&encode_message(&message, Wire::WebSocketJson), Wire::WebSocketJson);
+        let json = String::from_utf8(json.to_vec()).expect("UTF-8");
+        let object = json.strip_prefix(r#"{"message":"#).and_then(|rest| rest.strip_suffix('}'));
+        let expected = format!("{}\n", object.expect("a message event"));
+        for wire in Wire::ALL {
+            let event = heard(&encode_message(&message, wire), wire);
+            let Some(Body::Message(heard)) = event.body else { panic!("{event:?}") };
+            let line = print(&heard, LineForm::Json).expect("printable");
+            assert_eq!(String::from_utf8(line).expect("UTF-8"), expected, "{wire:?}");
+            let raw = print(&heard, LineForm::Raw).expect("printable");
+            assert_eq!(raw, [&**message.payload.bytes(), b"\n"].concat(), "{wire:?}");
+        }
+    }
+}
+
+#[test]
+fn an_event_means_the_same_to_a_client_in_both_spellings() {
+    let target = Target::parse("a.b").expect("valid target");
+    let subscribed = |recovery| {
+        Said::Subscribed(dialect::Subscribed {
+            target: target.clone(),
+            position: Some(place(44)),
+            recovery,
+            topics: Vec::new(),
+        })
+    };
+    let positions = vec![dialect::TopicPosition { topic: topic("a.b"), position: place(3) }];
+    let mut events = vec![
+        Said::Connected(dialect::Connected { connection: "1-42".into(), ping_ms: 25_000 }),
+        Said::Unsubscribed(target.clone()),
+        Said::Published(place(9)),
+        Said::Error(Refusal::new(Reason::BadTopic, "it is empty")),
+        Said::Gap(dialect::Gap { topic: topic("a.b"), from: 50, to: 61 }),
+        Said::SnapshotEnd(dialect::SnapshotEnd { target: target.clone(), positions }),
+        Said::Position(dialect::TopicPosition { topic: topic("a.b"), position: place(0) }),
+        subscribed(None),
+        subscribed(Some(Ok(()))),
+    ];
+    let failures = Reason::ALL.iter().filter(|reason| reason.is_recovery_failure());
+    events.extend(failures.map(|reason| subscribed(Some(Err(*reason)))));
+    for event in events {
+        let [json, mut proto] = [Wire::WebSocketJson, Wire::WebSocketProto]
+            .map(|wire| heard(&dialect::encode(3, &event, wire), wire));
+        if let Some(Body::Error(error)) = &mut proto.body {
+            error.retry = schema::Retry::Unspecified.into();
+        }
+        assert_eq!(json, proto, "{event:?}");
+    }
+}
+
+#[test]
+fn a_command_means_the_same_to_a_broker_in_both_spellings() {
+    let subscribe = schema::Subscribe {
+        topic: "a.b".into(),
+        since: Some(schema::Position { epoch: Epoch::from_bits(7).to_string(), offset: 41 }),
+        last: 3,
+        snapshot: true,
+        overflow: schema::Overflow::Disconnect.into(),
+        positions: Vec::new(),
+    };
+    let publish = |key: &str, payload| {
+        Action::Publish(schema::Publish {
+            topic: "a.b".into(),
+            payload: Some(payload),
+            key: key.into(),
+            idempotency_key: key.into(),
+        })
+    };
+    let actions = [
+        Action::Connect(schema::Connect {}),
+        Action::Subscribe(schema::Subscribe { topic: "a.>".into(), ..Default::default() }),
+        Action::Subscribe(subscribe),
+        publish("", publish::Payload::Data(r#"{"x": [1.50]}"#.into())),
+        publish("k\n", publish::Payload::Text("\u{0}ä\u{2028}\"".into())),
+        publish("k", publish::Payload::Binary(vec![0, 0xFF].into())),
+    ];
+    for action in actions {
+        let command = schema::Command { id: 9, action: Some(action) };
+        let json = Dialect::Json.decode(&encode(&command).expect("spelled"));
+        assert_eq!(json, Dialect::Proto.decode(&command.encode_to_vec()), "{command:?}");
+        assert!(json.is_ok(), "{json:?}");
+    }
+}
+
+#[test]
+fn an_http_answer_is_a_position_a_refusal_or_nothing_known() {
+    let answer = |json: &str| decode_answer(json.as_bytes());
+    let published = schema::Published { epoch: "e".into(), offset: 1, durability: 1 };
+    let json = r#"{"epoch":"e","offset":1,"durability":"memory"}"#;
+    assert_eq!(answer(json), Some(Body::Published(published)));
+    let json = r#"{"error":{"code":101,"name":"badTopic","retry":"never","message":"m"}}"#;
+    let error = schema::Error { code: 101, name: "badTopic".into(), message: "m".into(), retry: 0 };
+    assert_eq!(answer(json), Some(Body::Error(error)));
+    for json in ["", "<html>", "{}", "[]"] {
+        assert_eq!(answer(json), None, "{json}");
+    }
+}

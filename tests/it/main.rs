@@ -1,0 +1,34 @@
+//! Tests of the whole broker over real sockets, and the transcripts of its protocol.
+//! One binary, because linking is the slow part; each module is about one side of the broker.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::large_futures,
+    clippy::print_stdout,
+    reason = "a test stops at what it did not expect, runs one future at a time, and what it \
+              printed last is shown when it fails"
+)]
+
+mod client;
+mod drain;
+mod edge;
+mod frames;
+mod harness;
+mod http;
+mod http_publish;
+mod ingress;
+mod limits;
+mod liveness;
+mod noise;
+mod ops;
+mod order;
+mod pipe;
+mod process;
+mod slow;
+mod socket;
+mod spelling;
+mod transcripts;
+mod transports;
+mod violations;

@@ -1,0 +1,135 @@
+// The dashboard in a real browser, on a real `fanfare demo`: it moves, and it mends itself.
+// Needs FANFARE_BIN and CHROMIUM. Leaves screenshots in tests/artefacts.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { createInterface } from 'node:readline';
+import { after, before, test } from 'node:test';
+import { chromium } from 'playwright-core';
+
+const { FANFARE_BIN, CHROMIUM } = process.env;
+assert.ok(FANFARE_BIN, 'FANFARE_BIN must name the broker to test');
+assert.ok(CHROMIUM, 'CHROMIUM must name the browser to test with');
+
+const ARTEFACTS = fileURLToPath(new URL('../artefacts/', import.meta.url));
+const DEADLINE_MS = 30_000;
+
+let broker;
+let browser;
+
+before(async () => {
+  broker = await demo();
+  // Inside a container there is often no sandbox to be had, and only this host's page is opened.
+  const args = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'];
+  browser = await chromium.launch({ executablePath: CHROMIUM, args });
+});
+
+after(async () => {
+  await browser?.close();
+  await broker?.kill();
+});
+
+test('prices, charts and figures move', async (t) => {
+  const page = await open(t);
+  await isLive(page);
+  await page.waitForFunction(() => Number(document.querySelector('#rate').textContent) > 0);
+  assert.match(await page.textContent('#version'), /^fanfare\/\d+\.\d+/);
+  assert.deepEqual(await wrong(page), []);
+});
+
+test('a page whose broker was killed comes back by itself and says that it started anew', async (t) => {
+  const page = await open(t);
+  await isLive(page);
+  const { port } = broker;
+  await broker.kill();
+  await page.waitForSelector('#state[data-state="reconnecting"]');
+  broker = await demo(port);
+  await page.waitForSelector('#state[data-state="connected"]');
+  await page.waitForSelector('#recovery[data-outcome="anew"]');
+  assert.equal(await page.textContent('#recovery'), 'Started anew: epochChanged');
+  await isLive(page);
+  // The browser itself notes each attempt that finds no server.
+  const others = (await wrong(page)).filter((text) => !text.includes('ERR_CONNECTION_REFUSED'));
+  assert.deepEqual(others, []);
+});
+
+for (const colorScheme of ['light', 'dark']) {
+  for (const [width, height] of [[1280, 900], [390, 844]]) {
+    test(`the page fits ${width} pixels, ${colorScheme}`, async (t) => {
+      const page = await open(t, { colorScheme, viewport: { width, height } });
+      await isLive(page);
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+      assert.ok(wide <= width, `the page is ${wide} pixels wide`);
+      await page.screenshot({ path: `${ARTEFACTS}page-${width}-${colorScheme}.png`, fullPage: true });
+      assert.deepEqual(await wrong(page), []);
+    });
+  }
+}
+
+/** Opens the dashboard, in a context that ends with the test. */
+async function open(t, options) {
+  const context = await browser.newContext(options);
+  t.after(() => context.close());
+  const page = await context.newPage();
+  page.setDefaultTimeout(DEADLINE_MS);
+  page.errors = [];
+  page.on('console', (line) => ['error', 'warning'].includes(line.type()) && page.errors.push(line.text()));
+  page.on('pageerror', (error) => page.errors.push(String(error)));
+  await page.addInitScript(() => {
+    window.violations = [];
+    const note = ({ violatedDirective, blockedURI }) => window.violations.push(`${violatedDirective} ${blockedURI}`);
+    document.addEventListener('securitypolicyviolation', note);
+  });
+  await page.goto(`http://127.0.0.1:${broker.port}/`);
+  return page;
+}
+
+/** Waits until at least three prices and two charts of the host have changed, and each chart has data. */
+async function isLive(page) {
+  await page.waitForSelector('#state[data-state="connected"]');
+  await page.evaluate(() => delete window.before);
+  await page.waitForFunction(() => {
+    const texts = (selector) => Array.from(document.querySelectorAll(selector), (element) => element.textContent);
+    const now = { prices: texts('[data-symbol] [data-field="price"]'), charts: texts('#charts .chart ul') };
+    const ready = now.prices.length >= 3 && now.charts.length === 4 && now.charts.every((text) => /\d/.test(text));
+    if (!ready) return false;
+    window.before ??= { ...now, moved: new Set() };
+    for (const kind of ['prices', 'charts']) {
+      now[kind].forEach((text, i) => text !== window.before[kind][i] && window.before.moved.add(`${kind} ${i}`));
+    }
+    const count = (kind) => [...window.before.moved].filter((name) => name.startsWith(kind)).length;
+    return count('prices') >= 3 && count('charts') >= 2;
+  });
+}
+
+/** All that the browser complained of. */
+async function wrong(page) {
+  return [...page.errors, ...(await page.evaluate(() => window.violations))];
+}
+
+/** Starts `fanfare demo`. */
+async function demo(port = 0) {
+  const args = ['demo', '--listen', `127.0.0.1:${port}`, '--ingress', 'off', '--admin', 'off', '--log-format', 'json'];
+  const child = spawn(FANFARE_BIN, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const closed = once(child, 'close');
+  const kill = async () => {
+    child.kill('SIGKILL');
+    await closed;
+  };
+  const lines = createInterface({ input: child.stderr });
+  const deadline = setTimeout(kill, DEADLINE_MS);
+  const log = [];
+  let address;
+  for await (const line of lines) {
+    log.push(line);
+    address = line.includes('listening for WebSocket and HTTP') && /"address":"127\.0\.0\.1:(\d+)"/.exec(line);
+    if (address) break;
+  }
+  clearTimeout(deadline);
+  assert.ok(address, `the broker did not start: ${log.join('\n')}`);
+  // Nobody reads the rest, but it must not fill the pipe.
+  child.stderr.resume();
+  return { port: Number(address[1]), kill };
+}
