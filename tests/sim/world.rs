@@ -24,6 +24,7 @@ pub(crate) enum Trace {
 
 /// Runs a seed to its end.
 pub(crate) fn run(seed: u64, trace: Trace) -> Vec<Record> {
+    let _named = Named(seed);
     let mut world = World::new(seed, trace);
     let steps = world.scenario.steps;
     for step in 0..steps {
@@ -35,6 +36,17 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Vec<Record> {
     world.quiet();
     world.empty();
     world.history
+}
+
+/// Names the seed whose run panics.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("seed {} panics; replay it with: just sim {}", self.0, self.0);
+        }
+    }
 }
 
 struct World {

@@ -141,7 +141,9 @@ impl Log {
                 return fault(Invariant::Fifo, &topic, says);
             }
         }
-        let entry = self.entry(&topic, position, &content, sent.at);
+        // An earlier attempt may have been the one that put it there.
+        let first = self.attempts.saying(life, &topic, &content).first().map_or(sent, |a| a.sent);
+        let entry = self.entry(&topic, position, &content, first.at);
         if entry.content != content {
             let says = format!("{position:?} was given to {content:?} and to {:?}", entry.content);
             return fault(Invariant::Dense, &topic, says);
