@@ -29,7 +29,8 @@ impl Session {
             Target::Filter(filter) => self.join_filter(filter, subscribe, shard)?,
         };
         begun.count(shard.counters());
-        if id != 0 {
+        // Who wants no reply on success must still learn that a resume was none.
+        if id != 0 || begun.is_lossy() {
             shard.send(self.connection, id, &Event::Subscribed(begun.reply));
         }
         for seam in &begun.seams {
@@ -162,6 +163,12 @@ struct Begun {
 }
 
 impl Begun {
+    fn is_lossy(&self) -> bool {
+        let mut topics = self.reply.topics.iter();
+        self.reply.recovery.is_some_and(|recovery| recovery.is_err())
+            || topics.any(|topic| topic.recovery.is_err())
+    }
+
     fn count(&self, counters: &Counters) {
         let count = |recovery: &Recovery| match recovery {
             Ok(()) => counters.resumes_recovered.increment(),
