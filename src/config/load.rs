@@ -256,23 +256,11 @@ fn internal(error: &dyn fmt::Display) -> ConfigError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::words::{env, file, flag};
     use crate::config::{LogLevel, Rule, RuleHistory};
     use crate::topics::name::{TopicFilter, TopicName};
     use proptest::prelude::*;
     use std::time::Duration;
-
-    fn file(text: &str) -> Sources {
-        Sources { file: Some(("fanfare.toml".into(), text.to_owned())), ..Sources::default() }
-    }
-
-    fn env(name: &str, value: &str) -> Sources {
-        Sources { env: vec![(name.to_owned(), value.to_owned())], ..Sources::default() }
-    }
-
-    fn flag(name: &'static str, key: &'static str, value: &str) -> Sources {
-        let value = value.to_owned();
-        Sources { flags: vec![Flag { name, key, value }], ..Sources::default() }
-    }
 
     fn config(sources: Sources) -> Config {
         load(sources).expect("a sound configuration").config

@@ -3,15 +3,15 @@
 
 use super::{Flag, Sources, load};
 
-fn file(text: &str) -> Sources {
+pub(super) fn file(text: &str) -> Sources {
     Sources { file: Some(("fanfare.toml".into(), text.to_owned())), ..Sources::default() }
 }
 
-fn env(name: &str, value: &str) -> Sources {
+pub(super) fn env(name: &str, value: &str) -> Sources {
     Sources { env: vec![(name.to_owned(), value.to_owned())], ..Sources::default() }
 }
 
-fn flag(name: &'static str, key: &'static str, value: &str) -> Sources {
+pub(super) fn flag(name: &'static str, key: &'static str, value: &str) -> Sources {
     let value = value.to_owned();
     Sources { flags: vec![Flag { name, key, value }], ..Sources::default() }
 }

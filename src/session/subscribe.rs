@@ -136,9 +136,7 @@ impl Session {
         }
         if self.ask(subscribe).latest > 0 {
             let max = self.broker.limits.snapshot_topics_max;
-            let mut matching = self.broker.engine.registry().matching(filter, max)?;
-            // The map has them in no order; what a client sees should not depend on that.
-            matching.sort_unstable();
+            let matching = self.broker.engine.registry().matching(filter, max)?;
             for topic in matching.into_iter().filter(|topic| !seen.contains(topic)) {
                 asks.push(FilterAsk { topic, ask: self.ask(subscribe) });
             }
