@@ -34,7 +34,7 @@ fn registry() -> Arc<Registry> {
 
 fn draft(topic: &TopicName) -> Draft {
     let payload = Payload::Binary(bytes::Bytes::from_static(&[7; 128]));
-    Draft { topic: topic.clone(), payload, key: None, idempotency_key: None }
+    Draft::new(topic.clone(), payload)
 }
 
 fn deliver(c: &mut Criterion) {

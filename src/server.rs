@@ -21,6 +21,7 @@ use crate::topics::history::HistoryOptions;
 use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
 use crate::topics::registry::{Registry, RegistryOptions};
+use crate::topics::rule::{Rule, Rules};
 use crate::topics::topic::{ResumeOptions, ShardId};
 use crate::ws::handshake::Policy;
 use crate::ws::origin::{AllowedOrigin, OriginError};
@@ -323,16 +324,15 @@ fn resume_options(config: &Config) -> ResumeOptions {
 
 fn registry_options(config: &Config) -> RegistryOptions {
     let Topics { idle_ttl, history_bytes_max, .. } = config.topics;
+    let rule = |history| Rule { history: history_options(history), idle_ttl, ..Rule::default() };
     let rules = config
         .topics
         .histories()
-        .map(|(filter, history)| (filter.clone(), history_options(history)));
+        .map(|(filter, history)| (filter.clone(), Arc::new(rule(history))));
     RegistryOptions {
         topics_max: config.limits.topics_max,
-        idle_ttl,
         history_bytes_max,
-        history: history_options(config.topics.history),
-        rules: rules.collect(),
+        rules: Rules { ordered: rules.collect(), other: Arc::new(rule(config.topics.history)) },
         resume: resume_options(config),
         idempotency: IdempotencyOptions {
             window: config.topics.idempotency_window,

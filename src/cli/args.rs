@@ -253,6 +253,7 @@ fn parse_position(text: &str) -> Result<Position, String> {
 
 fn parse_overflow(text: &str) -> Result<Overflow, String> {
     match text {
+        "catchUp" => Ok(Overflow::CatchUp),
         "gap" => Ok(Overflow::Gap),
         "disconnect" => Ok(Overflow::Disconnect),
         _ => Err("it is gap or disconnect".to_owned()),

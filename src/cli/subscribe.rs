@@ -52,6 +52,7 @@ fn actions(args: &SubscribeArgs) -> impl Iterator<Item = Action> {
         offset: position.offset.0,
     });
     let overflow = match args.overflow {
+        Overflow::CatchUp => schema::Overflow::CatchUp,
         Overflow::Gap => schema::Overflow::Gap,
         Overflow::Disconnect => schema::Overflow::Disconnect,
     };

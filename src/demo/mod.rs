@@ -59,10 +59,8 @@ impl Feeds {
 fn draft(topic: &TopicName, key: Option<&str>, value: &impl Serialize) -> Option<Draft> {
     match serde_json::to_vec(value) {
         Ok(json) => Some(Draft {
-            topic: topic.clone(),
-            payload: Payload::Json(json.into()),
             key: key.map(Box::from),
-            idempotency_key: None,
+            ..Draft::new(topic.clone(), Payload::Json(json.into()))
         }),
         Err(error) => {
             tracing::error!(%topic, %error, "a demo message could not be written");

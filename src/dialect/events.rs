@@ -37,12 +37,16 @@ fn check(id: u64, event: &Event, json: &str, said: Body) {
 }
 
 fn message(offset: u64, key: Option<&str>, payload: Payload) -> Arc<Message> {
-    let head = Arc::new(TopicHead { id: 1, name: topic("a.b"), epoch: Epoch::from_bits(1) });
+    let head = Arc::new(TopicHead {
+        id: 1,
+        name: topic("a.b"),
+        epoch: Epoch::from_bits(1),
+        rule: Arc::default(),
+    });
     let draft = Draft {
-        topic: topic("a.b"),
-        payload,
         key: key.map(Into::into),
         idempotency_key: Some("unseen".into()),
+        ..Draft::new(topic("a.b"), payload)
     };
     Arc::new(Message::new(head, Offset(offset), draft, Now::at_ms(TIME_MS)))
 }

@@ -136,6 +136,7 @@ impl<'de> Deserialize<'de> for RawOverflow {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawOverflow, D::Error> {
         let Text(name) = Text::deserialize(deserializer)?;
         Ok(RawOverflow(match &*name {
+            "catchUp" => Some(Overflow::CatchUp),
             "gap" => Some(Overflow::Gap),
             "disconnect" => Some(Overflow::Disconnect),
             _ => None,
@@ -227,6 +228,7 @@ fn write_message(message: &Message, fields: &mut Fields<'_>) {
         Payload::Json(json) => fields.raw("data", json),
         Payload::Text(text) => fields.utf8("text", text),
         Payload::Binary(binary) => fields.string("base64", &BASE64.encode(binary)),
+        Payload::Deleted => {}
     }
 }
 

@@ -26,6 +26,7 @@ mod table;
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{Draft, Message, Position, Wire};
 use crate::topics::name::{Target, TopicName};
+pub use crate::topics::terms::Overflow;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -85,16 +86,6 @@ pub struct Subscribe {
     pub overflow: Overflow,
     /// The last processed position of topics of the filter; only with a filter.
     pub positions: Vec<TopicPosition>,
-}
-
-/// What happens to a subscription whose client falls behind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Overflow {
-    /// Drop, tell it in one gap event, go on.
-    #[default]
-    Gap,
-    /// Close the connection with [`Reason::SlowConsumer`].
-    Disconnect,
 }
 
 /// A history query.

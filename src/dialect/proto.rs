@@ -172,6 +172,7 @@ fn read_overflow(field: Field<'_>) -> Result<RawOverflow, Fault> {
     Ok(RawOverflow(overflow.map(|overflow| match overflow {
         schema::Overflow::Unspecified => Overflow::default(),
         schema::Overflow::Gap => Overflow::Gap,
+        schema::Overflow::CatchUp => Overflow::CatchUp,
         schema::Overflow::Disconnect => Overflow::Disconnect,
     })))
 }
@@ -229,6 +230,7 @@ fn write_message(message: &Message, tags: &mut Tags<'_>) {
         Payload::Json(json) => tags.bytes(5, json),
         Payload::Text(text) => tags.bytes(6, text),
         Payload::Binary(binary) => tags.bytes(7, binary),
+        Payload::Deleted => {}
     }
 }
 

@@ -70,7 +70,8 @@ fn any_subscribe() -> impl Strategy<Value = Subscribe> {
         (any_filter(), Just(None), vec(topic_position, 0..4)),
     ];
     let first = prop_oneof![any::<u32>().prop_map(|last| (last, false)), Just((0, true)),];
-    let overflow = prop_oneof![Just(Overflow::Gap), Just(Overflow::Disconnect)];
+    let overflow =
+        prop_oneof![Just(Overflow::CatchUp), Just(Overflow::Gap), Just(Overflow::Disconnect)];
     (place, first, overflow).prop_map(|((target, since, positions), (last, snapshot), overflow)| {
         Subscribe { target, since, last, snapshot, overflow, positions }
     })
@@ -78,7 +79,11 @@ fn any_subscribe() -> impl Strategy<Value = Subscribe> {
 
 fn any_command() -> impl Strategy<Value = Command> {
     let draft = (any_topic(), any_payload(), any_key(), any_key()).prop_map(
-        |(topic, payload, key, idempotency_key)| Draft { topic, payload, key, idempotency_key },
+        |(topic, payload, key, idempotency_key)| Draft {
+            key,
+            idempotency_key,
+            ..Draft::new(topic, payload)
+        },
     );
     let history = (any_topic(), proptest::option::of(any_position()), any::<u32>())
         .prop_map(|(topic, since, limit)| History { topic, since, limit });
@@ -105,6 +110,7 @@ fn in_json(command: &Command) -> Vec<u8> {
             "last": subscribe.last,
             "snapshot": subscribe.snapshot,
             "overflow": match subscribe.overflow {
+                Overflow::CatchUp => "catchUp",
                 Overflow::Gap => "gap",
                 Overflow::Disconnect => "disconnect",
             },
@@ -120,6 +126,7 @@ fn in_json(command: &Command) -> Vec<u8> {
                 Payload::Json(json) => ("data", serde_json::from_slice(json).expect("JSON")),
                 Payload::Text(text) => ("text", json!(std::str::from_utf8(text).expect("UTF-8"))),
                 Payload::Binary(binary) => ("base64", json!(BASE64.encode(binary))),
+                Payload::Deleted => ("delete", json!(true)),
             };
             json!({"publish": {
                 "topic": draft.topic.as_str(),
@@ -154,6 +161,7 @@ fn in_proto(command: &Command) -> Vec<u8> {
             last: subscribe.last,
             snapshot: subscribe.snapshot,
             overflow: match subscribe.overflow {
+                Overflow::CatchUp => schema::Overflow::CatchUp,
                 Overflow::Gap => schema::Overflow::Gap,
                 Overflow::Disconnect => schema::Overflow::Disconnect,
             }
@@ -177,6 +185,7 @@ fn in_proto(command: &Command) -> Vec<u8> {
                 Payload::Json(json) => Load::Data(json),
                 Payload::Text(text) => Load::Text(String::from_utf8(text.into()).expect("UTF-8")),
                 Payload::Binary(binary) => Load::Binary(binary),
+                Payload::Deleted => unreachable!("none is made"),
             }),
             key: text(&draft.key),
             idempotency_key: text(&draft.idempotency_key),

@@ -186,7 +186,7 @@ impl RawSubscribe<'_> {
             None => Overflow::default(),
             Some(RawOverflow(Some(overflow))) => overflow,
             Some(RawOverflow(None)) => {
-                return Err(bad_option("`overflow` must be one of gap, disconnect"));
+                return Err(bad_option("`overflow` must be one of catchUp, gap, disconnect"));
             }
         };
         match target {
@@ -209,6 +209,7 @@ impl RawPublish<'_> {
             topic: TopicName::parse(text(self.topic.as_ref()))?,
             key: key("key", self.key)?,
             idempotency_key: key("idempotencyKey", self.idempotency_key)?,
+            ttl: None,
             payload: match (self.data, self.text, self.base64, self.binary) {
                 (Some(data), None, None, None) => data.understand().map(Payload::Json)?,
                 (None, Some(Text(text)), None, None) => {

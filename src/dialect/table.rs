@@ -54,7 +54,7 @@ pub(super) fn subscribe(target: &str) -> Subscribe {
         since: None,
         last: 0,
         snapshot: false,
-        overflow: Overflow::Gap,
+        overflow: Overflow::CatchUp,
         positions: Vec::new(),
     }
 }
@@ -64,7 +64,7 @@ pub(super) fn said_subscribe(topic: &str) -> schema::Subscribe {
 }
 
 pub(super) fn draft(payload: Payload) -> Draft {
-    Draft { topic: topic("a.b"), payload, key: None, idempotency_key: None }
+    Draft::new(topic("a.b"), payload)
 }
 
 pub(super) fn said_publish(payload: Load) -> schema::Publish {

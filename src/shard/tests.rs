@@ -132,12 +132,8 @@ impl Bench {
 
     fn publish(&self, topic: &str, count: usize) {
         for _ in 0..count {
-            let draft = Draft {
-                topic: TopicName::parse(topic).expect("valid name"),
-                payload: Payload::Text("x".repeat(50).into()),
-                key: None,
-                idempotency_key: None,
-            };
+            let name = TopicName::parse(topic).expect("valid name");
+            let draft = Draft::new(name, Payload::Text("x".repeat(50).into()));
             self.registry.commit(draft, self.shard.now()).expect("committed");
         }
     }
@@ -370,12 +366,8 @@ fn a_snapshot_over_a_filter_splits_what_is_underway_at_its_seams() {
     let registry = Arc::clone(&bench.registry);
     let newborn = || {
         // Published by another thread while the topics are looked through.
-        let draft = Draft {
-            topic: TopicName::parse("newborn").expect("valid name"),
-            payload: Payload::Text("x".into()),
-            key: None,
-            idempotency_key: None,
-        };
+        let name = TopicName::parse("newborn").expect("valid name");
+        let draft = Draft::new(name, Payload::Text("x".into()));
         registry.commit(draft, Now::at_ms(0)).expect("committed");
         Ok(vec![ask("a"), ask("b"), ask("nobody")])
     };

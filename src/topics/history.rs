@@ -186,13 +186,13 @@ mod tests {
 
     fn message(offset: u64, at_ms: u64, size: usize) -> Arc<Message> {
         let topic = TopicName::parse("t").expect("valid name");
-        let head = TopicHead { id: 1, name: topic.clone(), epoch: Epoch::from_bits(1) };
-        let draft = Draft {
-            topic,
-            payload: Payload::Text(vec![b'x'; size].into()),
-            key: None,
-            idempotency_key: None,
+        let head = TopicHead {
+            id: 1,
+            name: topic.clone(),
+            epoch: Epoch::from_bits(1),
+            rule: Arc::default(),
         };
+        let draft = Draft::new(topic, Payload::Text(vec![b'x'; size].into()));
         Arc::new(Message::new(Arc::new(head), Offset(offset), draft, Now::at_ms(at_ms)))
     }
 

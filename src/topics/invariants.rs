@@ -6,6 +6,7 @@ use super::mailbox::{Inbox, Mailbox, MailboxOptions};
 use super::message::{Draft, Offset, Payload, Position};
 use super::name::{TopicFilter, TopicName};
 use super::registry::{Registry, RegistryOptions};
+use super::rule::{Rule, Rules};
 use super::topic::{Ask, ResumeOptions, ShardId};
 use crate::clock::Now;
 use crate::reason::Reason;
@@ -23,7 +24,7 @@ fn topic(name: &str) -> TopicName {
 
 fn draft(name: &str, text: &str) -> Draft {
     let payload = Payload::Text(text.to_owned().into());
-    Draft { topic: topic(name), payload, key: None, idempotency_key: None }
+    Draft::new(topic(name), payload)
 }
 
 fn keyed(name: &str, text: &str, key: &str) -> Draft {
@@ -39,7 +40,12 @@ fn registry(options: RegistryOptions, mailbox: MailboxOptions, shards: usize) ->
 
 fn small(messages: usize) -> RegistryOptions {
     let history = HistoryOptions { messages, bytes: 1 << 30, ..HistoryOptions::default() };
-    RegistryOptions { history, ..RegistryOptions::default() }
+    ruled(Rule { history, ..Rule::default() })
+}
+
+fn ruled(rule: Rule) -> RegistryOptions {
+    let rules = Rules { other: Arc::new(rule), ..Rules::default() };
+    RegistryOptions { rules, ..RegistryOptions::default() }
 }
 
 fn inbox(shard: usize) -> Inbox {
@@ -146,8 +152,7 @@ fn a_late_joiner_gets_past_and_present_without_gap_or_double() {
 
 #[test]
 fn a_topic_that_begins_anew_has_another_epoch_and_refuses_the_old_one() {
-    let options = RegistryOptions { idle_ttl: Duration::from_mins(1), ..small(0) };
-    let registry = registry(options, MailboxOptions::default(), 1);
+    let registry = registry(small(0), MailboxOptions::default(), 1);
     let old = registry.commit(draft("t", "x"), NOW).expect("committed");
     assert_eq!(registry.sweep(Now::at_ms(60_999)), 0);
     assert_eq!(registry.sweep(Now::at_ms(61_000)), 1);
@@ -172,8 +177,8 @@ fn a_position_that_was_never_given_is_of_another_epoch() {
 #[test]
 fn a_topic_with_subscribers_history_or_answers_is_not_forgotten() {
     let history = HistoryOptions { age: Duration::from_mins(5), ..HistoryOptions::default() };
-    let options = RegistryOptions { history, ..small(10) };
-    let registry = registry(options, MailboxOptions::default(), 1);
+    let registry =
+        registry(ruled(Rule { history, ..Rule::default() }), MailboxOptions::default(), 1);
     registry.commit(draft("held", "x"), NOW).expect("committed");
     registry.join(&topic("joined"), &live(), &mut inbox(0), NOW).expect("joined");
     registry.commit(keyed("answered", "x", "k"), NOW).expect("committed");

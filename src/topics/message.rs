@@ -5,6 +5,7 @@
 //! # Not here: how to encode (`dialect`).
 
 use super::name::TopicName;
+use super::rule::Rule;
 use bytes::Bytes;
 use std::fmt;
 use std::str::FromStr;
@@ -136,6 +137,8 @@ pub enum Payload {
     Text(Bytes),
     /// Bytes of any kind.
     Binary(Bytes),
+    /// Nothing: the thing that the key names is gone.
+    Deleted,
 }
 
 impl Payload {
@@ -143,6 +146,10 @@ impl Payload {
     pub fn bytes(&self) -> &Bytes {
         match self {
             Payload::Json(bytes) | Payload::Text(bytes) | Payload::Binary(bytes) => bytes,
+            Payload::Deleted => {
+                static NOTHING: Bytes = Bytes::new();
+                &NOTHING
+            }
         }
     }
 }
@@ -153,6 +160,7 @@ impl fmt::Debug for Payload {
             Payload::Json(bytes) => write!(f, "Json({})", String::from_utf8_lossy(bytes)),
             Payload::Text(bytes) => write!(f, "Text({:?})", String::from_utf8_lossy(bytes)),
             Payload::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len()),
+            Payload::Deleted => f.write_str("Deleted"),
         }
     }
 }
@@ -168,7 +176,19 @@ pub struct Draft {
     pub key: Option<Box<str>>,
     /// Makes a retry safe, at most [`KEY_BYTES_MAX`] bytes.
     pub idempotency_key: Option<Box<str>>,
+    /// How long it may be sent for, at most [`TTL_MAX`]; `None` for as long as it is held.
+    pub ttl: Option<Duration>,
 }
+
+impl Draft {
+    /// A message that says this, and nothing else.
+    pub fn new(topic: TopicName, payload: Payload) -> Draft {
+        Draft { topic, payload, key: None, idempotency_key: None, ttl: None }
+    }
+}
+
+/// Longest time that a message may ask to be sent for.
+pub const TTL_MAX: Duration = Duration::from_hours(30 * 24);
 
 /// Longest key or idempotency key, in bytes.
 pub const KEY_BYTES_MAX: usize = 255;
@@ -182,6 +202,8 @@ pub struct TopicHead {
     pub name: TopicName,
     /// Its epoch.
     pub epoch: Epoch,
+    /// What it keeps and grants.
+    pub rule: Arc<Rule>,
 }
 
 /// One message of a topic.
@@ -195,6 +217,8 @@ pub struct Message {
     pub time_ms: u64,
     /// When the broker took it, by the monotonic clock.
     pub committed: Duration,
+    /// From when on it is not sent any more, by the monotonic clock.
+    pub expires: Option<Duration>,
     /// The thing it is about.
     pub key: Option<Box<str>>,
     /// What it says.
@@ -215,10 +239,21 @@ impl Message {
             offset,
             time_ms: now.wall_ms,
             committed: now.uptime,
+            expires: draft.ttl.map(|ttl| now.uptime.saturating_add(ttl)),
             key: draft.key,
             payload: draft.payload,
             frames: [const { OnceLock::new() }; Wire::COUNT],
         }
+    }
+
+    /// Whether it may no longer be sent.
+    pub fn is_expired(&self, uptime: Duration) -> bool {
+        self.expires.is_some_and(|expires| expires <= uptime)
+    }
+
+    /// Whether it deletes what its key names.
+    pub fn is_delete(&self) -> bool {
+        self.payload == Payload::Deleted
     }
 
     /// The finished bytes for one wire layout, made on first use.

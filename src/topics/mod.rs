@@ -25,4 +25,6 @@ pub mod mailbox;
 pub mod message;
 pub mod name;
 pub mod registry;
+pub mod rule;
+pub mod terms;
 pub mod topic;

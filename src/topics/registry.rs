@@ -6,11 +6,12 @@
 //! # Not here: sockets, connections, encoding.
 
 use super::filters::FilterTrie;
-use super::history::{HistoryBudget, HistoryOptions};
+use super::history::HistoryBudget;
 use super::idempotency::{Answer, Found, IdempotencyOptions, IdempotencyWindow};
 use super::mailbox::{Inbox, Mailbox, Permit};
 use super::message::{Draft, Epoch, Message, Position, TopicHead};
 use super::name::{TopicFilter, TopicName};
+use super::rule::Rules;
 use super::topic::{Ask, Page, ResumeOptions, Seam, ShardId, ShardSet, Topic, TopicState};
 use crate::clock::Now;
 use crate::planted::{self, Bug};
@@ -21,21 +22,16 @@ use smallvec::SmallVec;
 use std::collections::hash_map::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 /// How the registry is bounded, and what topics hold.
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {
     /// Topics. Default 1,000,000; an empty one costs about 500 bytes.
     pub topics_max: usize,
-    /// How long a topic without subscribers and history is remembered. Default 60 s.
-    pub idle_ttl: Duration,
     /// Bytes that all histories together may hold. Default 256 MiB.
     pub history_bytes_max: usize,
-    /// What a topic holds that no rule names.
-    pub history: HistoryOptions,
-    /// What topics hold: the first filter that matches decides.
-    pub rules: Vec<(TopicFilter, HistoryOptions)>,
+    /// What topics keep and grant.
+    pub rules: Rules,
     /// Bounds of one resume or one page of history.
     pub resume: ResumeOptions,
     /// How answers are kept for publishers that ask twice.
@@ -46,20 +42,11 @@ impl Default for RegistryOptions {
     fn default() -> RegistryOptions {
         RegistryOptions {
             topics_max: 1_000_000,
-            idle_ttl: Duration::from_mins(1),
             history_bytes_max: 256 << 20,
-            history: HistoryOptions::default(),
-            rules: Vec::new(),
+            rules: Rules::default(),
             resume: ResumeOptions::default(),
             idempotency: IdempotencyOptions::default(),
         }
-    }
-}
-
-impl RegistryOptions {
-    fn history_of(&self, topic: &TopicName) -> HistoryOptions {
-        let rule = self.rules.iter().find(|(filter, _)| filter.matches(topic));
-        rule.map_or(self.history, |(_, history)| *history)
     }
 }
 
@@ -242,7 +229,7 @@ impl Registry {
         for name in idle {
             let removed = self.topics.remove_if(&name, |_, topic| {
                 let mut state = topic.state.lock();
-                state.retired = state.is_idle(now.uptime, self.options.idle_ttl);
+                state.retired = state.is_idle(now.uptime, topic.head.rule.idle_ttl);
                 state.retired
             });
             swept += usize::from(removed.is_some());
@@ -296,8 +283,8 @@ impl Registry {
             permit.post(Arc::clone(&message));
         }
         state.top = offset;
-        if topic.history_options.messages > 0 {
-            state.history.append(message, &topic.history_options, &self.budget);
+        if topic.head.rule.history.messages > 0 {
+            state.history.append(message, &topic.head.rule.history, &self.budget);
         }
         if let Some(key) = idempotency_key.filter(|_| !planted::is(Bug::KeyForgotten)) {
             state.answers.keep(&key, Answer { digest, offset }, now.uptime, &self.window);
@@ -367,14 +354,11 @@ impl Registry {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             name: name.clone(),
             epoch: Epoch::from_bits(bits),
+            rule: Arc::clone(self.options.rules.of(name)),
         };
         let state =
             TopicState { last_use: now.uptime, generation: u64::MAX, ..TopicState::default() };
-        let topic = Arc::new(Topic {
-            head: Arc::new(head),
-            history_options: self.options.history_of(name),
-            state: parking_lot::Mutex::new(state),
-        });
+        let topic = Arc::new(Topic { head: Arc::new(head), state: parking_lot::Mutex::new(state) });
         match self.topics.entry(name.clone()) {
             Entry::Occupied(first) => Ok(Arc::clone(first.get())),
             Entry::Vacant(place) => {
@@ -391,12 +375,12 @@ impl Registry {
             return false;
         };
         self.expire(topic, &mut state, now);
-        state.is_idle(now.uptime, self.options.idle_ttl)
+        state.is_idle(now.uptime, topic.head.rule.idle_ttl)
     }
 
     /// Lets go of what is too old: an old message is not held because nothing came after it.
     fn expire(&self, topic: &Topic, state: &mut TopicState, now: Now) {
-        state.history.expire(now.uptime, &topic.history_options, &self.budget);
+        state.history.expire(now.uptime, &topic.head.rule.history, &self.budget);
         state.answers.expire(now.uptime, &self.window);
     }
 }

@@ -3,7 +3,7 @@
 //! section, so offset order is mailbox order on every shard; a retired topic takes nothing more.
 //! # Not here: finding topics, filters (`registry`).
 
-use super::history::{History, HistoryOptions};
+use super::history::History;
 use super::idempotency::Answers;
 use super::message::{Message, Offset, Position, TopicHead};
 use crate::planted::{self, Bug};
@@ -71,10 +71,8 @@ impl ShardId {
 /// One topic.
 #[derive(Debug)]
 pub struct Topic {
-    /// Its name and epoch.
+    /// Its name, its epoch and its rule.
     pub head: Arc<TopicHead>,
-    /// How much it holds.
-    pub history_options: HistoryOptions,
     pub(super) state: Mutex<TopicState>,
 }
 

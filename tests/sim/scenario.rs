@@ -12,8 +12,10 @@ use fanfare::topics::idempotency::IdempotencyOptions;
 use fanfare::topics::mailbox::MailboxOptions;
 use fanfare::topics::name::TopicFilter;
 use fanfare::topics::registry::RegistryOptions;
+use fanfare::topics::rule::{Rule, Rules};
 use fanfare::topics::topic::ResumeOptions;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 const TOPICS: [&str; 8] = ["a.x", "a.y", "b.x", "a.x.p", "a.x.q", "b.y.p", "c", "d"];
@@ -161,10 +163,11 @@ impl Scenario {
 
     /// Topics of which nothing stays, so that they often begin anew.
     fn forget_soon(&mut self) {
-        for (_, history) in &mut self.registry.rules {
-            history.messages = 0;
+        for (_, rule) in &mut self.registry.rules.ordered {
+            let rule = Arc::make_mut(rule);
+            rule.history.messages = 0;
+            rule.idle_ttl = Duration::ZERO;
         }
-        self.registry.idle_ttl = Duration::ZERO;
         self.registry.idempotency.window = Duration::from_millis(100);
         self.weigh(Action::Sweep, 200);
     }
@@ -201,18 +204,18 @@ impl Scenario {
     /// What the broker promises under these bounds.
     pub(crate) fn terms(&self) -> Terms {
         let RegistryOptions { history_bytes_max, rules, idempotency, .. } = &self.registry;
-        let promised = |history: &&(TopicFilter, HistoryOptions)| {
+        let promised = |(_, rule): &&(TopicFilter, Arc<Rule>)| {
             // Where bytes are short, how many messages stay depends on how large they are.
-            *history_bytes_max >= PLENTY && history.1.bytes >= PLENTY
+            *history_bytes_max >= PLENTY && rule.history.bytes >= PLENTY
         };
-        let retention = |(topic, history): &(TopicFilter, HistoryOptions)| {
-            let age_ms = u64::try_from(history.age.as_millis()).expect("short");
-            let retention = Retention { messages: history.messages as u64, age_ms };
+        let retention = |(topic, rule): &(TopicFilter, Arc<Rule>)| {
+            let age_ms = u64::try_from(rule.history.age.as_millis()).expect("short");
+            let retention = Retention { messages: rule.history.messages as u64, age_ms };
             (topic.as_str().to_owned(), retention)
         };
         Terms {
             idempotency_ms: u64::try_from(idempotency.window.as_millis()).expect("short"),
-            retention: rules.iter().filter(promised).map(retention).collect(),
+            retention: rules.ordered.iter().filter(promised).map(retention).collect(),
         }
     }
 }
@@ -221,19 +224,20 @@ impl Scenario {
 const PLENTY: usize = 8 << 20;
 
 fn registry(topics: &[&str], chance: &mut Random) -> RegistryOptions {
+    let idle_ttl = Duration::from_millis(*chance.pick(&[0, 500, 4_000]).expect("not empty"));
     let rule = |topic: &&str| {
         let history = HistoryOptions {
             messages: *chance.pick(&[0, 1, 3, 20, 256, 256]).expect("not empty"),
             age: Duration::from_millis(*chance.pick(&[800, 5_000, 60_000]).expect("not empty")),
             bytes: bound(200..=3_000, PLENTY, chance),
         };
-        (TopicFilter::parse(topic).expect("a topic is a filter"), history)
+        let rule = Arc::new(Rule { history, idle_ttl, ..Rule::default() });
+        (TopicFilter::parse(topic).expect("a topic is a filter"), rule)
     };
-    let rules = topics.iter().map(rule).collect();
+    let ordered = topics.iter().map(rule).collect();
     RegistryOptions {
-        rules,
+        rules: Rules { ordered, ..Rules::default() },
         topics_max: bound(2..=5, 1_000, chance),
-        idle_ttl: Duration::from_millis(*chance.pick(&[0, 500, 4_000]).expect("not empty")),
         history_bytes_max: bound(1_000..=8_000, PLENTY, chance),
         resume: ResumeOptions {
             messages_max: bound(1..=8, 1_000, chance),
@@ -243,7 +247,6 @@ fn registry(topics: &[&str], chance: &mut Random) -> RegistryOptions {
             window: Duration::from_millis(*chance.pick(&[400, 3_000, 60_000]).expect("not empty")),
             ..IdempotencyOptions::default()
         },
-        history: HistoryOptions::default(),
     }
 }
 

@@ -85,6 +85,7 @@ impl<'a> From<&'a schema::Subscribe> for Subscribe<'a> {
             snapshot: subscribe.snapshot,
             overflow: match subscribe.overflow() {
                 schema::Overflow::Unspecified => None,
+                schema::Overflow::CatchUp => Some("catchUp"),
                 schema::Overflow::Gap => Some("gap"),
                 schema::Overflow::Disconnect => Some("disconnect"),
             },

@@ -52,7 +52,11 @@ fn subscribe_body(subscribe: &Subscribe) -> Value {
     put(&mut body, "since", since.as_ref().map(|since| json!(since)));
     put(&mut body, "last", (*last > 0).then(|| json!(last)));
     put(&mut body, "snapshot", snapshot.then(|| json!(true)));
-    put(&mut body, "overflow", (*overflow != Overflow::Gap).then(|| json!("disconnect")));
+    put(
+        &mut body,
+        "overflow",
+        Some(json!(if *overflow == Overflow::Gap { "gap" } else { "disconnect" })),
+    );
     put(&mut body, "positions", (!positions.is_empty()).then(|| json!(positions)));
     body
 }

@@ -50,7 +50,7 @@ fn spell_subscribe(subscribe: &Subscribe) -> schema::Subscribe {
         offset: position.offset,
     };
     let overflow = match subscribe.overflow {
-        Overflow::Gap => schema::Overflow::Unspecified,
+        Overflow::Gap => schema::Overflow::Gap,
         Overflow::Disconnect => schema::Overflow::Disconnect,
     };
     schema::Subscribe {

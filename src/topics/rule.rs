@@ -1,0 +1,99 @@
+//! What a topic keeps and grants: one rule for each, the first whose filter matches.
+//! # Invariants: every topic has exactly one rule, for all of its life.
+//! # Not here: how rules are written in a file (`config`).
+
+use super::history::HistoryOptions;
+use super::name::{TopicFilter, TopicName};
+use super::terms::{Overflow, Policy};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What one topic keeps and grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// How much of its past it keeps.
+    pub history: HistoryOptions,
+    /// What a snapshot of it holds.
+    pub snapshot: Snapshot,
+    /// What happens to slow subscribers that do not say it themselves.
+    pub overflow: Overflow,
+    /// The most that a subscriber is granted; `None` for whatever it asks for.
+    pub cap: Option<Policy>,
+    /// Whether it knows who is subscribed to it.
+    pub presence: Presence,
+    /// How long it is remembered without messages, subscribers and history. Default 60 s.
+    pub idle_ttl: Duration,
+    /// How long after its last message subscribers are told that it is stale; `None` for never.
+    pub stale_after: Option<Duration>,
+    /// Which group of the metrics it counts for: 0 is `other`.
+    pub group: u8,
+}
+
+impl Default for Rule {
+    fn default() -> Rule {
+        Rule {
+            history: HistoryOptions::default(),
+            snapshot: Snapshot::Latest,
+            overflow: Overflow::CatchUp,
+            cap: None,
+            presence: Presence::Off,
+            idle_ttl: Duration::from_mins(1),
+            stale_after: None,
+            group: 0,
+        }
+    }
+}
+
+impl Rule {
+    /// What happens to a slow subscriber that wants every message: there is nothing to catch up
+    /// from without a history.
+    pub fn overflow(&self, asked: Option<Overflow>) -> Overflow {
+        match asked.unwrap_or(self.overflow) {
+            Overflow::CatchUp if self.history.messages == 0 => Overflow::Gap,
+            overflow => overflow,
+        }
+    }
+}
+
+/// What a snapshot of a topic holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Snapshot {
+    /// The latest message that history holds.
+    #[default]
+    Latest,
+    /// The latest message of every key, for as long as the topic lives; a delete ends a key.
+    Keys {
+        /// Most keys; a message of one more is refused.
+        max: usize,
+    },
+}
+
+/// Whether a topic knows who is subscribed to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Presence {
+    /// Nobody is listed.
+    #[default]
+    Off,
+    /// Its subscribers are listed and told of each other.
+    On {
+        /// Most members that are listed; further ones are only counted.
+        members_max: usize,
+    },
+}
+
+/// The rules of a broker, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// The first filter that matches decides.
+    pub ordered: Vec<(TopicFilter, Arc<Rule>)>,
+    /// For topics that none matches.
+    pub other: Arc<Rule>,
+}
+
+impl Rules {
+    /// The rule of a topic.
+    pub fn of(&self, topic: &TopicName) -> &Arc<Rule> {
+        let first = self.ordered.iter().find(|(filter, _)| filter.matches(topic));
+        first.map_or(&self.other, |(_, rule)| rule)
+    }
+}
