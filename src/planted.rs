@@ -85,6 +85,8 @@ bugs! {
     StaysSubscribed,
     /// An unsubscribe is done and not answered.
     UnsubscribeUnanswered,
+    /// A delete is passed over for a later message of its key.
+    DeleteConflated,
 }
 
 #[cfg(feature = "planted-bugs")]

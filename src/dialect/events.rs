@@ -37,12 +37,7 @@ fn check(id: u64, event: &Event, json: &str, said: Body) {
 }
 
 fn message(offset: u64, key: Option<&str>, payload: Payload) -> Arc<Message> {
-    let head = Arc::new(TopicHead {
-        id: 1,
-        name: topic("a.b"),
-        epoch: Epoch::from_bits(1),
-        rule: Arc::default(),
-    });
+    let head = Arc::new(TopicHead::new(1, topic("a.b"), Epoch::from_bits(1), Arc::default()));
     let draft = Draft {
         key: key.map(Into::into),
         idempotency_key: Some("unseen".into()),

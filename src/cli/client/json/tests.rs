@@ -31,12 +31,7 @@ fn heard(frame: &bytes::Bytes, wire: Wire) -> schema::Event {
 }
 
 fn message(key: Option<&str>, payload: Payload) -> Taken {
-    let head = Arc::new(TopicHead {
-        id: 1,
-        name: topic("a.b"),
-        epoch: Epoch::from_bits(1),
-        rule: Arc::default(),
-    });
+    let head = Arc::new(TopicHead::new(1, topic("a.b"), Epoch::from_bits(1), Arc::default()));
     let draft = Draft { key: key.map(Into::into), ..Draft::new(topic("a.b"), payload) };
     Taken::new(head, Offset(45), draft, Now::at_ms(1_763_683_200_000))
 }
