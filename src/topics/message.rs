@@ -139,6 +139,20 @@ pub enum Payload {
     Binary(Bytes),
     /// Nothing: the thing that the key names is gone.
     Deleted,
+    /// Not said by anyone: the connection has subscribed to the topic. Travels by a companion
+    /// topic, whose head has the topic's own name.
+    Joined(Member),
+    /// As [`Payload::Joined`]: it is no longer subscribed.
+    Left(Member),
+}
+
+/// A connection that is subscribed to a topic, as others are told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Names the connection.
+    pub connection: Box<str>,
+    /// The name that it gave itself.
+    pub name: Option<Box<str>>,
 }
 
 impl Payload {
@@ -146,7 +160,7 @@ impl Payload {
     pub fn bytes(&self) -> &Bytes {
         match self {
             Payload::Json(bytes) | Payload::Text(bytes) | Payload::Binary(bytes) => bytes,
-            Payload::Deleted => {
+            Payload::Deleted | Payload::Joined(_) | Payload::Left(_) => {
                 static NOTHING: Bytes = Bytes::new();
                 &NOTHING
             }
@@ -161,6 +175,8 @@ impl fmt::Debug for Payload {
             Payload::Text(bytes) => write!(f, "Text({:?})", String::from_utf8_lossy(bytes)),
             Payload::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len()),
             Payload::Deleted => f.write_str("Deleted"),
+            Payload::Joined(member) => write!(f, "Joined({})", member.connection),
+            Payload::Left(member) => write!(f, "Left({})", member.connection),
         }
     }
 }
