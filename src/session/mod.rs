@@ -112,9 +112,12 @@ impl Session {
         let id = command.id;
         let effort = match command.action {
             Action::Subscribe(_) | Action::History(_) => Effort::Large,
-            Action::Connect | Action::Unsubscribe(_) | Action::Publish(_) | Action::Ping => {
-                Effort::Small
-            }
+            Action::Connect(_)
+            | Action::Unsubscribe(_)
+            | Action::Update(_)
+            | Action::Publish(_)
+            | Action::Presence(_)
+            | Action::Ping => Effort::Small,
         };
         match self.act(command, shard) {
             Ok(Some(Event::Unsubscribed(_))) if planted::is(Bug::UnsubscribeUnanswered) => {}
@@ -131,7 +134,7 @@ impl Session {
         shard: &mut Shard<S>,
     ) -> Result<Option<Event>, Refusal> {
         match command.action {
-            Action::Connect => Ok(Some(self.hello(shard))),
+            Action::Connect(_) => Ok(Some(self.hello(shard))),
             Action::Ping => Ok(Some(Event::Pong)),
             Action::Publish(draft) => {
                 let position = self.broker.publish(draft, shard.counters(), shard.now())?;
@@ -142,6 +145,8 @@ impl Session {
             }
             Action::Unsubscribe(target) => self.unsubscribe(target, shard).map(Some),
             Action::History(query) => self.history(query, shard.now()).map(Some),
+            // replaced by the delivery work
+            Action::Update(_) | Action::Presence(_) => Err(Reason::NotAllowed.into()),
         }
     }
 

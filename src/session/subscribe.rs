@@ -13,6 +13,7 @@ use crate::shard::outbound::Socket;
 use crate::shard::{FilterAsk, Joiner, Shard};
 use crate::topics::message::Position;
 use crate::topics::name::{Target, TopicFilter, TopicName};
+use crate::topics::terms::Terms;
 use crate::topics::topic::{Ask, Seam};
 use std::collections::HashSet;
 
@@ -79,6 +80,9 @@ impl Session {
             position: Some(seam.position()),
             recovery: seam.recovery,
             topics: Vec::new(),
+            // replaced by the delivery work
+            terms: Terms::default(),
+            stale: false,
         };
         Ok(Begun { reply, seams: vec![seam] })
     }
@@ -111,6 +115,9 @@ impl Session {
             position: None,
             recovery: None,
             topics: subscribe.positions.iter().map(recovery).collect(),
+            // replaced by the delivery work
+            terms: Terms::default(),
+            stale: false,
         };
         Ok(Begun { reply, seams: seams.into_iter().flatten().collect() })
     }
@@ -150,7 +157,7 @@ impl Session {
     }
 
     fn joiner(&self, subscribe: &Subscribe) -> Joiner {
-        Joiner { connection: self.connection, overflow: subscribe.overflow }
+        Joiner { connection: self.connection, overflow: subscribe.overflow.unwrap_or_default() }
     }
 }
 

@@ -8,7 +8,7 @@ use super::connection::{Connection, ConnectionId, Lag, Phase, TooManyGaps};
 use super::outbound::{Socket, WRITE_FRAMES_MAX};
 use super::subscribers::Member;
 use super::turn::{Frame, FrameIndex, Joined, Linked, Turn};
-use crate::dialect::{Event, Gap, Overflow, TopicPosition, encode, encode_message};
+use crate::dialect::{Event, Gap, GapReason, Overflow, TopicPosition, encode, encode_message};
 use crate::metrics::Counters;
 use crate::planted::{self, Bug};
 use crate::reason::Reason;
@@ -436,7 +436,7 @@ fn tell_gaps<S>(connection: &mut Connection<S>) -> usize {
         let topic = gap.head.name.clone();
         let position = TopicPosition { topic: topic.clone(), position: gap.end() };
         let to = gap.to.0 - u64::from(planted::is(Bug::GapTooShort));
-        let event = Event::Gap(Gap { topic, from: gap.from.0, to });
+        let event = Event::Gap(Gap { topic, from: gap.from.0, to, reason: GapReason::Slow });
         connection.outbound.push(encode(0, &event, connection.wire));
         connection.outbound.push(encode(0, &Event::Position(position), connection.wire));
         told += 1;

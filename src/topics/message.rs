@@ -139,18 +139,19 @@ pub enum Payload {
     Binary(Bytes),
     /// Nothing: the thing that the key names is gone.
     Deleted,
-    /// A member joined; only in the companion of a topic.
+    /// Not said by anyone: the connection has subscribed to the topic. Travels by a companion
+    /// topic, whose head has the topic's own name.
     Joined(Member),
-    /// A member left; only in the companion of a topic.
+    /// As [`Payload::Joined`]: it is no longer subscribed.
     Left(Member),
 }
 
-/// A connection that is subscribed to a topic, as others see it.
+/// A connection that is subscribed to a topic, as others are told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Names the connection.
     pub connection: Box<str>,
-    /// What it calls itself.
+    /// The name that it gave itself.
     pub name: Option<Box<str>>,
 }
 
@@ -174,8 +175,8 @@ impl fmt::Debug for Payload {
             Payload::Text(bytes) => write!(f, "Text({:?})", String::from_utf8_lossy(bytes)),
             Payload::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len()),
             Payload::Deleted => f.write_str("Deleted"),
-            Payload::Joined(member) => write!(f, "Joined({member:?})"),
-            Payload::Left(member) => write!(f, "Left({member:?})"),
+            Payload::Joined(member) => write!(f, "Joined({})", member.connection),
+            Payload::Left(member) => write!(f, "Left({})", member.connection),
         }
     }
 }
