@@ -80,7 +80,8 @@ impl Latest {
         }
         let unwanted = self.by_offset.values().filter(|message| !wanted(message));
         let unwanted: Vec<Offset> = unwanted.map(|message| message.offset).collect();
-        for message in unwanted.into_iter().filter_map(|offset| self.take(offset)) {
+        for offset in unwanted {
+            let Some(message) = self.take(offset) else { continue };
             self.forget_key(&message);
             gone(&message);
         }

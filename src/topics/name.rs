@@ -117,6 +117,14 @@ impl Target {
         }
     }
 
+    /// Whether it is for this topic.
+    pub fn covers(&self, topic: &TopicName) -> bool {
+        match self {
+            Target::Topic(name) => name == topic,
+            Target::Filter(filter) => filter.matches(topic),
+        }
+    }
+
     /// The topic or filter as it is written.
     pub fn as_str(&self) -> &str {
         match self {

@@ -61,11 +61,10 @@ impl Registry {
     }
 
     /// Ends what [`Registry::watch`] began.
-    pub fn unwatch(&self, companion: &TopicHead, shard: ShardId) {
-        let Some(topic) = self.topic(&companion.name) else { return };
-        let found = topic.companion.as_ref().filter(|found| found.head.id == companion.id);
-        if let Some(found) = found {
-            found.state.lock().exact.remove(shard);
+    pub fn unwatch(&self, topic: &TopicName, shard: ShardId) {
+        let topic = self.topic(topic);
+        if let Some(companion) = topic.as_ref().and_then(|topic| topic.companion.as_ref()) {
+            companion.state.lock().exact.remove(shard);
         }
     }
 
