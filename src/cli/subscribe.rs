@@ -147,7 +147,7 @@ mod tests {
             position: place.map(|offset| schema::Position { epoch: EPOCH.into(), offset }),
             recovered,
             reason: failure.into(),
-            topics: Vec::new(),
+            ..Default::default()
         })
     }
 

@@ -272,6 +272,24 @@ mod tests {
     }
 
     #[test]
+    fn doubles_survive_bit_by_bit() {
+        for number in [0.0, -0.0, 0.01, 1_000.0, f64::MIN_POSITIVE, f64::INFINITY, f64::NAN] {
+            let mut out = Vec::new();
+            Tags::new(&mut out).double(8, number);
+            assert_eq!(out.len(), 9);
+            let read: Vec<_> = fields(&out).collect::<Result<_, _>>().expect("valid");
+            let bits = read[0].double().map(f64::to_bits);
+            assert_eq!((read[0].number, bits), (8, Ok(number.to_bits())));
+            assert_eq!(read[0].varint(), Err(Fault::Type(8)));
+        }
+        let others: Vec<_> = fields(b"\x40\x01\x42\x00\x45\0\0\0\0").collect();
+        assert_eq!(others.len(), 3);
+        for field in others {
+            assert_eq!(field.and_then(Field::double), Err(Fault::Type(8)));
+        }
+    }
+
+    #[test]
     fn defaults_are_left_out_and_messages_are_not() {
         let mut out = Vec::new();
         let mut tags = Tags::new(&mut out);
