@@ -5,7 +5,7 @@
 //! # Not here: protocol, policy, signals (`cli`).
 
 use crate::clock::Clock;
-use crate::config::{Config, History, Topics};
+use crate::config::Config;
 use crate::demo::Feeds;
 use crate::engine::Engine;
 use crate::http::{self, Ops, Site};
@@ -17,11 +17,9 @@ use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
 use crate::shard::ShardOptions;
 use crate::shard::worker::{Seed, ShardHandle};
-use crate::topics::history::HistoryOptions;
 use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
 use crate::topics::registry::{Registry, RegistryOptions};
-use crate::topics::rule::{Rule, Rules};
 use crate::topics::topic::{ResumeOptions, ShardId};
 use crate::ws::handshake::Policy;
 use crate::ws::origin::{AllowedOrigin, OriginError};
@@ -294,6 +292,9 @@ fn open_files_max() -> u64 {
 fn shard_options(config: &Config) -> ShardOptions {
     ShardOptions {
         outbound_bytes_max: config.limits.outbound_bytes_max,
+        outbound_age_max: config.limits.outbound_age_max,
+        outbound_total_bytes_max: config.limits.outbound_total_bytes_max,
+        cursors_max: config.limits.cursors_max,
         write_stall_max: config.limits.write_stall_max,
         ping_interval: config.websocket.ping_interval,
         pong_timeout: config.websocket.pong_timeout,
@@ -323,24 +324,14 @@ fn resume_options(config: &Config) -> ResumeOptions {
 }
 
 fn registry_options(config: &Config) -> RegistryOptions {
-    let Topics { idle_ttl, history_bytes_max, .. } = config.topics;
-    let rule = |history| Rule { history: history_options(history), idle_ttl, ..Rule::default() };
-    let rules = config
-        .topics
-        .histories()
-        .map(|(filter, history)| (filter.clone(), Arc::new(rule(history))));
     RegistryOptions {
         topics_max: config.limits.topics_max,
-        history_bytes_max,
-        rules: Rules { ordered: rules.collect(), other: Arc::new(rule(config.topics.history)) },
+        history_bytes_max: config.topics.history_bytes_max,
+        rules: config.topics.to_rules(),
         resume: resume_options(config),
         idempotency: IdempotencyOptions {
             window: config.topics.idempotency_window,
             keys_max: config.topics.idempotency_keys_max,
         },
     }
-}
-
-fn history_options(history: History) -> HistoryOptions {
-    HistoryOptions { messages: history.messages, age: history.age, bytes: history.bytes }
 }

@@ -1,9 +1,9 @@
-//! `fanfare check`: every setting with its source, and which rule decides over a topic.
+//! `fanfare check`: every setting with its source, and what a topic keeps and grants by which rule.
 //! # Invariants: the report is a function of the configuration.
 //! # Not here: what is wrong with a configuration (`config`).
 
 use super::settings::CheckArgs;
-use crate::config::{Loaded, Setting, Topics};
+use crate::config::{Loaded, Setting, Source};
 use crate::topics::name::TopicName;
 use std::process::ExitCode;
 
@@ -13,40 +13,70 @@ const COLUMN_CHARACTERS_MAX: usize = 48;
 /// Prints the report, or what is wrong.
 pub fn run(args: &CheckArgs) -> ExitCode {
     match args.settings.load() {
-        Ok(loaded) => super::say(&report(&loaded, args.topic.as_ref())),
+        Ok(loaded) => super::say(&report(&loaded, &args.topics)),
         Err(error) => super::fail(&error),
     }
 }
 
-/// A table of every setting, or what is kept of one topic and why.
-fn report(loaded: &Loaded, topic: Option<&TopicName>) -> String {
-    match topic {
-        Some(topic) => explain(&loaded.config.topics, topic),
-        None => table(loaded),
+/// A table of every setting, or what each of these topics keeps and grants, and why.
+fn report(loaded: &Loaded, topics: &[TopicName]) -> String {
+    if topics.is_empty() {
+        return table(&loaded.settings);
     }
+    let explained: Vec<_> = topics.iter().map(|topic| explain(loaded, topic)).collect();
+    explained.join("\n")
 }
 
-fn table(loaded: &Loaded) -> String {
-    let settings = &loaded.settings;
-    let keys = width(settings.iter().map(|setting| setting.key.as_str()));
-    let values = width(settings.iter().map(|setting| setting.value.as_str()));
-    let line = |Setting { key, value, source }: &Setting| {
-        format!("{key:keys$}  {value:values$}  {source}")
-    };
-    let lines: Vec<_> = settings.iter().map(line).collect();
-    lines.join("\n") + "\n"
+fn table(settings: &[Setting]) -> String {
+    let rows = settings
+        .iter()
+        .map(|Setting { key, value, source }| [key.clone(), value.clone(), source.to_string()]);
+    align(&rows.collect::<Vec<_>>())
 }
 
-fn width<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
+fn align(rows: &[[String; 3]]) -> String {
+    let keys = width(rows.iter().map(|[key, ..]| key));
+    let values = width(rows.iter().map(|[_, value, _]| value));
+    let line =
+        |[key, value, source]: &[String; 3]| format!("{key:keys$}  {value:values$}  {source}\n");
+    rows.iter().map(line).collect()
+}
+
+fn width<'a>(texts: impl Iterator<Item = &'a String>) -> usize {
     texts.map(|text| text.chars().count()).max().unwrap_or(0).min(COLUMN_CHARACTERS_MAX)
 }
 
-fn explain(topics: &Topics, topic: &TopicName) -> String {
-    let why = match topics.rule(topic) {
-        Some((index, rule)) => format!("rule {} of topics.rules, `{}`", index + 1, rule.filter),
-        None => "no rule, so topics.history decides".to_owned(),
+fn explain(loaded: &Loaded, topic: &TopicName) -> String {
+    let topics = &loaded.config.topics;
+    let rule = topics.rule(topic);
+    let found = match rule {
+        Some((index, rule)) => {
+            format!("rule {} of {}, `{}`", index + 1, topics.rules.len(), rule.filter)
+        }
+        None => "no rule: topics.history and defaults".to_owned(),
     };
-    format!("{topic}: {why}\nhistory: {}\n", topics.history_of(topic))
+    let settings = loaded.granted(rule.map(|(index, _)| index));
+    let rows = settings.into_iter().map(|Setting { key, value, source }| {
+        let origin = origin(loaded, source);
+        [format!("  {key}"), value, origin]
+    });
+    format!("{topic}: {found}\n{}", align(&rows.collect::<Vec<_>>()))
+}
+
+/// Where a value of a topic comes from, for a reader who has the topic's rule in mind.
+fn origin(loaded: &Loaded, source: Source) -> String {
+    match source {
+        Source::Default => "default".to_owned(),
+        Source::File(_) | Source::Variable(_) | Source::Flag(_) => "this rule".to_owned(),
+        Source::Setting(key) => match key.split_once("].") {
+            Some((_, key)) => format!("follows from {key}"),
+            None => {
+                let general = loaded.settings.iter().find(|setting| setting.key == key);
+                let source = general.map_or(&Source::Default, |general| &general.source);
+                format!("{key} ({source})")
+            }
+        },
+    }
 }
 
 #[cfg(test)]
@@ -63,7 +93,7 @@ mod tests {
 
     fn check(text: &str, topic: &str, expected: &Expect) {
         let topic = TopicName::parse(topic).expect("valid name");
-        expected.assert_eq(&report(&loaded(text), Some(&topic)));
+        expected.assert_eq(&report(&loaded(text), &[topic]));
     }
 
     const RULES: &str = "\
@@ -116,7 +146,7 @@ mod tests {
             env: vec![("FANFARE__SHUTDOWN__GRACE".to_owned(), "1m 30s".to_owned())],
             flags: vec![flag("--ingress", "listen.ingress", "off")],
         });
-        let table = report(&loaded.expect("valid configuration"), None);
+        let table = report(&loaded.expect("valid configuration"), &[]);
         expect![[r"
             shards                            auto                                  default
             insecure                          false                                 default
@@ -162,7 +192,7 @@ mod tests {
     #[test]
     fn a_long_value_does_not_push_every_source_away() {
         let origin = format!("https://{}.example", "a".repeat(100));
-        let table = report(&loaded(&format!("websocket.origins = ['{origin}']")), None);
+        let table = report(&loaded(&format!("websocket.origins = ['{origin}']")), &[]);
         let widest = |lines: &mut dyn Iterator<Item = &str>| lines.map(str::len).max();
         let (long, short): (Vec<_>, Vec<_>) =
             table.lines().partition(|line| line.contains(&origin));

@@ -1,10 +1,12 @@
 //! How one value is spelled in a file, a variable or a flag: counts, sizes, durations, addresses.
 //! Owns the words for what would have been right.
-//! # Invariants: what a form writes, it reads back as the same value.
+//! # Invariants: what a form writes, it reads back as the same value, but for the group that cannot
+//! be named.
 //! # Not here: which keys exist (`keys`), which values make sense (`bounds`).
 
 use super::spelled::Spelled;
 use crate::topics::name::TopicFilter;
+use crate::topics::terms::Rate;
 use jiff::fmt::friendly::{SpanParser, SpanPrinter};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
@@ -131,6 +133,32 @@ impl Form for Span {
     }
 }
 
+/// How often a second. A fraction is a number in a file and text everywhere else.
+pub(super) struct Hertz;
+
+impl Form for Hertz {
+    type Value = Rate;
+
+    fn expected() -> String {
+        format!("a number from {} to {}", Rate::MIN_HZ, Rate::MAX_HZ)
+    }
+
+    fn read(spelled: &Spelled) -> Result<Rate, String> {
+        let hertz = match spelled {
+            Spelled::Integer(number) => i32::try_from(*number).ok().map(f64::from),
+            Spelled::Fraction(number) => Some(*number),
+            Spelled::Text(text) => parse_fraction(text),
+            _ => None,
+        };
+        let rate = hertz.and_then(|hertz| Rate::from_hz(hertz).ok());
+        rate.ok_or_else(|| spelled.misfit(&Self::expected()))
+    }
+
+    fn write(value: &Rate) -> Written {
+        Written::Text(value.to_string())
+    }
+}
+
 /// An address and port to listen on.
 pub(super) struct Address;
 
@@ -203,6 +231,39 @@ impl Form for Filter {
     }
 }
 
+/// The name of a group of topics in the metrics; `None` is the group of those without one.
+pub(super) struct Group;
+
+/// The group of topics that no rule gives one.
+pub(super) const OTHER: &str = "other";
+/// Most characters of a group's name.
+const GROUP_CHARACTERS_MAX: usize = 32;
+
+impl Form for Group {
+    type Value = Option<String>;
+
+    fn expected() -> String {
+        format!(
+            "a name of a-z, 0-9 and _ that begins with a letter, at most {GROUP_CHARACTERS_MAX} \
+             characters"
+        )
+    }
+
+    fn read(spelled: &Spelled) -> Result<Option<String>, String> {
+        match spelled {
+            Spelled::Text(text) if text == OTHER => {
+                Err(format!("is {spelled}, which is what topics without a group are counted as"))
+            }
+            Spelled::Text(text) if is_group(text) => Ok(Some(text.clone())),
+            _ => Err(spelled.misfit(&Self::expected())),
+        }
+    }
+
+    fn write(value: &Option<String>) -> Written {
+        Written::Text(value.as_deref().unwrap_or(OTHER).to_owned())
+    }
+}
+
 /// A list of web origins, kept as browsers send them: lower case, without a default port.
 /// A variable has only text, so text with commas is taken too.
 pub(super) struct Origins;
@@ -244,11 +305,14 @@ pub(super) trait Word {
     const WORD: &str;
 }
 
+/// Stands for a value that follows from other things.
+pub(super) const AUTO: &str = "auto";
+
 /// The program chooses.
 pub(super) struct Auto;
 
 impl Word for Auto {
-    const WORD: &str = "auto";
+    const WORD: &str = AUTO;
 }
 
 /// There is none.
@@ -331,6 +395,19 @@ fn parse_digits(text: &str) -> Option<usize> {
     let text = text.trim();
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
+}
+
+/// Digits and a point: `f64::from_str` would also take `inf`, `1e3` and a sign.
+fn parse_fraction(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+fn is_group(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.len() <= GROUP_CHARACTERS_MAX
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
 
 fn parse_size(text: &str) -> Option<usize> {
@@ -441,6 +518,46 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_numbers_or_their_digits() {
+        let rate = |hertz| Rate::from_hz(hertz).ok();
+        let cases = [
+            (Spelled::Integer(10), rate(10.0)),
+            (Spelled::Fraction(0.01), rate(0.01)),
+            (Spelled::Fraction(1_000.0), rate(1_000.0)),
+            (Spelled::from(" 0.5 "), rate(0.5)),
+            (Spelled::from("3"), rate(3.0)),
+            (Spelled::Integer(0), None),
+            (Spelled::Integer(1_001), None),
+            (Spelled::Integer(i128::MAX), None),
+            (Spelled::Fraction(f64::NAN), None),
+            (Spelled::Fraction(-1.0), None),
+            (Spelled::from("1e2"), None),
+            (Spelled::from("+1"), None),
+            (Spelled::from("."), None),
+            (Spelled::from(""), None),
+            (Spelled::Switch(true), None),
+        ];
+        for (spelled, expected) in cases {
+            assert_eq!(Hertz::read(&spelled).ok(), expected, "{spelled}");
+        }
+        assert_eq!(
+            Hertz::read(&Spelled::Fraction(0.001)),
+            Err("is 0.001, expected a number from 0.01 to 1000".to_owned())
+        );
+    }
+
+    #[test]
+    fn groups_are_short_plain_names() {
+        let long = "a".repeat(33);
+        for name in ["a", "prices", "room_2", &long[1..]] {
+            assert_eq!(Group::read(&Spelled::from(name)), Ok(Some(name.to_owned())));
+        }
+        for name in ["", "2", "_a", "Prices", "a-b", "a.b", "ä", "a b", &long, "other"] {
+            assert!(Group::read(&Spelled::from(name)).is_err(), "{name}");
+        }
+    }
+
+    #[test]
     fn origins_are_kept_as_browsers_send_them() {
         let cases = [
             ("https://example.com", Some("https://example.com")),
@@ -472,6 +589,9 @@ mod tests {
             prop_assert_eq!(parse_size(&print_size(size)), Some(size));
             let span = Duration::from_millis(millis);
             prop_assert_eq!(Span::read(&Spelled::Text(print_span(span))), Ok(span));
+            if let Ok(rate) = Rate::from_hz(millis as f64 / 1e3) {
+                prop_assert_eq!(Hertz::read(&Spelled::Text(rate.to_string())), Ok(rate));
+            }
         }
 
         #[test]
@@ -480,6 +600,8 @@ mod tests {
             for read in [
                 Size::read(&spelled).err(),
                 Count::read(&spelled).err(),
+                Hertz::read(&spelled).err(),
+                Group::read(&spelled).err(),
                 Span::read(&spelled).err(),
                 Address::read(&spelled).err(),
                 Origins::read(&spelled).err(),

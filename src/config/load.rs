@@ -7,7 +7,8 @@
 use super::bounds::{self, Fault};
 use super::keys::{KeyFault, Node};
 use super::source::{Flag, PREFIX, Source, Sources};
-use super::{Config, form};
+use super::{Config, Rule, Topics, form};
+use crate::topics::name::TopicFilter;
 use ::config as layers;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,16 @@ pub struct Loaded {
     pub config: Config,
     /// Every setting, in the order of the structs.
     pub settings: Vec<Setting>,
+    /// What topics without a rule keep and grant, key by key as in a rule.
+    unruled: Vec<Setting>,
+}
+
+impl Loaded {
+    /// What the topics of one rule, or those without one, keep and grant: the keys of a rule
+    /// without its filter, in the order of the structs.
+    pub fn granted(&self, rule: Option<usize>) -> Vec<Setting> {
+        rule.map_or_else(|| self.unruled.clone(), |index| of_rule(&self.settings, index))
+    }
 }
 
 /// One effective setting.
@@ -161,9 +172,9 @@ impl Layers {
         let values = self.given.iter().map(|(key, (_, value))| (key.as_str(), value.clone()));
         let config = merge(values).map_err(|error| internal(&error))?;
         bounds::check(&config).map_err(|fault| self.blame(fault))?;
-        let tree = Node::of(&config).map_err(|error| internal(&error))?;
-        let settings = self.settings(&tree);
-        Ok(Loaded { config, settings })
+        let settings = self.settings(&config).map_err(|error| internal(&error))?;
+        let unruled = self.unruled(&config).map_err(|error| internal(&error))?;
+        Ok(Loaded { config, settings, unruled })
     }
 
     fn blame(&self, fault: Fault) -> ConfigError {
@@ -172,14 +183,19 @@ impl Layers {
         ConfigError::BadValue { found_in: found_in.unwrap_or(Source::Default), problem: fault.text }
     }
 
-    /// Who set this key, or the list that it is in.
+    /// Who set this key. What stands inside of a list counts only if the list has it.
     fn source(&self, key: &str) -> Source {
         let list = key.split('[').next().unwrap_or(key);
-        self.given.get(list).map_or(Source::Default, |(source, _)| source.clone())
+        let given = self.given.get(list).filter(|(_, value)| {
+            let inside = key.strip_prefix(list).unwrap_or_default();
+            inside.is_empty() || holds(value, inside)
+        });
+        given.map_or(Source::Default, |(source, _)| source.clone())
     }
 
-    fn settings(&self, tree: &Node) -> Vec<Setting> {
-        let leaves = tree.leaves();
+    /// Every setting of a configuration that these layers made.
+    fn settings(&self, config: &Config) -> Result<Vec<Setting>, serde_json::Error> {
+        let leaves = Node::of(config)?.leaves();
         let inherited = |key: &str| {
             let (_, part) = key.rsplit_once("].")?;
             let general = format!("topics.{part}");
@@ -187,13 +203,59 @@ impl Layers {
             Some((value, Source::Setting(general)))
         };
         let setting = |(key, value): &(String, String)| {
-            let plain = || (value.clone(), self.source(key));
-            let inherits = value == form::INHERIT;
-            let (value, source) = inherits.then(|| inherited(key)).flatten().unwrap_or_else(plain);
+            let decided = match value.as_str() {
+                form::INHERIT => inherited(key),
+                form::AUTO => self.automatic(&config.topics, key),
+                _ => None,
+            };
+            let (value, source) = decided.unwrap_or_else(|| (value.clone(), self.source(key)));
             Setting { key: key.clone(), value, source }
         };
-        leaves.iter().map(setting).collect()
+        Ok(leaves.iter().map(setting).collect())
     }
+
+    /// The settings of a rule that says nothing, behind all others.
+    fn unruled(&self, config: &Config) -> Result<Vec<Setting>, serde_json::Error> {
+        let mut config = config.clone();
+        let index = config.topics.rules.len();
+        config.topics.rules.extend(TopicFilter::parse(">").map(Rule::new));
+        Ok(of_rule(&self.settings(&config)?, index))
+    }
+
+    /// What stands for the `"auto"` of a rule, and who decides that.
+    fn automatic(&self, topics: &Topics, key: &str) -> Option<(String, Source)> {
+        let (index, part) = key.strip_prefix("topics.rules[")?.split_once("].")?;
+        let rule = topics.rules.get(index.parse::<usize>().ok()?)?;
+        let (value, decider) = rule.automatic(part, topics.history)?;
+        let source = match decider {
+            Some(decider) => Source::Setting(format!("topics.rules[{index}].{decider}")),
+            None => self.source(key),
+        };
+        Some((value.to_owned(), source))
+    }
+}
+
+/// The settings of one rule under the keys that they have in it, without its filter.
+fn of_rule(settings: &[Setting], index: usize) -> Vec<Setting> {
+    let section = format!("topics.rules[{index}].");
+    let inside = settings.iter().filter_map(|setting| {
+        let key = setting.key.strip_prefix(&section)?.to_owned();
+        Some(Setting { key, ..setting.clone() })
+    });
+    inside.filter(|setting| setting.key != "filter").collect()
+}
+
+/// Whether a list has a value at a path such as `[0].history.age`.
+fn holds(list: &layers::Value, path: &str) -> bool {
+    let mut value = Some(list);
+    for name in path.split(['[', ']', '.']).filter(|name| !name.is_empty()) {
+        value = value.and_then(|value| match &value.kind {
+            layers::ValueKind::Array(items) => items.get(name.parse::<usize>().ok()?),
+            layers::ValueKind::Table(table) => table.get(name),
+            _ => None,
+        });
+    }
+    value.is_some()
 }
 
 /// The defaults with these values over them.

@@ -55,6 +55,14 @@ pub struct ShardOptions {
     /// Bytes that may wait for one connection before it counts as behind. Default 1 MiB. The worst
     /// case is this times the number of connections.
     pub outbound_bytes_max: usize,
+    /// How long a connection's queue may go without being empty before nothing more is queued for
+    /// it. Default 5 s.
+    pub outbound_age_max: Duration,
+    /// Bytes that may wait for the connections of all shards together. Default 256 MiB.
+    pub outbound_total_bytes_max: usize,
+    /// Topics in which one connection may be behind, or held by its rate, at once. Default 16,384.
+    /// Each costs a few words while it lasts.
+    pub cursors_max: usize,
     /// How long a connection may take nothing while something waits. Default 10 s.
     pub write_stall_max: Duration,
     /// How long a connection may be silent before it is pinged. Default 25 s.
@@ -67,6 +75,9 @@ impl Default for ShardOptions {
     fn default() -> ShardOptions {
         ShardOptions {
             outbound_bytes_max: 1 << 20,
+            outbound_age_max: Duration::from_secs(5),
+            outbound_total_bytes_max: 256 << 20,
+            cursors_max: 16_384,
             write_stall_max: Duration::from_secs(10),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
