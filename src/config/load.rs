@@ -319,8 +319,8 @@ fn internal(error: &dyn fmt::Display) -> ConfigError {
 mod tests {
     use super::*;
     use crate::config::words::{env, file, flag};
-    use crate::config::{LogLevel, Rule, RuleHistory};
-    use crate::topics::name::{TopicFilter, TopicName};
+    use crate::config::{LogLevel, RuleHistory};
+    use crate::topics::name::TopicName;
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -358,14 +358,20 @@ mod tests {
 
     #[test]
     fn the_rules_that_the_example_shows_are_sound_and_complete() {
-        let (before, rest) = EXAMPLE.split_once("# rules = [").expect("an example of rules");
-        let (rules, after) = rest.split_once("# ]\nrules = []").expect("the end of it");
-        let rules = rules.replace("\n#", "\n");
-        let loaded = load(file(&format!("{before}rules = [{rules}]{after}"))).expect("sound");
+        let (before, rest) = EXAMPLE.split_once("rules = []\n").expect("no rules");
+        let (between, rest) = rest.split_once("# [[topics.rules]]\n").expect("an example of rules");
+        let (rules, after) = rest.split_once("\n\n").expect("an end of it");
+        for line in rules.lines().take_while(|line| *line != "#") {
+            let (setting, comment) = line.rsplit_once(" # ").expect("a comment on each key");
+            assert!(setting.contains(" = ") && !comment.is_empty(), "{line}");
+        }
+        let rules = rules.replace("\n# ", "\n").replace("\n#\n", "\n");
+        let rules = rules.strip_prefix("# ").expect("a comment");
+        let text = format!("{before}{between}[[topics.rules]]\n{rules}\n{after}");
+        let loaded = load(file(&text)).expect("sound");
         assert_eq!(loaded.config.topics.rules.len(), 2);
-        for part in ["filter", "history.messages", "history.age", "history.bytes"] {
-            let key = format!("topics.rules[1].{part}");
-            assert_eq!(setting(&loaded, &key).1, "fanfare.toml", "{key}");
+        for Setting { key, source, .. } in loaded.granted(Some(0)) {
+            assert_eq!(source.to_string(), "fanfare.toml", "{key}");
         }
     }
 
@@ -427,8 +433,8 @@ mod tests {
         .expect("sound");
         let topics = &loaded.config.topics;
         let rule = |filter: &str, history| Rule {
-            filter: TopicFilter::parse(filter).expect("valid filter"),
             history,
+            ..Rule::new(TopicFilter::parse(filter).expect("valid filter"))
         };
         let first = RuleHistory { messages: Some(1), ..RuleHistory::default() };
         let second = RuleHistory { bytes: Some(2048), ..RuleHistory::default() };
@@ -436,7 +442,7 @@ mod tests {
 
         let topic = TopicName::parse("ticker.AAPL").expect("valid name");
         assert_eq!(topics.rule(&topic).map(|(index, _)| index), Some(0));
-        let history = topics.history_of(&topic);
+        let history = topics.to_rules().of(&topic).history;
         assert_eq!((history.messages, history.bytes), (1, 1 << 20));
         assert_eq!(history.age, Duration::from_mins(2));
 
@@ -446,6 +452,31 @@ mod tests {
             ("topics.rules[0].history.age", "2m", "topics.history.age"),
             ("topics.rules[1].history.age", "2m", "topics.history.age"),
             ("topics.rules[1].history.bytes", "2 KiB", "fanfare.toml"),
+            ("topics.rules[1].idle_ttl", "1m", "topics.idle_ttl"),
+            ("topics.rules[1].snapshot", "latest", "default"),
+        ];
+        for (key, value, source) in cases {
+            assert_eq!(setting(&loaded, key), (value.to_owned(), source.to_owned()), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_a_rule_decides_about_itself_names_the_key_that_decides() {
+        let loaded = load(file(
+            "[[topics.rules]]\nfilter = 'a'\nmax_hz = 2.5\nhistory.messages = 0\n\
+             [[topics.rules]]\nfilter = 'b'\npolicy = 'latest'\nmax_hz = 3\noverflow = 'gap'\n\
+             [[topics.rules]]\nfilter = 'c'\noverflow = 'auto'",
+        ))
+        .expect("sound");
+        let cases = [
+            ("topics.rules[0].policy", "maxHz", "topics.rules[0].max_hz"),
+            ("topics.rules[0].max_hz", "2.5", "fanfare.toml"),
+            ("topics.rules[0].overflow", "gap", "topics.rules[0].history.messages"),
+            ("topics.rules[1].policy", "latest", "fanfare.toml"),
+            ("topics.rules[1].max_hz", "3", "fanfare.toml"),
+            ("topics.rules[1].overflow", "gap", "fanfare.toml"),
+            ("topics.rules[2].policy", "all", "default"),
+            ("topics.rules[2].overflow", "catchUp", "fanfare.toml"),
         ];
         for (key, value, source) in cases {
             assert_eq!(setting(&loaded, key), (value.to_owned(), source.to_owned()), "{key}");

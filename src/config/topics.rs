@@ -136,3 +136,76 @@ impl History {
         HistoryOptions { messages: self.messages, age: self.age, bytes: self.bytes }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+    use crate::config::words::file;
+    use crate::topics::rule::{Presence, Snapshot};
+    use crate::topics::terms::{Overflow, Policy, Rate};
+
+    fn topics(text: &str) -> Topics {
+        load(file(text)).expect("sound").config.topics
+    }
+
+    fn granted(text: &str) -> Granted {
+        let rules = topics(&format!("[[topics.rules]]\nfilter = 'a'\n{text}")).to_rules();
+        let (_, rule) = rules.ordered.first().expect("a rule");
+        Granted::clone(rule)
+    }
+
+    #[test]
+    fn a_rule_that_says_nothing_is_as_none() {
+        let rules = Topics::default().to_rules();
+        assert_eq!((rules.ordered.len(), &*rules.other), (0, &Granted::default()));
+        assert_eq!(granted(""), Granted::default());
+    }
+
+    #[test]
+    fn every_key_of_a_rule_reaches_the_broker() {
+        let rule = granted(
+            "group = 'prices'\nhistory = { messages = 7, age = '1h', bytes = '2 KiB' }\n\
+             snapshot = 'keys'\nsnapshot_keys_max = 9\noverflow = 'disconnect'\nmax_hz = 0.5\n\
+             presence = true\npresence_members_max = 3\nidle_ttl = '2h'\nstale_after = '30s'",
+        );
+        let hour = Duration::from_hours(1);
+        let expected = Granted {
+            history: HistoryOptions { messages: 7, age: hour, bytes: 2_048 },
+            snapshot: Snapshot::Keys { max: 9 },
+            overflow: Overflow::Disconnect,
+            cap: Some(Policy::MaxHz(Rate::from_hz(0.5).expect("a rate"))),
+            presence: Presence::On { members_max: 3 },
+            idle_ttl: 2 * hour,
+            stale_after: Some(Duration::from_secs(30)),
+            group: 1,
+        };
+        assert_eq!(rule, expected);
+    }
+
+    #[test]
+    fn a_rate_is_a_cap_whatever_the_policy() {
+        let ten = Some(Policy::MaxHz(Rate::from_hz(10.0).expect("a rate")));
+        let cases = [
+            ("policy = 'all'", None),
+            ("policy = 'latest'", Some(Policy::Latest)),
+            ("max_hz = 10", ten),
+            ("max_hz = '10'", ten),
+            ("policy = 'latest'\nmax_hz = 10.0", ten),
+            ("policy = 'all'\nmax_hz = 'off'", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(granted(text).cap, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn groups_are_numbered_as_the_rules_first_name_them() {
+        let rule = |group: &str| format!("[[topics.rules]]\nfilter = 'a'\n{group}\n");
+        let groups = ["group = 'b'", "", "group = 'a'", "group = 'b'"];
+        let topics = topics(&groups.map(rule).concat());
+        assert_eq!(topics.groups(), ["other", "b", "a"]);
+        let numbers = topics.to_rules().ordered.into_iter().map(|(_, rule)| rule.group);
+        assert_eq!(numbers.collect::<Vec<_>>(), [1, 0, 2, 1]);
+    }
+}

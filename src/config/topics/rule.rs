@@ -97,9 +97,10 @@ impl Rule {
     }
 
     pub(super) fn presence(&self) -> Presence {
-        match self.presence {
-            false => Presence::Off,
-            true => Presence::On { members_max: self.presence_members_max },
+        if self.presence {
+            Presence::On { members_max: self.presence_members_max }
+        } else {
+            Presence::Off
         }
     }
 
