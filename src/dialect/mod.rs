@@ -119,6 +119,13 @@ pub struct Update {
     pub overflow: Option<Overflow>,
 }
 
+impl Subscribe {
+    /// The terms that are asked for.
+    pub fn terms(&self) -> Terms {
+        Terms { policy: self.policy.unwrap_or_default(), overflow: self.overflow }
+    }
+}
+
 /// A history query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {

@@ -143,7 +143,10 @@ impl Session {
             position: None,
             recovery: None,
             topics: subscribe.positions.iter().map(recovery).collect(),
-            terms: granted(subscribe.terms(), self.broker.engine.registry().rules().covering(filter)),
+            terms: granted(
+                subscribe.terms(),
+                self.broker.engine.registry().rules().covering(filter),
+            ),
             stale: false,
         };
         Ok(Begun { reply, seams: seams.into_iter().flatten().collect() })
@@ -172,19 +175,27 @@ impl Session {
             let max = self.broker.limits.snapshot_topics_max;
             let matching = self.broker.engine.registry().matching(filter, max)?;
             for topic in matching.into_iter().filter(|topic| !seen.contains(topic)) {
-                asks.push(FilterAsk { topic, ask: self.ask(subscribe) });
+                let ask = self.ask_of(&topic, subscribe);
+                asks.push(FilterAsk { topic, ask });
             }
         }
         Ok(asks)
     }
 
-    fn ask(&self, subscribe: &Subscribe) -> Ask {
-        let latest = (subscribe.last as usize).max(usize::from(subscribe.snapshot));
-        Ask { since: None, latest, room: self.broker.limits.resume }
+    /// What a subscription wants of the past of a topic, under what the topic's rule grants it.
+    fn ask_of(&self, topic: &TopicName, subscribe: &Subscribe) -> Ask {
+        let rule = self.broker.engine.registry().rules().of(topic);
+        Ask {
+            since: None,
+            last: subscribe.last as usize,
+            snapshot: subscribe.snapshot,
+            policy: subscribe.terms().policy.capped(rule.cap),
+            room: self.broker.limits.resume,
+        }
     }
 
     fn joiner(&self, subscribe: &Subscribe) -> Joiner {
-        Joiner { connection: self.connection, overflow: subscribe.overflow.unwrap_or_default() }
+        Joiner { connection: self.connection, terms: subscribe.terms() }
     }
 }
 

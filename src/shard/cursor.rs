@@ -153,7 +153,8 @@ mod tests {
         assert!(!cursors.has_overflowed());
         cursors.set(1, cursor);
         cursors.remove(3);
-        let topics: Vec<u64> = std::iter::from_fn(|| cursors.take_ready()).map(|(t, _)| t).collect();
+        let topics: Vec<u64> =
+            std::iter::from_fn(|| cursors.take_ready()).map(|(t, _)| t).collect();
         assert_eq!(topics, [1]);
         assert_eq!((cursors.len(), cursors.has(2)), (1, true));
     }

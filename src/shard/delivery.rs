@@ -7,7 +7,7 @@ use super::Shard;
 use super::connection::{Connection, ConnectionId, Phase};
 use super::cursor::{Cursor, Mode};
 use super::grant::{Grant, Granted};
-use super::late::{Late, MustClose};
+use super::late::{Late, Unsent};
 use super::outbound::{Socket, WRITE_FRAMES_MAX};
 use super::pace::{self, Due};
 use super::subscribers::{Group, Member, strongest};
@@ -163,29 +163,31 @@ impl<S: Socket> Shard<S> {
             self.turn.joined(pending, wire, &self.order, |frame| bytes_of(frame, wire, counters));
         let joined = joined.cloned();
         let chain = self.turn.chain(&self.order);
-        let written = written(connection, joined, chain, counters);
-        let mut result = Ok(());
-        let lost = written.is_err();
-        if let Ok(Some(mut rest)) = written {
-            let mut late = Late {
-                connection,
-                subscribers: &mut self.subscribers,
-                options: &self.options,
-                pressure: self.pressure,
-                tick: u32::try_from(self.wheel.tick()).unwrap_or(u32::MAX),
-                queued: 0,
-                untold: false,
-            };
-            result = rest
-                .try_for_each(|linked| late.keep(linked, bytes_of(linked.frame, wire, counters)));
-            counters.deliveries.add(late.queued);
-        }
+        let result = match written(connection, joined, chain, counters) {
+            Ok(None) => Ok(()),
+            Ok(Some(mut rest)) => {
+                let mut late = Late {
+                    connection,
+                    subscribers: &mut self.subscribers,
+                    options: &self.options,
+                    pressure: self.pressure,
+                    tick: u32::try_from(self.wheel.tick()).unwrap_or(u32::MAX),
+                    queued: 0,
+                    untold: false,
+                };
+                let keep = |linked| late.keep(linked, bytes_of(linked.frame, wire, counters));
+                let kept = rest.try_for_each(keep);
+                counters.deliveries.add(late.queued);
+                kept
+            }
+            Err(_) => Err(Unsent::PeerGone),
+        };
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let (after, is_ready) = (connection.outbound.bytes(), connection.has_ready());
         self.note_outbound(before, after);
         match result {
-            _ if lost => self.lose(id),
-            Err(MustClose) => self.close(id, &Reason::SlowConsumer.into()),
+            Err(Unsent::PeerGone) => self.lose(id),
+            Err(Unsent::MustClose) => self.close(id, &Reason::SlowConsumer.into()),
             Ok(()) if after > 0 => self.note_blocked(id),
             Ok(()) => self.serving.extend(is_ready.then_some(id)),
         }

@@ -5,8 +5,8 @@
 
 use super::Shard;
 use super::connection::ConnectionId;
-use super::outbound::Socket;
 use super::cursor::{Cursor, Mode};
+use super::outbound::Socket;
 use super::subscribers::{Departure, Member, Place, Wanted};
 use crate::planted::{self, Bug};
 use crate::reason::{Reason, Refusal};
@@ -250,11 +250,7 @@ impl<S: Socket> Shard<S> {
     }
 
     fn member(&self, joiner: Joiner) -> Member {
-        Member {
-            connection: joiner.connection.slot,
-            terms: joiner.terms,
-            joined: self.sequence,
-        }
+        Member { connection: joiner.connection.slot, terms: joiner.terms, joined: self.sequence }
     }
 
     pub(super) fn note_membership(&mut self, id: ConnectionId, place: Place, index: u32) {

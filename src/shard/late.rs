@@ -15,9 +15,14 @@ use crate::topics::message::Message;
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// The connection is behind and may not miss this, or is behind on too much.
+/// Why a chain could not be sent or kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MustClose;
+pub(super) enum Unsent {
+    /// The socket reports that there is nobody.
+    PeerGone,
+    /// The connection is behind and may not miss this, or is behind on too much.
+    MustClose,
+}
 
 /// Keeps what the socket of one connection did not take.
 pub(super) struct Late<'a, S> {
@@ -35,7 +40,7 @@ pub(super) struct Late<'a, S> {
 
 impl<S> Late<'_, S> {
     /// Keeps one frame, whose bytes these are.
-    pub(super) fn keep(&mut self, linked: Linked<'_>, bytes: &Bytes) -> Result<(), MustClose> {
+    pub(super) fn keep(&mut self, linked: Linked<'_>, bytes: &Bytes) -> Result<(), Unsent> {
         match linked.frame {
             Frame::Position(_) => {
                 // One that has no room waits with its message.
@@ -54,7 +59,7 @@ impl<S> Late<'_, S> {
         message: &Arc<Message>,
         mode: Mode,
         bytes: &Bytes,
-    ) -> Result<(), MustClose> {
+    ) -> Result<(), Unsent> {
         let untold = std::mem::take(&mut self.untold) && !planted::is(Bug::PositionParted);
         let topic = message.head.id;
         let cursor = self.connection.cursors.as_ref().and_then(|cursors| cursors.get(topic));
@@ -69,7 +74,7 @@ impl<S> Late<'_, S> {
             return Ok(());
         }
         if mode == Mode::Disconnect {
-            return Err(MustClose);
+            return Err(Unsent::MustClose);
         }
         let since = message.offset.previous();
         if cursor.is_none() {
@@ -97,16 +102,17 @@ impl<S> Late<'_, S> {
 
     /// Whether the queue was empty not too long ago.
     fn is_young(&self) -> bool {
-        let age = self.connection.stalled_since.map_or(0, |_| {
-            self.tick.saturating_sub(self.connection.blocked_since)
-        });
+        let age = self
+            .connection
+            .stalled_since
+            .map_or(0, |_| self.tick.saturating_sub(self.connection.blocked_since));
         u64::from(age) < self.options.outbound_age_max.as_secs().max(1)
     }
 
-    fn begin(&mut self, topic: u64, mode: Mode) -> Result<(), MustClose> {
+    fn begin(&mut self, topic: u64, mode: Mode) -> Result<(), Unsent> {
         let count = self.connection.cursors.as_ref().map_or(0, |cursors| cursors.len());
         if count >= self.options.cursors_max {
-            return Err(MustClose);
+            return Err(Unsent::MustClose);
         }
         if let Some(local) = self.subscribers.topic_mut(topic) {
             local.begin_cursor(mode);

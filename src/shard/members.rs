@@ -52,8 +52,7 @@ impl<S: Socket> Shard<S> {
         self.settle();
         let terms = Terms { policy: Policy::All, overflow: Some(Overflow::Gap) };
         let member = LocalMember { connection: id.slot, terms, joined: self.sequence };
-        let (place, index) =
-            self.subscribers.enter_topic(&companion, Default::default(), member);
+        let (place, index) = self.subscribers.enter_topic(&companion, Default::default(), member);
         self.joining = None;
         self.note_membership(id, place, index);
         self.counters.topic_subscriptions.increment();

@@ -119,6 +119,8 @@ pub struct Shard<S> {
     pace: Wheel<Due>,
     /// Memory for what comes out of it.
     due: Vec<Due>,
+    /// When something is due, as whoever sleeps was told.
+    known_due: Option<Duration>,
     /// Connections that are behind on more than one serving holds.
     serving: VecDeque<ConnectionId>,
     budget: Arc<Budget>,
@@ -158,6 +160,7 @@ impl<S: Socket> Shard<S> {
             wheel: Wheel::new(liveness::SLOTS, 1),
             pace: Wheel::new(pace::SLOTS, 0),
             due: Vec::new(),
+            known_due: None,
             serving: VecDeque::new(),
             pressure: budget.pressure(),
             budget,
@@ -370,6 +373,14 @@ impl<S: Socket> Shard<S> {
     /// Whether something waits to be offered or written.
     pub fn has_work(&self) -> bool {
         !(self.inbox.queue.is_empty() && self.turn.dirty.is_empty() && self.serving.is_empty())
+    }
+
+    /// Whether something became due earlier than [`Shard::next_due`] said before.
+    pub fn take_rescheduled(&mut self) -> bool {
+        let due = self.next_due();
+        let earlier = due.is_some_and(|due| self.known_due.is_none_or(|known| due < known));
+        self.known_due = due;
+        earlier
     }
 
     /// Whether something waits to be written to a connection.

@@ -32,7 +32,8 @@ pub(super) fn tick_of(uptime: Duration) -> u64 {
 /// The first tick at which a rate allows another message after one that is sent now. The present
 /// millisecond has begun already, so it does not count.
 pub(super) fn after(now: Now, rate: Rate) -> u64 {
-    let interval = if planted::is(Bug::RateExceeded) { rate.interval() / 2 } else { rate.interval() };
+    let interval =
+        if planted::is(Bug::RateExceeded) { rate.interval() / 2 } else { rate.interval() };
     tick_of(now.uptime + interval) + 1
 }
 

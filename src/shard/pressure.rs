@@ -81,9 +81,12 @@ impl<S: Socket> Shard<S> {
         }
         let open = self.connections.iter().filter(|(_, connection)| connection.is_open());
         let longest = open.max_by_key(|(_, connection)| connection.outbound.bytes());
-        let id = longest.filter(|(_, connection)| !connection.outbound.is_empty()).map(|(slot, connection)| {
-            ConnectionId { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation: connection.generation }
-        });
+        let id = longest.filter(|(_, connection)| !connection.outbound.is_empty()).map(
+            |(slot, connection)| ConnectionId {
+                slot: u32::try_from(slot).unwrap_or(u32::MAX),
+                generation: connection.generation,
+            },
+        );
         if let Some(id) = id {
             self.close(id, &Reason::Shed.into());
         }

@@ -28,7 +28,8 @@ impl<S: Socket> Shard<S> {
 
     /// Begins to look when a topic was last heard of.
     pub(super) fn begin_quiet(&mut self, head: &TopicHead) {
-        let (Some(after), Some(topic)) = (head.rule.stale_after, self.subscribers.topic_mut(head.id))
+        let (Some(after), Some(topic)) =
+            (head.rule.stale_after, self.subscribers.topic_mut(head.id))
         else {
             return;
         };

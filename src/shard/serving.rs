@@ -9,7 +9,6 @@ use super::connection::ConnectionId;
 use super::cursor::{Cursor, Mode};
 use super::delivery::frame_of;
 use super::outbound::{Outbound, Socket};
-use super::pace;
 use crate::clock::Now;
 use crate::dialect::{Event, Gap, GapReason, PresenceState, TopicPosition, encode};
 use crate::metrics::Counters;
@@ -26,8 +25,7 @@ use std::sync::Arc;
 const SERVING_BYTES_MAX: usize = 64 << 10;
 
 /// What is read from history at once.
-const STRETCH: ResumeOptions =
-    ResumeOptions { messages_max: 1_000, bytes_max: SERVING_BYTES_MAX };
+const STRETCH: ResumeOptions = ResumeOptions { messages_max: 1_000, bytes_max: SERVING_BYTES_MAX };
 
 /// Connections that are served before other work gets its turn.
 const SERVINGS_MAX: usize = 64;
@@ -134,11 +132,8 @@ impl<S: Socket> Shard<S> {
         let lost = stretch.lost.filter(|_| !planted::is(Bug::LapUntold));
         let begin = stretch.lost.map_or(cursor.since, |(lost, _)| lost);
         let reached = stretch.messages.last().map_or(begin, |last| last.offset);
-        let messages = if policy.conflates() {
-            conflate(stretch.messages.iter())
-        } else {
-            stretch.messages
-        };
+        let messages =
+            if policy.conflates() { conflate(stretch.messages.iter()) } else { stretch.messages };
         self.counters.caught_up.add_len(messages.len());
         self.serving(id, head, |serving| {
             if cursor.untold {
@@ -186,7 +181,13 @@ impl<S: Socket> Shard<S> {
         let (now, counters) = (self.now, Arc::clone(&self.counters));
         let Some(connection) = self.connection_mut(id) else { return };
         let wire = connection.wire;
-        act(&mut Serving { outbound: &mut connection.outbound, wire, head, now, counters: &counters });
+        act(&mut Serving {
+            outbound: &mut connection.outbound,
+            wire,
+            head,
+            now,
+            counters: &counters,
+        });
     }
 
     /// Brings a connection to the present of the topics that a change of its subscriptions affects:

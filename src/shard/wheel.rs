@@ -10,13 +10,15 @@ pub(super) struct Wheel<T> {
     slots: Vec<Vec<(u64, T)>>,
     tick: u64,
     len: usize,
+    /// Nothing is due before this tick.
+    next: Option<u64>,
 }
 
 impl<T> Wheel<T> {
     /// An empty wheel that begins at this tick.
     pub(super) fn new(slots: usize, tick: u64) -> Wheel<T> {
         let slots = std::iter::repeat_with(Vec::new).take(slots.max(1)).collect();
-        Wheel { slots, tick, len: 0 }
+        Wheel { slots, tick, len: 0, next: None }
     }
 
     /// The tick that it was last advanced to.
@@ -31,31 +33,37 @@ impl<T> Wheel<T> {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.push((tick, thing));
             self.len += 1;
+            self.next = Some(self.next.map_or(tick, |next| next.min(tick)));
         }
     }
 
     /// Moves what is due up to this tick to the end of `due`.
     pub(super) fn advance(&mut self, to: u64, due: &mut Vec<T>) {
-        let rounds = to.saturating_sub(self.tick).min(self.slots.len() as u64);
-        if self.len > 0 {
-            let already = due.len();
-            for tick in (to - rounds + 1)..=to {
-                self.take_due(self.slot(tick), to, due);
-            }
-            self.len -= due.len() - already;
+        if self.next.is_none_or(|next| to < next) {
+            self.tick = self.tick.max(to);
+            return;
         }
+        let rounds = to.saturating_sub(self.tick).min(self.slots.len() as u64);
+        let already = due.len();
+        for tick in (to - rounds + 1)..=to {
+            self.take_due(self.slot(tick), to, due);
+        }
+        self.len -= due.len() - already;
         self.tick = self.tick.max(to);
+        self.next = self.find_next();
     }
 
     /// The first tick at which something may be due; nothing is before it.
     pub(super) fn next(&self) -> Option<u64> {
+        self.next
+    }
+
+    fn find_next(&self) -> Option<u64> {
         if self.len == 0 {
             return None;
         }
-        let ticks = self.tick + 1..=self.tick + self.slots.len() as u64;
-        ticks.into_iter().find(|tick| {
-            self.slots.get(self.slot(*tick)).is_some_and(|things| !things.is_empty())
-        })
+        let mut ticks = self.tick + 1..=self.tick + self.slots.len() as u64;
+        ticks.find(|tick| self.slots.get(self.slot(*tick)).is_some_and(|things| !things.is_empty()))
     }
 
     fn slot(&self, tick: u64) -> usize {

@@ -87,6 +87,28 @@ impl TopicFilter {
         }
         names.next().is_none()
     }
+
+    /// Whether every topic that `other` matches is one that this filter matches.
+    pub fn contains(&self, other: &TopicFilter) -> bool {
+        let mut theirs = other.segments();
+        for part in self.segments() {
+            match (part, theirs.next()) {
+                (">", Some(_)) => return true,
+                // One segment is all there is of one or more where a name has room for no second.
+                ("*", Some(">")) if !other.has_room() => {}
+                ("*", Some(theirs)) if theirs != ">" => {}
+                (literal, Some(theirs)) if literal == theirs => {}
+                _ => return false,
+            }
+        }
+        theirs.next().is_none()
+    }
+
+    /// Whether a name with more segments than this filter is within the limits of a name.
+    fn has_room(&self) -> bool {
+        // A further segment is at least one character behind a dot.
+        self.segments().count() < NAME_SEGMENTS_MAX && self.0.len() + 2 <= NAME_BYTES_MAX
+    }
 }
 
 impl fmt::Display for TopicFilter {
@@ -304,7 +326,66 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_filter_contains_those_that_match_less() {
+        let full = format!("{}b", "a.".repeat(15));
+        let (star, tail) = (full.replace('b', "*"), full.replace('b', ">"));
+        let long = "x".repeat(253);
+        let cases = [
+            (">", "a.*.b", true),
+            ("a.>", "a.>", true),
+            ("a.>", "a.*.>", true),
+            ("a.>", "a", false),
+            ("a.*", "a.b", true),
+            ("a.*", "a.>", false),
+            ("a.b", "a.*", false),
+            ("*.>", ">", false),
+            ("*.b", "a.b", true),
+            ("*.b", "*.*", false),
+            ("a.*", "a.b.c", false),
+            // A tail that has room for one segment only is a star.
+            (&star, &tail, true),
+            (&full, &tail, false),
+            (&format!("{long}.*"), &format!("{long}.>"), true),
+            (&format!("{}.*", &long[1..]), &format!("{}.>", &long[1..]), true),
+            (&format!("{}.*", &long[2..]), &format!("{}.>", &long[2..]), false),
+        ];
+        for (wide, narrow, expected) in cases {
+            let filter = |raw| TopicFilter::parse(raw).expect("valid filter");
+            assert_eq!(filter(wide).contains(&filter(narrow)), expected, "{wide} {narrow}");
+        }
+    }
+
+    /// Every name of one to `depth` segments, each a letter that filters name or one that they do
+    /// not, behind a beginning; those that are too long are left out.
+    fn names(beginning: &str, depth: usize) -> Vec<TopicName> {
+        let mut ends = vec![String::new()];
+        let mut all = Vec::new();
+        for _ in 0..depth {
+            let longer = |end: &String| ["a", "b", "c"].map(|part| format!("{end}.{part}"));
+            ends = ends.iter().flat_map(longer).collect();
+            all.extend(ends.iter().map(|end| format!("{beginning}{}", &end[1..])));
+        }
+        all.iter().filter_map(|name| TopicName::parse(name).ok()).collect()
+    }
+
     proptest! {
+        #[test]
+        fn containing_agrees_with_trying_every_name(
+            // In an empty beginning there is room; behind the others names reach their limits.
+            room in 0_usize..4,
+            wide in "([ab]|\\*)(\\.([ab]|\\*)){0,2}(\\.>)?|>",
+            narrow in "([ab]|\\*)(\\.([ab]|\\*)){0,2}(\\.>)?|>",
+        ) {
+            let long = |bytes| format!("{}.", "x".repeat(bytes));
+            let beginnings = [String::new(), "x.".repeat(12), long(247), long(248)];
+            let names = names(&beginnings[room], 5);
+            let filter = |end| TopicFilter::parse(&format!("{}{end}", beginnings[room]));
+            let (Ok(wide), Ok(narrow)) = (filter(&wide), filter(&narrow)) else { return Ok(()) };
+            let expected = names.iter().all(|name| wide.matches(name) || !narrow.matches(name));
+            prop_assert_eq!(wide.contains(&narrow), expected, "{} {}", wide, narrow);
+        }
+
         #[test]
         fn matching_agrees_with_the_definition(
             filter in "([ab]|\\*)(\\.([ab]|\\*)){0,4}(\\.>)?",

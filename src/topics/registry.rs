@@ -438,7 +438,9 @@ impl Registry {
         state.history.expire(now.uptime, &topic.head.rule.history, &self.budget);
         state.answers.expire(now.uptime, &self.window);
         let mut gone = 0;
-        state.keys.retain(|message| !message.is_expired(now.uptime), |message| gone += message.cost());
+        state
+            .keys
+            .retain(|message| !message.is_expired(now.uptime), |message| gone += message.cost());
         self.budget.release(gone);
     }
 }

@@ -4,8 +4,8 @@
 //! # Not here: finding topics, filters (`registry`).
 
 use super::history::History;
-use super::latest::{Latest, conflate};
 use super::idempotency::Answers;
+use super::latest::{Latest, conflate};
 use super::message::{Message, Offset, Position, TopicHead};
 use super::presence::Roster;
 use super::rule::Snapshot;
@@ -239,7 +239,11 @@ impl Topic {
             }
             let current = missing.filter(|message| !message.is_expired(now.uptime));
             let conflated = conflate(current);
-            return if ask.room.holds(conflated.iter()) { Ok(conflated) } else { Err(Reason::TooMany) };
+            return if ask.room.holds(conflated.iter()) {
+                Ok(conflated)
+            } else {
+                Err(Reason::TooMany)
+            };
         }
         if !ask.room.holds(missing.clone()) {
             return Err(Reason::TooMany);
