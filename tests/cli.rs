@@ -391,7 +391,7 @@ fn a_topic_is_told_its_rule_and_what_follows_from_it() {
     let rows: Vec<_> = lines.iter().map(words).collect();
     for (key, value, origin) in [
         ("group", "prices", "this rule"),
-        ("history.age", "5m", "topics.history.age (default)"),
+        ("history.age", "5m", "from topics.history.age (default)"),
         ("policy", "maxHz", "follows from max_hz"),
         ("max_hz", "0.5", "this rule"),
         ("presence", "false", "default"),

@@ -97,7 +97,7 @@ fn origin(loaded: &Loaded, source: Source) -> String {
     }
     let general = loaded.settings.iter().find(|setting| setting.key == key);
     let source = general.map_or(&Source::Default, |general| &general.source);
-    format!("{key} ({source})")
+    format!("from {key} ({source})")
 }
 
 #[cfg(test)]
@@ -140,20 +140,20 @@ mod tests {
             RULES,
             "ticker.IBM",
             &expect![[r"
-            ticker.IBM: rule 1 of 3 (topics.rules[0]), ticker.>
-              group              prices   this rule
-              history.messages   10       this rule
-              history.age        2m       topics.history.age (fanfare.toml)
-              history.bytes      1 MiB    topics.history.bytes (default)
-              snapshot           keys     this rule
-              snapshot_keys_max  1024     default
-              overflow           catchUp  default
-              policy             maxHz    follows from max_hz
-              max_hz             0.5      this rule
-              presence           false    default
-              idle_ttl           1m       topics.idle_ttl (default)
-              stale_after        30s      this rule
-        "]],
+                ticker.IBM: rule 1 of 3 (topics.rules[0]), ticker.>
+                  group              prices   this rule
+                  history.messages   10       this rule
+                  history.age        2m       from topics.history.age (fanfare.toml)
+                  history.bytes      1 MiB    from topics.history.bytes (default)
+                  snapshot           keys     this rule
+                  snapshot_keys_max  1024     default
+                  overflow           catchUp  default
+                  policy             maxHz    follows from max_hz
+                  max_hz             0.5      this rule
+                  presence           false    default
+                  idle_ttl           1m       from topics.idle_ttl (default)
+                  stale_after        30s      this rule
+            "]],
         );
     }
 
@@ -163,19 +163,19 @@ mod tests {
             RULES,
             "now.cpu",
             &expect![[r"
-            now.cpu: rule 3 of 3 (topics.rules[2]), now.*
-              group                 other   default
-              history.messages      0       this rule
-              snapshot              latest  default
-              snapshot_keys_max     7       this rule
-              overflow              gap     follows from history.messages
-              policy                all     default
-              max_hz                off     default
-              presence              true    this rule
-              presence_members_max  1000    default
-              idle_ttl              1m      topics.idle_ttl (default)
-              stale_after           off     default
-        "]],
+                now.cpu: rule 3 of 3 (topics.rules[2]), now.*
+                  group                 other   default
+                  history.messages      0       this rule
+                  snapshot              latest  default
+                  snapshot_keys_max     7       this rule
+                  overflow              gap     follows from history.messages
+                  policy                all     default
+                  max_hz                off     default
+                  presence              true    this rule
+                  presence_members_max  1000    default
+                  idle_ttl              1m      from topics.idle_ttl (default)
+                  stale_after           off     default
+            "]],
         );
     }
 
@@ -185,19 +185,19 @@ mod tests {
             RULES,
             "chat.1",
             &expect![[r"
-            chat.1: no rule, so topics.history and defaults
-              group             other    default
-              history.messages  1000     topics.history.messages (default)
-              history.age       2m       topics.history.age (fanfare.toml)
-              history.bytes     1 MiB    topics.history.bytes (default)
-              snapshot          latest   default
-              overflow          catchUp  default
-              policy            all      default
-              max_hz            off      default
-              presence          false    default
-              idle_ttl          1m       topics.idle_ttl (default)
-              stale_after       off      default
-        "]],
+                chat.1: no rule, so topics.history and defaults
+                  group             other    default
+                  history.messages  1000     from topics.history.messages (default)
+                  history.age       2m       from topics.history.age (fanfare.toml)
+                  history.bytes     1 MiB    from topics.history.bytes (default)
+                  snapshot          latest   default
+                  overflow          catchUp  default
+                  policy            all      default
+                  max_hz            off      default
+                  presence          false    default
+                  idle_ttl          1m       from topics.idle_ttl (default)
+                  stale_after       off      default
+            "]],
         );
     }
 

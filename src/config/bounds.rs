@@ -137,7 +137,7 @@ fn limit_rows(limits: &Limits) -> Vec<Row> {
         count("limits.subscriptions_max", limits.subscriptions_max, 1..=MILLION),
         count("limits.filters_max", limits.filters_max, 0..=MILLION),
         bytes("limits.outbound_bytes_max", limits.outbound_bytes_max, 1..=GIB),
-        span("limits.outbound_age_max", limits.outbound_age_max, BLINK..=HOUR),
+        span("limits.outbound_age_max", limits.outbound_age_max, SECOND..=HOUR),
         bytes("limits.outbound_total_bytes_max", limits.outbound_total_bytes_max, 1..=usize::MAX),
         count("limits.cursors_max", limits.cursors_max, 1..=MILLION),
         span("limits.write_stall_max", limits.write_stall_max, BLINK..=HOUR),

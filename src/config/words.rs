@@ -315,6 +315,10 @@ fn a_number_out_of_bounds_is_refused_with_the_bound() {
             "`limits.message_bytes_max` is 1 GiB, the most is 64 MiB",
         ),
         ("limits.outbound_age_max = '2h'", "`limits.outbound_age_max` is 2h, the most is 1h"),
+        (
+            "limits.outbound_age_max = '900ms'",
+            "`limits.outbound_age_max` is 900ms, the least is 1s",
+        ),
         ("limits.cursors_max = 0", "`limits.cursors_max` is 0, the least is 1"),
         ("limits.write_stall_max = '0s'", "`limits.write_stall_max` is 0s, the least is 100ms"),
         ("limits.handshake_timeout = '2h'", "`limits.handshake_timeout` is 2h, the most is 1h"),
