@@ -319,9 +319,11 @@ fn the_terms_that_were_granted_are_told_the_same_in_both_spellings() {
         (granted(Policy::All, Some(Overflow::Gap)), true, r#","overflow":"gap","stale":true"#, SaidPolicy::Unspecified, None, SaidOverflow::Gap),
         (granted(Policy::All, Some(Overflow::CatchUp)), false, r#","overflow":"catchUp""#, SaidPolicy::Unspecified, None, SaidOverflow::CatchUp),
         (granted(Policy::Latest, None), true, r#","policy":"latest","stale":true"#, SaidPolicy::Latest, None, unsaid),
-        (granted(Policy::Latest, Some(Overflow::Disconnect)), false, r#","policy":"latest","overflow":"disconnect""#, SaidPolicy::Latest, None, SaidOverflow::Disconnect),
+        (granted(Policy::Latest, Some(Overflow::Disconnect)), false, r#","policy":"latest","overflow":"disconnect""#,
+         SaidPolicy::Latest, None, SaidOverflow::Disconnect),
         (granted(hz(10.0), None), false, r#","policy":"maxHz","maxHz":10"#, SaidPolicy::MaxHz, Some(10.0), unsaid),
-        (granted(hz(0.01), Some(Overflow::Gap)), true, r#","policy":"maxHz","maxHz":0.01,"overflow":"gap","stale":true"#, SaidPolicy::MaxHz, Some(0.01), SaidOverflow::Gap),
+        (granted(hz(0.01), Some(Overflow::Gap)), true, r#","policy":"maxHz","maxHz":0.01,"overflow":"gap","stale":true"#,
+         SaidPolicy::MaxHz, Some(0.01), SaidOverflow::Gap),
     ];
     for (terms, stale, json, policy, max_hz, overflow) in cases {
         let event = Event::Subscribed(Subscribed { terms, stale, ..subscribed("a.>") });
