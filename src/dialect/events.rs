@@ -305,17 +305,20 @@ fn a_subscription_begins_the_same_in_both_spellings() {
 #[test]
 fn the_terms_that_were_granted_are_told_the_same_in_both_spellings() {
     use schema::{Overflow as SaidOverflow, Policy as SaidPolicy};
+    let unsaid = SaidOverflow::Unspecified;
     let granted = |policy, overflow| Terms { policy, overflow };
     #[rustfmt::skip]
     let cases = [
         // Every message is what a subscription gives if it says nothing.
-        (granted(Policy::All, None), false, "", SaidPolicy::Unspecified, None, SaidOverflow::Unspecified),
+        (granted(Policy::All, None), false, "", SaidPolicy::Unspecified, None, unsaid),
         (granted(Policy::All, Some(Overflow::Gap)), true, r#","overflow":"gap","stale":true"#, SaidPolicy::Unspecified, None, SaidOverflow::Gap),
         (granted(Policy::All, Some(Overflow::CatchUp)), false, r#","overflow":"catchUp""#, SaidPolicy::Unspecified, None, SaidOverflow::CatchUp),
-        (granted(Policy::Latest, None), true, r#","policy":"latest","stale":true"#, SaidPolicy::Latest, None, SaidOverflow::Unspecified),
-        (granted(Policy::Latest, Some(Overflow::Disconnect)), false, r#","policy":"latest","overflow":"disconnect""#, SaidPolicy::Latest, None, SaidOverflow::Disconnect),
-        (granted(hz(10.0), None), false, r#","policy":"maxHz","maxHz":10"#, SaidPolicy::MaxHz, Some(10.0), SaidOverflow::Unspecified),
-        (granted(hz(0.01), Some(Overflow::Gap)), true, r#","policy":"maxHz","maxHz":0.01,"overflow":"gap","stale":true"#, SaidPolicy::MaxHz, Some(0.01), SaidOverflow::Gap),
+        (granted(Policy::Latest, None), true, r#","policy":"latest","stale":true"#, SaidPolicy::Latest, None, unsaid),
+        (granted(Policy::Latest, Some(Overflow::Disconnect)), false, r#","policy":"latest","overflow":"disconnect""#,
+         SaidPolicy::Latest, None, SaidOverflow::Disconnect),
+        (granted(hz(10.0), None), false, r#","policy":"maxHz","maxHz":10"#, SaidPolicy::MaxHz, Some(10.0), unsaid),
+        (granted(hz(0.01), Some(Overflow::Gap)), true, r#","policy":"maxHz","maxHz":0.01,"overflow":"gap","stale":true"#,
+         SaidPolicy::MaxHz, Some(0.01), SaidOverflow::Gap),
     ];
     for (terms, stale, json, policy, max_hz, overflow) in cases {
         let event = Event::Subscribed(Subscribed { terms, stale, ..subscribed("a.>") });
@@ -335,6 +338,7 @@ fn the_terms_that_were_granted_are_told_the_same_in_both_spellings() {
 #[test]
 fn new_terms_are_told_the_same_in_both_spellings() {
     use schema::{Overflow as SaidOverflow, Policy as SaidPolicy};
+    let unsaid = SaidOverflow::Unspecified;
     let gap = Some(Overflow::Gap);
     #[rustfmt::skip]
     let cases = [
@@ -342,9 +346,9 @@ fn new_terms_are_told_the_same_in_both_spellings() {
         (Policy::All, gap, r#""policy":"all","overflow":"gap""#, SaidPolicy::All, None, SaidOverflow::Gap),
         (Policy::All, Some(Overflow::Disconnect), r#""policy":"all","overflow":"disconnect""#, SaidPolicy::All, None, SaidOverflow::Disconnect),
         // Who passes over messages does not fall behind.
-        (Policy::Latest, gap, r#""policy":"latest""#, SaidPolicy::Latest, None, SaidOverflow::Unspecified),
-        (hz(1_000.0), gap, r#""policy":"maxHz","maxHz":1000"#, SaidPolicy::MaxHz, Some(1_000.0), SaidOverflow::Unspecified),
-        (hz(0.3333), None, r#""policy":"maxHz","maxHz":0.333"#, SaidPolicy::MaxHz, Some(0.333), SaidOverflow::Unspecified),
+        (Policy::Latest, gap, r#""policy":"latest""#, SaidPolicy::Latest, None, unsaid),
+        (hz(1_000.0), gap, r#""policy":"maxHz","maxHz":1000"#, SaidPolicy::MaxHz, Some(1_000.0), unsaid),
+        (hz(0.3333), None, r#""policy":"maxHz","maxHz":0.333"#, SaidPolicy::MaxHz, Some(0.333), unsaid),
     ];
     for (policy, overflow, json, said, max_hz, said_overflow) in cases {
         let terms = Terms { policy, overflow };

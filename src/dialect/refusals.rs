@@ -38,7 +38,7 @@ fn a_bad_target_or_option_is_refused_alike_in_both_spellings() {
         (r#"{"topic":null}"#, on(""), Reason::BadTopic, "it is empty"),
         (r#"{"topic":"a b"}"#, on("a b"), Reason::BadTopic, "' ' is not one of"),
         (r#"{"topic":"a.>.b"}"#, on("a.>.b"), Reason::BadFilter, "only be the last segment"),
-        (r#"{"topic":"a.*","presence":true}"#, schema::Subscribe { presence: true, ..on("a.*") }, Reason::BadOption, "`presence` is for a topic, not for a filter"),
+        (r#"{"topic":"a.*","presence":true}"#, schema::Subscribe { presence: true, ..on("a.*") }, Reason::BadOption, "for a topic, not for a filter"),
     ];
     for (json, said, reason, part) in cases {
         let json = format!(r#"{{"id":2,"subscribe":{json}}}"#);
@@ -160,46 +160,6 @@ fn a_bad_publish_or_history_query_is_refused_alike_in_both_spellings() {
             "none of data, text, base64",
         ),
         (
-            r#"{"id":6,"publish":{"topic":"a.b","delete":false,"key":"k"}}"#,
-            publish(schema::Publish { payload: None, key: "k".into(), ..text() }),
-            Reason::BadPayload,
-            "none of data, text, base64",
-        ),
-        (
-            r#"{"id":6,"publish":{"topic":"a.b","delete":true}}"#,
-            publish(schema::Publish { payload: None, delete: true, ..text() }),
-            Reason::BadKey,
-            "a delete needs a `key`",
-        ),
-        (
-            r#"{"id":6,"publish":{"topic":"a.b","delete":true,"key":"k","text":""}}"#,
-            publish(schema::Publish { key: "k".into(), delete: true, ..text() }),
-            Reason::BadPayload,
-            "a delete has no payload",
-        ),
-        (
-            r#"{"id":6,"publish":{"topic":"a.b","delete":true,"key":"k","data":null}}"#,
-            publish(schema::Publish {
-                key: "k".into(),
-                delete: true,
-                ..said_publish(Load::Data("null".into()))
-            }),
-            Reason::BadPayload,
-            "a delete has no payload",
-        ),
-        (
-            r#"{"id":6,"publish":{"topic":"a.b","text":"","ttlMs":2592000001}}"#,
-            publish(schema::Publish { ttl_ms: 2_592_000_001, ..text() }),
-            Reason::BadOption,
-            "`ttlMs` must be an integer from 0 to 2592000000",
-        ),
-        (
-            r#"{"id":6,"publish":{"topic":"a.b","text":"","ttlMs":18446744073709551615}}"#,
-            publish(schema::Publish { ttl_ms: u64::MAX, ..text() }),
-            Reason::BadOption,
-            "`ttlMs` must be an integer from 0 to 2592000000",
-        ),
-        (
             &long_key,
             publish(schema::Publish { key: long.clone(), ..text() }),
             Reason::BadKey,
@@ -238,6 +198,64 @@ fn a_bad_publish_or_history_query_is_refused_alike_in_both_spellings() {
     ];
     for (json, said, reason, part) in cases {
         check_refused(json, &command(6, said), reason, part);
+    }
+}
+
+#[test]
+fn a_bad_delete_or_time_to_live_is_refused_alike_in_both_spellings() {
+    let text = || said_publish(Load::Text(String::new()));
+    let keyed = || schema::Publish { key: "k".into(), ..text() };
+    let ttl = "`ttlMs` must be an integer from 0 to 2592000000";
+    let cases = [
+        (
+            r#""delete":false,"key":"k""#,
+            schema::Publish { payload: None, ..keyed() },
+            Reason::BadPayload,
+            "none of data, text, base64",
+        ),
+        (
+            r#""delete":true"#,
+            schema::Publish { payload: None, delete: true, ..text() },
+            Reason::BadKey,
+            "a delete needs a `key`",
+        ),
+        (
+            r#""delete":true,"key":"""#,
+            schema::Publish { payload: None, delete: true, ..text() },
+            Reason::BadKey,
+            "a delete needs a `key`",
+        ),
+        (
+            r#""delete":true,"key":"k","text":"""#,
+            schema::Publish { delete: true, ..keyed() },
+            Reason::BadPayload,
+            "a delete has no payload",
+        ),
+        (
+            r#""delete":true,"key":"k","data":null"#,
+            schema::Publish { payload: Some(Load::Data("null".into())), delete: true, ..keyed() },
+            Reason::BadPayload,
+            "a delete has no payload",
+        ),
+        (
+            r#""text":"","ttlMs":2592000001"#,
+            schema::Publish { ttl_ms: 2_592_000_001, ..text() },
+            Reason::BadOption,
+            ttl,
+        ),
+        (
+            r#""text":"","ttlMs":18446744073709551615"#,
+            schema::Publish { ttl_ms: u64::MAX, ..text() },
+            Reason::BadOption,
+            ttl,
+        ),
+    ];
+    for (json, said, reason, part) in cases {
+        let draft = format!(r#"{{"topic":"a.b",{json}}}"#);
+        let refusal = super::decode_draft(draft.as_bytes()).expect_err(&draft);
+        assert_eq!(refusal.reason, reason, "{draft}");
+        let json = format!(r#"{{"id":6,"publish":{draft}}}"#);
+        check_refused(&json, &command(6, Said::Publish(said)), reason, part);
     }
 }
 
