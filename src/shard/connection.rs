@@ -65,9 +65,10 @@ impl<S> Connection<S> {
         self.phase == Phase::Open
     }
 
-    /// Whether a topic has a cursor.
-    pub(super) fn has_cursor(&self, topic: u64) -> bool {
-        self.cursors.as_ref().is_some_and(|cursors| cursors.has(topic))
+    /// The cursor of a topic.
+    #[inline]
+    pub(super) fn cursor(&self, topic: u64) -> Option<Cursor> {
+        self.cursors.as_ref().and_then(|cursors| cursors.get(topic))
     }
 
     /// Whether a cursor waits for the socket.

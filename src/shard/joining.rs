@@ -182,7 +182,7 @@ impl<S: Socket> Shard<S> {
         }
         let memberships = self.connection(id).map(|connection| &connection.memberships);
         let policy = memberships.and_then(|all| self.subscribers.policy_of(all, seam.head.id));
-        let has_cursor = self.connection(id).is_some_and(|c| c.has_cursor(seam.head.id));
+        let has_cursor = self.connection(id).is_some_and(|c| c.cursor(seam.head.id).is_some());
         if let Some(Policy::MaxHz(rate)) = policy.filter(|_| !has_cursor)
             && let Some(local) = self.subscribers.topic_mut(seam.head.id)
         {

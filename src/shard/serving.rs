@@ -135,6 +135,8 @@ impl<S: Socket> Shard<S> {
         let messages =
             if policy.conflates() { conflate(stretch.messages.iter()) } else { stretch.messages };
         self.counters.caught_up.add_len(messages.len());
+        self.counters.deliveries.add_len(messages.len());
+        self.counters.dropped.add(begin.0 - cursor.since.0);
         self.serving(id, head, |serving| {
             if cursor.untold {
                 serving.position(cursor.since);
@@ -159,6 +161,8 @@ impl<S: Socket> Shard<S> {
         let top = local.top;
         let passed = (top.0 - from.0).saturating_sub(messages.len() as u64);
         self.counters.conflated.add(passed);
+        self.counters.deliveries.add_len(messages.len());
+        self.counters.dropped.add(from.0 - cursor.since.0);
         self.serving(id, head, |serving| {
             if cursor.untold {
                 serving.position(cursor.since);
@@ -211,7 +215,9 @@ impl<S: Socket> Shard<S> {
         if cursor.since < top {
             match cursor.mode {
                 Mode::Conflate => self.send_latest(id, &head, cursor),
-                Mode::Gap | Mode::CatchUp | Mode::Disconnect => {
+                Mode::Gap | Mode::Disconnect => self.tell_gap(id, &head, (cursor.since, top)),
+                Mode::CatchUp => {
+                    self.counters.dropped.add(top.0 - cursor.since.0);
                     self.tell_gap(id, &head, (cursor.since, top))
                 }
             };
@@ -283,7 +289,6 @@ pub(super) struct Serving<'a> {
 impl Serving<'_> {
     /// Tells that the messages after `since` and up to `to` are missing.
     fn gap(&mut self, since: Offset, to: Offset, reason: GapReason) {
-        self.counters.dropped.add(to.0 - since.0);
         if planted::is(Bug::GapUntold) {
             return;
         }
@@ -315,7 +320,6 @@ impl Serving<'_> {
                 self.gap(since, to, GapReason::Expired);
             }
             self.outbound.push(frame_of(message, self.wire, self.counters).clone());
-            self.counters.deliveries.increment();
         }
         if let Some((since, to)) = expired {
             self.gap(since, to, GapReason::Expired);
