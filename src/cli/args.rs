@@ -92,6 +92,7 @@ impl Cli {
 /// What `fanfare publish` is told.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = PUBLISH_EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct PublishArgs {
     /// The broker: ws://, tcp:// or http://
     #[arg(long, default_value = URL, value_parser = parse_endpoint)]

@@ -159,18 +159,11 @@ fn subscribed_words(subscribed: &schema::Subscribed) -> String {
 
 /// What was granted that is not the default, and whether there is nothing new at the moment.
 fn granted_words(subscribed: &schema::Subscribed) -> String {
-    let mut words = String::new();
-    if let Some(policy) = policy_name(subscribed.policy()) {
-        let hz = subscribed.max_hz.map(|hz| format!(" {hz}")).unwrap_or_default();
-        words += &format!(", {policy}{hz}");
-    }
-    if let Some(overflow) = overflow_name(subscribed.overflow()) {
-        words += &format!(", {overflow}");
-    }
-    if subscribed.stale {
-        words += ", stale";
-    }
-    words
+    let hz = subscribed.max_hz.map(|hz| format!(" {hz}")).unwrap_or_default();
+    let policy = policy_name(subscribed.policy()).map(|policy| format!(", {policy}{hz}"));
+    let overflow = overflow_name(subscribed.overflow()).map(|overflow| format!(", {overflow}"));
+    let stale = subscribed.stale.then(|| ", stale".to_owned());
+    [policy, overflow, stale].into_iter().flatten().collect()
 }
 
 fn stale_words(schema::Stale { topic, since }: &schema::Stale) -> String {
