@@ -128,8 +128,10 @@ fn words(body: &Body) -> Option<String> {
         }
         Body::Stale(stale) => Some(stale_words(stale)),
         Body::Fresh(schema::Fresh { topic }) => Some(format!("fresh: {topic}")),
-        Body::Joined(schema::Joined { topic, member }) => Some(seen("joined", topic, member)),
-        Body::Left(schema::Left { topic, member }) => Some(seen("left", topic, member)),
+        Body::Joined(schema::Joined { topic, member }) => {
+            Some(seen("joined", topic, member.as_ref()))
+        }
+        Body::Left(schema::Left { topic, member }) => Some(seen("left", topic, member.as_ref())),
         Body::PresenceState(state) => Some(present_words(state)),
         Body::SnapshotEnd(end) => {
             let count = end.positions.len();
@@ -174,8 +176,8 @@ fn stale_words(schema::Stale { topic, since }: &schema::Stale) -> String {
 }
 
 /// Somebody who comes or goes.
-fn seen(what: &str, topic: &str, member: &Option<schema::Member>) -> String {
-    let member = member.as_ref().map(member_words).unwrap_or_default();
+fn seen(what: &str, topic: &str, member: Option<&schema::Member>) -> String {
+    let member = member.map(member_words).unwrap_or_default();
     format!("{what}: {topic} {member}")
 }
 
