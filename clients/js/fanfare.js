@@ -318,6 +318,8 @@ export class Client {
   #handlers = new Map();
   /** By topic or filter. @type {Map<string, Feed>} */
   #feeds = new Map();
+  /** Left, though what they asked to come first is still coming. @type {Set<Feed>} */
+  #left = new Set();
   /** By id, in the order they were made. @type {Map<number, Call>} */
   #calls = new Map();
   #lastId = 0;
@@ -512,6 +514,7 @@ export class Client {
     this.#state = 'waiting';
     clearTimeout(this.#timer);
     for (const feed of this.#feeds.values()) feed.lost();
+    this.#left.clear();
     const gone = new FanfareError(0, 'disconnected', 'later', 'the connection ended before the answer came');
     for (const [id, call] of this.#calls) {
       if (call.socket === socket && !RESENT.has(call.action)) this.#settle(id, call).reject(gone);
@@ -646,7 +649,7 @@ export class Client {
     this.#ask(
       'subscribe',
       feed.command(),
-      (answer) => current() && this.#subscribed(feed, answer),
+      (answer) => (current() ? this.#subscribed(feed, answer) : feed.fills && this.#left.add(feed)),
       (error) => current() && this.#refused(feed, error),
     );
   }
@@ -702,6 +705,7 @@ export class Client {
   #leave(feed, subscription) {
     if (feed.remove(subscription) > 0 || this.#feeds.get(feed.topic) !== feed) return;
     this.#feeds.delete(feed.topic);
+    if (feed.filling) this.#left.add(feed);
     feed.end();
     const ignore = () => {};
     if (this.#state === 'connected') this.#ask('unsubscribe', { topic: feed.topic }, ignore, ignore);
@@ -743,7 +747,7 @@ export class Client {
   #push({ message, position, gap, snapshotEnd, joined, left, stale, fresh, unsubscribed, ping }) {
     if (message) {
       if (!isTopicOffset(message) || !decode(message)) return false;
-      const feeds = this.#route(message.topic);
+      const feeds = this.#takers(message.topic, message.offset);
       const epoch = feeds.map((feed) => feed.epoch(message.topic)).find(Boolean);
       const dense = this.#dense(message.topic);
       for (const feed of feeds) feed.take(message, epoch, dense);
@@ -753,10 +757,12 @@ export class Client {
     } else if (gap) {
       if (typeof gap.topic !== 'string' || !isOffset(gap.from) || !isOffset(gap.to)) return false;
       const dense = this.#dense(gap.topic);
-      for (const feed of this.#route(gap.topic)) feed.gap(gap, dense);
+      for (const feed of this.#takers(gap.topic, gap.from)) feed.gap(gap, dense);
     } else if (snapshotEnd) {
       const positions = Array.isArray(snapshotEnd.positions) ? snapshotEnd.positions : [];
-      this.#feeds.get(snapshotEnd.topic)?.snapshotEnd(positions.filter(isTopicPosition));
+      const left = [...this.#left].find((feed) => feed.topic === snapshotEnd.topic);
+      if (left) this.#left.delete(left);
+      else this.#feeds.get(snapshotEnd.topic)?.snapshotEnd(positions.filter(isTopicPosition));
     } else if (joined || left) {
       const member = decodeMember((joined ?? left).member);
       if (!member) return false;
@@ -793,6 +799,18 @@ export class Client {
     const feeds = [];
     for (const feed of this.#feeds.values()) if (feed.live && feed.matches(topic)) feeds.push(feed);
     return feeds;
+  }
+
+  /**
+   * The feeds to be told of a message, or of a gap that begins at `offset`. What was asked to come first
+   * is for who asked: to the others it may come out of turn, for they may have to wait for older ones.
+   * @param {string} topic
+   * @param {number} offset
+   */
+  #takers(topic, offset) {
+    const feeds = this.#route(topic);
+    const first = [...feeds.filter(({ filling }) => filling), ...this.#left].some((feed) => feed.matches(topic));
+    return first ? feeds.filter((feed) => feed.filling || feed.follows(topic, offset)) : feeds;
   }
 
   /**
@@ -1083,6 +1101,16 @@ class Feed {
 
   // === Opening and resuming ===
 
+  /** Whether something comes first, closed by `snapshotEnd`. */
+  get fills() {
+    return this.#asked.past.latest > 0;
+  }
+
+  /** Whether that is coming now. */
+  get filling() {
+    return this.#filling;
+  }
+
   /** What to ask the server for. */
   command() {
     const { past, presence } = this.#asked;
@@ -1127,7 +1155,7 @@ class Feed {
     this.live = true;
     this.attempt = 0;
     this.#opened = true;
-    this.#filling = this.#asked.past.latest > 0;
+    this.#filling = this.fills;
     for (const subscription of this.#subscriptions) subscription.opened();
     this.granted(answer);
     if (!this.filter && answer.stale === true) this.becameStale(this.topic);
@@ -1197,6 +1225,12 @@ class Feed {
 
   // === Messages ===
 
+  /** Whether this feed has had all that is before. @param {string} topic @param {number} offset */
+  follows(topic, offset) {
+    const place = this.#places.get(topic);
+    return place !== undefined && offset <= place.seen + 1;
+  }
+
   /**
    * @param {Message} message
    * @param {string} [epoch] As far as any feed knows it.
@@ -1226,7 +1260,7 @@ class Feed {
    */
   #meet(topic, offset, epoch) {
     if (this.#wasAway && offset > 1) this.#recovered({ topic, recovered: false, reason: 'noPosition' });
-    const place = { epoch, seen: offset - 1, floor: offset - 1 };
+    const place = { epoch, seen: offset - 1, floor: 0 };
     this.#put(topic, place);
     return place;
   }
