@@ -1180,6 +1180,8 @@ class Feed {
     const place = this.#places.get(topic);
     // A server that says yes to another epoch, or to a place behind, is not believed.
     if (since && place && recovered === true && known && isAtOrAfter(position, since)) {
+      // Exactly the missing ones follow, whatever came first before.
+      place.floor = 0;
       place.dense = this.#dense;
       return this.#recovered({ topic, recovered });
     }

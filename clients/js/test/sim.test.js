@@ -27,7 +27,7 @@ function random(seed) {
     mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
-  return { below: (n) => Math.floor(next() * n), pick: (list) => list[Math.floor(next() * list.length)] };
+  return { next, below: (n) => Math.floor(next() * n), pick: (list) => list[Math.floor(next() * list.length)] };
 }
 
 /** Reads what one subscription was told, and knows when that cannot be. */
@@ -150,6 +150,8 @@ class Checker {
 /** One run. Returns what the subscriptions were told altogether. */
 async function play(t, seed) {
   const { below, pick } = random(seed);
+  // How long the client waits before it comes back.
+  t.mock.method(Math, 'random', random(-seed).next);
   const broker = new Broker();
   const positionsMax = pick([2, 1_024]);
   const client = connect('ws://model/ws', {
@@ -250,7 +252,7 @@ async function play(t, seed) {
     cut: 1,
     restart: 0.2,
     time: 2,
-    rob: 1,
+    rob: 1.5,
   };
   const bag = Object.entries(weighted).flatMap(([name, weight]) => Array(weight * 10).fill(name));
   for (let i = 0; i < STEPS; i += 1) {
