@@ -18,8 +18,7 @@ const TEXT: &str = "a payload of one hundred and twenty-eight bytes, which is ab
 
 fn message() -> Message {
     let topic = TopicName::parse("ticker.IBM").expect("valid name");
-    let head =
-        TopicHead { id: 1, name: topic.clone(), epoch: Epoch::from_bits(1), rule: Arc::default() };
+    let head = TopicHead::new(1, topic.clone(), Epoch::from_bits(1), Arc::default());
     let payload = Payload::Text(TEXT.into());
     let draft = Draft { key: Some("IBM".into()), ..Draft::new(topic, payload) };
     Message::new(Arc::new(head), Offset(123_456), draft, Now::at_ms(1_795_000_000_000))

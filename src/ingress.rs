@@ -33,9 +33,9 @@ pub async fn serve(context: Rc<Context>, broker: Arc<Broker>, stream: TcpStream)
     Stream::new(context, socket, id).serve(Vec::new(), connection).await;
 }
 
-/// What a connection is told for which there is no place: an error event, whole.
-pub fn full() -> Vec<u8> {
-    encode(0, &Event::Error(Reason::TooManyConnections.into()), Wire::TcpProto).to_vec()
+/// What a connection is told that is not taken, for this reason: an error event, whole.
+pub fn turn_away(reason: Reason) -> Vec<u8> {
+    encode(0, &Event::Error(reason.into()), Wire::TcpProto).to_vec()
 }
 
 /// The reading side of a TCP connection.

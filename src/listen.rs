@@ -3,6 +3,8 @@
 //! in the count until its task has ended.
 //! # Not here: what is spoken on a connection.
 
+use crate::reason::Reason;
+use crate::shard::pressure::{Budget, Pressure};
 use crate::shard::worker::{Busy, Context, ShardHandle};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::future::Future;
@@ -76,8 +78,10 @@ pub struct Entrance {
     pub shards: Arc<[ShardHandle]>,
     /// How many connections there may be.
     pub places: Arc<Places>,
-    /// What a connection is told for which there is no place.
-    pub full: Vec<u8>,
+    /// What may wait for all connections.
+    pub budget: Arc<Budget>,
+    /// What a connection is told that is not taken.
+    pub turn_away: fn(Reason) -> Vec<u8>,
 }
 
 impl Entrance {
@@ -91,16 +95,29 @@ impl Entrance {
     {
         for shard in self.shards.iter().cycle() {
             let stream = next(&self.listener).await;
-            let Some(place) = self.places.take() else {
-                tracing::debug!("a connection was refused: there are as many as there may be");
-                // Not waited for: a peer that does not take so little is not told.
-                stream.try_write(&self.full).unwrap_or_default();
-                continue;
+            let place = match self.place() {
+                Ok(place) => place,
+                Err(reason) => {
+                    tracing::debug!(%reason, "a connection was refused");
+                    // Not waited for: a peer that does not take so little is not told.
+                    stream.try_write(&(self.turn_away)(reason)).unwrap_or_default();
+                    continue;
+                }
             };
             if let Err(error) = hand_over(stream, place, shard, serve.clone()) {
                 tracing::debug!(%error, "a connection was lost before it was served");
             }
         }
+    }
+}
+
+impl Entrance {
+    /// A place for one more connection.
+    fn place(&self) -> Result<Place, Reason> {
+        if self.budget.pressure() >= Pressure::RefuseNew {
+            return Err(Reason::Shed);
+        }
+        self.places.take().ok_or(Reason::TooManyConnections)
     }
 }
 

@@ -85,6 +85,16 @@ bugs! {
     StaysSubscribed,
     /// An unsubscribe is done and not answered.
     UnsubscribeUnanswered,
+    /// A delete is passed over for a later message of its key.
+    DeleteConflated,
+    /// A rate allows twice as much as it says.
+    RateExceeded,
+    /// What a rate held back is forgotten when its time comes.
+    TrailingLost,
+    /// History has gone past a connection that catches up, and it is not told.
+    LapUntold,
+    /// A message is sent though its time is over.
+    ExpiredSent,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -91,6 +91,7 @@ reasons! {
     NotAllowed           = 115, "notAllowed",           Never,  403, "this is not allowed";
     IdempotencyMismatch  = 116, "idempotencyMismatch",  Never,  409, "the idempotency key was used for another message";
     Overloaded           = 117, "overloaded",           Later,  503, "a shard has as much work waiting as it may have";
+    TooManyKeys          = 118, "tooManyKeys",          Never,  429, "the topic holds as many keys as it may";
 
     // A resume or a history query cannot be exact.
     EpochChanged         = 150, "epochChanged",         Never,  409, "the topic has begun anew since that position";
@@ -115,6 +116,7 @@ reasons! {
     InternalError        = 1011, "internalError",       Resume, 500, "the server failed while serving this connection";
     SlowConsumer         = 4408, "slowConsumer",        Resume, 503, "the connection did not read fast enough";
     NoPong               = 4410, "noPong",              Resume, 503, "the connection did not answer a ping in time";
+    Shed                 = 4429, "shed",                Later,  503, "the broker is short of memory";
 
     // A connection is closed; the client should not reconnect as it is.
     Normal               = 1000, "normal",              Never,  200, "the client closed the connection";

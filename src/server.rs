@@ -5,7 +5,7 @@
 //! # Not here: protocol, policy, signals (`cli`).
 
 use crate::clock::Clock;
-use crate::config::{Config, History, Topics};
+use crate::config::Config;
 use crate::demo::Feeds;
 use crate::engine::Engine;
 use crate::http::{self, Ops, Site};
@@ -16,12 +16,11 @@ use crate::metrics::{Counters, Page, Sources};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
 use crate::shard::ShardOptions;
+use crate::shard::pressure::Budget;
 use crate::shard::worker::{Seed, ShardHandle};
-use crate::topics::history::HistoryOptions;
 use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
 use crate::topics::registry::{Registry, RegistryOptions};
-use crate::topics::rule::{Rule, Rules};
 use crate::topics::topic::{ResumeOptions, ShardId};
 use crate::ws::handshake::Policy;
 use crate::ws::origin::{AllowedOrigin, OriginError};
@@ -97,12 +96,13 @@ impl Server {
             admin: admin.as_ref().zip(config.listen.admin).map(|(l, a)| address_of(l, a)),
         };
         let clock = Clock::start();
-        let Core { shards, registry, sources } = Core::start(config, clock)?;
+        let Core { shards, registry, budget, sources } = Core::start(config, clock)?;
         let broker = Arc::new(Broker {
             engine: Engine::memory(Arc::clone(&registry)),
             limits: limits(config),
             ping_ms: millis(config.websocket.ping_interval),
             clock,
+            budget,
         });
         let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
         let ops = Arc::new(Ops { page: Page::new(sources), ready: AtomicBool::new(false) });
@@ -162,7 +162,7 @@ impl Server {
             policy: Policy { origins },
             request_timeout: config.limits.handshake_timeout,
         });
-        let entrance = self.entrance(listener, http::full());
+        let entrance = self.entrance(listener, http::turn_away);
         self.tasks.push(tokio::spawn(
             entrance.accept(move |context, stream| http::serve(context, Arc::clone(&site), stream)),
         ));
@@ -172,7 +172,7 @@ impl Server {
     fn accept_ingress(&mut self, listener: Option<TcpListener>) {
         let Some(listener) = listener else { return };
         let broker = Arc::clone(&self.broker);
-        let entrance = self.entrance(listener, ingress::full());
+        let entrance = self.entrance(listener, ingress::turn_away);
         self.tasks.push(tokio::spawn(
             entrance.accept(move |context, stream| {
                 ingress::serve(context, Arc::clone(&broker), stream)
@@ -186,9 +186,10 @@ impl Server {
         self.tasks.push(tokio::spawn(http::serve_ops(ops, listener)));
     }
 
-    fn entrance(&self, listener: TcpListener, full: Vec<u8>) -> Entrance {
+    fn entrance(&self, listener: TcpListener, turn_away: fn(Reason) -> Vec<u8>) -> Entrance {
         let (shards, places) = (Arc::clone(&self.shards), Arc::clone(&self.places));
-        Entrance { listener, shards, places, full }
+        let budget = Arc::clone(&self.broker.budget);
+        Entrance { listener, shards, places, budget, turn_away }
     }
 }
 
@@ -204,6 +205,7 @@ impl Drop for Server {
 struct Core {
     shards: Arc<[ShardHandle]>,
     registry: Arc<Registry>,
+    budget: Arc<Budget>,
     sources: Sources,
 }
 
@@ -224,13 +226,15 @@ impl Core {
         // The last block is that of this thread, for what the broker publishes itself.
         let mut blocks: Vec<_> = seeds.iter().map(|seed| Arc::clone(&seed.counters)).collect();
         blocks.push(Arc::default());
-        let shards: Result<Vec<ShardHandle>, io::Error> = seeds
-            .into_iter()
-            .map(|seed| seed.start(Arc::clone(&registry), shard_options(config), clock))
-            .collect();
+        let budget = Budget::new(config.limits.outbound_total_bytes_max, blocks.clone());
+        let budget = Arc::new(budget);
+        let start = |seed: Seed| {
+            seed.start(Arc::clone(&registry), shard_options(config), Arc::clone(&budget), clock)
+        };
+        let shards: Result<Vec<ShardHandle>, io::Error> = seeds.into_iter().map(start).collect();
         let shards = shards.map_err(StartError::Shard)?.into();
         let sources = Sources { blocks, mailboxes, registry: Arc::clone(&registry) };
-        Ok(Core { shards, registry, sources })
+        Ok(Core { shards, registry, budget, sources })
     }
 }
 
@@ -294,6 +298,8 @@ fn open_files_max() -> u64 {
 fn shard_options(config: &Config) -> ShardOptions {
     ShardOptions {
         outbound_bytes_max: config.limits.outbound_bytes_max,
+        outbound_age_max: config.limits.outbound_age_max,
+        cursors_max: config.limits.cursors_max,
         write_stall_max: config.limits.write_stall_max,
         ping_interval: config.websocket.ping_interval,
         pong_timeout: config.websocket.pong_timeout,
@@ -323,24 +329,14 @@ fn resume_options(config: &Config) -> ResumeOptions {
 }
 
 fn registry_options(config: &Config) -> RegistryOptions {
-    let Topics { idle_ttl, history_bytes_max, .. } = config.topics;
-    let rule = |history| Rule { history: history_options(history), idle_ttl, ..Rule::default() };
-    let rules = config
-        .topics
-        .histories()
-        .map(|(filter, history)| (filter.clone(), Arc::new(rule(history))));
     RegistryOptions {
         topics_max: config.limits.topics_max,
-        history_bytes_max,
-        rules: Rules { ordered: rules.collect(), other: Arc::new(rule(config.topics.history)) },
+        history_bytes_max: config.topics.history_bytes_max,
+        rules: config.topics.to_rules(),
         resume: resume_options(config),
         idempotency: IdempotencyOptions {
             window: config.topics.idempotency_window,
             keys_max: config.topics.idempotency_keys_max,
         },
     }
-}
-
-fn history_options(history: History) -> HistoryOptions {
-    HistoryOptions { messages: history.messages, age: history.age, bytes: history.bytes }
 }

@@ -378,6 +378,35 @@ fn a_configuration_is_checked_and_what_is_wrong_with_it_named() {
 }
 
 #[test]
+fn a_topic_is_told_its_rule_and_what_follows_from_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("fanfare.toml");
+    let rule = "[[topics.rules]]\nfilter = 'ticker.*'\ngroup = 'prices'\nmax_hz = 0.5\n";
+    std::fs::write(&path, rule).expect("writable");
+    let file = path.to_str().expect("UTF-8");
+    let topics = ["--topic", "ticker.IBM", "--topic", "chat.1"];
+    let lines = run(&[&["check", "--config", file], &topics[..]].concat()).ok();
+    assert_eq!(lines[0], "ticker.IBM: rule 1 of 1 (topics.rules[0]), ticker.*");
+    let words = |line: &String| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let rows: Vec<_> = lines.iter().map(words).collect();
+    for (key, value, origin) in [
+        ("group", "prices", "this rule"),
+        ("history.age", "5m", "from topics.history.age (default)"),
+        ("policy", "maxHz", "follows from max_hz"),
+        ("max_hz", "0.5", "this rule"),
+        ("presence", "false", "default"),
+    ] {
+        let row = rows.iter().find(|row| row.first().is_some_and(|first| first == key));
+        assert_eq!(row.expect(key).join(" "), format!("{key} {value} {origin}"));
+    }
+    let blank = lines.iter().position(String::is_empty).expect("a blank line between topics");
+    assert_eq!(lines[blank + 1], "chat.1: no rule, so topics.history and defaults");
+    let complaint = run(&["check", "--topic", "a.*"]);
+    assert_eq!(complaint.code, Some(2));
+    assert!(complaint.stderr[0].contains("a topic name has no wildcards"));
+}
+
+#[test]
 fn a_broker_that_is_told_to_stop_tells_its_subscribers_and_ends_well() {
     let broker = Broker::start();
     let process = broker.subscribe(&["a.b"]);

@@ -421,7 +421,8 @@ mod tests {
                   --insecure             Serve other machines although nobody has to prove who they are
                   --log-format <FORMAT>  auto, text or json [default: auto: text on a terminal, json elsewhere]
                   --log-level <LEVEL>    error, warn, info, debug or trace [default: info]
-                  --topic <NAME>         Tell which rule decides over this topic
+                  --topic <NAME>         Tell which rule this topic has and what it means for it; may be
+                                         repeated
               -h, --help                 Print help
         "]],
         );

@@ -65,6 +65,7 @@ fn command(args: &PublishArgs, id: u64, payload: Payload) -> schema::Command {
         payload: Some(payload),
         key: args.key.clone().unwrap_or_default(),
         idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
+        ..Default::default()
     };
     schema::Command { id, action: Some(Action::Publish(publish)) }
 }
@@ -285,6 +286,7 @@ mod tests {
             payload: Some(Payload::Text("x".into())),
             key: "k".into(),
             idempotency_key: "i".into(),
+            ..Default::default()
         };
         let command = command(&args, 7, Payload::Text("x".into()));
         assert_eq!(command.id, 7);

@@ -73,9 +73,9 @@ pub struct CheckArgs {
     /// The settings of the broker that is meant.
     #[command(flatten)]
     pub settings: ConfigArgs,
-    /// Tell which rule decides over this topic
-    #[arg(long, value_name = "NAME", value_parser = parse_topic)]
-    pub topic: Option<TopicName>,
+    /// Tell which rule this topic has and what it means for it; may be repeated
+    #[arg(long = "topic", value_name = "NAME", value_parser = parse_topic)]
+    pub topics: Vec<TopicName>,
 }
 
 #[cfg(test)]

@@ -63,11 +63,11 @@ fn actions(args: &SubscribeArgs) -> impl Iterator<Item = Action> {
             last: args.last,
             snapshot: args.snapshot,
             overflow: overflow.into(),
-            positions: Vec::new(),
+            ..Default::default()
         })
     };
     let subscriptions = args.targets.iter().map(move |target| subscribe(target.as_str()));
-    std::iter::once(Action::Connect(schema::Connect {})).chain(subscriptions)
+    std::iter::once(Action::Connect(schema::Connect::default())).chain(subscriptions)
 }
 
 async fn read(args: &SubscribeArgs, receiver: &mut Receiver) -> Result<(), ClientError> {
@@ -147,7 +147,7 @@ mod tests {
             position: place.map(|offset| schema::Position { epoch: EPOCH.into(), offset }),
             recovered,
             reason: failure.into(),
-            topics: Vec::new(),
+            ..Default::default()
         })
     }
 

@@ -3,8 +3,8 @@
 //! # Not here: how values are spelled (`form`).
 
 use super::form::{print_size, print_span};
-use super::topics::History;
-use super::{Config, Limits, SHARDS_MAX, Topics};
+use super::{Cap, Config, History, Limits, Rule, SHARDS_MAX, Topics};
+use crate::topics::terms::Overflow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -22,6 +22,8 @@ const BLINK: Duration = Duration::from_millis(100);
 
 /// Most rules and most origins: both are searched from the front.
 const LIST_MAX: usize = 1024;
+/// Most names of groups: each is a series of its own in every metric that has groups.
+const GROUPS_MAX: usize = 32;
 
 /// Why a configuration is refused, and by which settings. The first is the one to blame, unless
 /// it is at its default.
@@ -36,6 +38,7 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
     check_rows(config)?;
     check_relations(config)?;
     check_histories(&config.topics)?;
+    check_rules(&config.topics)?;
     check_listen(config)
 }
 
@@ -134,6 +137,9 @@ fn limit_rows(limits: &Limits) -> Vec<Row> {
         count("limits.subscriptions_max", limits.subscriptions_max, 1..=MILLION),
         count("limits.filters_max", limits.filters_max, 0..=MILLION),
         bytes("limits.outbound_bytes_max", limits.outbound_bytes_max, 1..=GIB),
+        span("limits.outbound_age_max", limits.outbound_age_max, SECOND..=HOUR),
+        bytes("limits.outbound_total_bytes_max", limits.outbound_total_bytes_max, 1..=usize::MAX),
+        count("limits.cursors_max", limits.cursors_max, 1..=MILLION),
         span("limits.write_stall_max", limits.write_stall_max, BLINK..=HOUR),
         span("limits.handshake_timeout", limits.handshake_timeout, BLINK..=HOUR),
         bytes("limits.http_body_bytes_max", limits.http_body_bytes_max, 1..=GIB),
@@ -161,14 +167,22 @@ fn topic_rows(topics: &Topics) -> Vec<Row> {
         rows.push(span(format!("{key}.age"), history.age, BLINK..=YEAR));
         rows.push(bytes(format!("{key}.bytes"), history.bytes, 1..=usize::MAX));
     }
+    for (index, rule) in topics.rules.iter().enumerate() {
+        let key = |name: &str| format!("topics.rules[{index}].{name}");
+        let (keys, members) = (rule.snapshot_keys_max, rule.presence_members_max);
+        rows.push(count(key("snapshot_keys_max"), keys, 1..=100_000));
+        rows.push(count(key("presence_members_max"), members, 1..=100_000));
+        rows.push(span(key("idle_ttl"), rule.idle_ttl.unwrap_or(topics.idle_ttl), SECOND..=YEAR));
+        rows.extend(rule.stale_after.map(|after| span(key("stale_after"), after, SECOND..=YEAR)));
+    }
     rows
 }
 
 /// The default history and those of the rules, each with its key.
 fn histories(topics: &Topics) -> impl Iterator<Item = (String, History)> {
-    let rules = topics.histories().enumerate();
-    let rules =
-        rules.map(|(index, (_, history))| (format!("topics.rules[{index}].history"), history));
+    let rules = topics.rules.iter().enumerate().map(|(index, rule)| {
+        (format!("topics.rules[{index}].history"), rule.history.over(topics.history))
+    });
     std::iter::once(("topics.history".to_owned(), topics.history)).chain(rules)
 }
 
@@ -185,6 +199,13 @@ fn check_relations(config: &Config) -> Result<(), Fault> {
     let room = |key, value| Relation { lesser: message, greater: (key, Amount::Bytes(value)) };
     let relations = [
         room("limits.outbound_bytes_max", limits.outbound_bytes_max),
+        Relation {
+            lesser: ("limits.outbound_bytes_max", Amount::Bytes(limits.outbound_bytes_max)),
+            greater: (
+                "limits.outbound_total_bytes_max",
+                Amount::Bytes(limits.outbound_total_bytes_max),
+            ),
+        },
         room("limits.http_body_bytes_max", limits.http_body_bytes_max),
         room("limits.resume_bytes_max", limits.resume_bytes_max),
         room("limits.mailbox_bytes_max", limits.mailbox_bytes_max),
@@ -230,6 +251,48 @@ fn check_histories(topics: &Topics) -> Result<(), Fault> {
     Ok(())
 }
 
+fn check_rules(topics: &Topics) -> Result<(), Fault> {
+    for (index, rule) in topics.rules.iter().enumerate() {
+        let key = format!("topics.rules[{index}]");
+        check_cap(rule, &key)?;
+        check_overflow(rule, &key, topics.history)?;
+    }
+    check_groups(topics)
+}
+
+fn check_cap(rule: &Rule, key: &str) -> Result<(), Fault> {
+    let (Some(rate), Some(Cap::All)) = (rule.max_hz, rule.policy) else { return Ok(()) };
+    let keys = vec![format!("{key}.max_hz"), format!("{key}.policy")];
+    let text = format!(
+        "`{key}.max_hz` is {rate}, but `{key}.policy` is \"all\", which leaves nothing out: \
+         take one of them away"
+    );
+    Err(Fault { keys, text })
+}
+
+fn check_overflow(rule: &Rule, key: &str, general: History) -> Result<(), Fault> {
+    if rule.overflow != Some(Overflow::CatchUp) || rule.history.over(general).messages > 0 {
+        return Ok(());
+    }
+    let section = if rule.history.messages.is_some() { key } else { "topics" };
+    let keys = vec![format!("{key}.overflow"), format!("{section}.history.messages")];
+    let text = format!(
+        "`{key}.overflow` is \"catchUp\", but `{section}.history.messages` is 0, so there is \
+         nothing to catch up from: keep some history, or choose \"gap\" or \"disconnect\""
+    );
+    Err(Fault { keys, text })
+}
+
+fn check_groups(topics: &Topics) -> Result<(), Fault> {
+    // The first is `other`, which nobody names.
+    let groups = topics.groups();
+    let Some(name) = groups.get(GROUPS_MAX + 1) else { return Ok(()) };
+    let named = topics.rules.iter().position(|rule| rule.group.as_deref() == Some(name));
+    let key = format!("topics.rules[{}].group", named.unwrap_or_default());
+    let text = format!("`{key}` is {name:?}, one name too many: the most are {GROUPS_MAX}");
+    Err(Fault { keys: vec![key], text })
+}
+
 fn check_listen(config: &Config) -> Result<(), Fault> {
     let listen = &config.listen;
     let addresses = [
@@ -266,15 +329,27 @@ fn is_loopback(address: SocketAddr) -> bool {
 mod tests {
     use super::*;
     use crate::config::keys::Node;
+    use crate::topics::name::TopicFilter;
+
+    /// Keys that hold no amount, or one that its form already bounds.
+    const NO_AMOUNTS: [&str; 7] =
+        ["filter", "group", "snapshot", "overflow", "policy", "max_hz", "presence"];
 
     #[test]
     fn every_limit_and_every_number_of_a_topic_has_a_row() {
-        let config = Config::default();
+        let mut config = Config::default();
+        let rule = |filter| Rule {
+            stale_after: Some(SECOND),
+            ..Rule::new(TopicFilter::parse(filter).expect("a filter"))
+        };
+        config.topics.rules = vec![rule("a"), rule("b")];
         let mut rows = limit_rows(&config.limits);
         rows.extend(topic_rows(&config.topics));
         let known = Node::of(&config).expect("a configuration can be serialised");
         let mut keys: Vec<_> = known.leaves().into_iter().map(|(key, _)| key).collect();
         keys.retain(|key| key.starts_with("limits.") || key.starts_with("topics."));
+        keys.retain(|key| !NO_AMOUNTS.iter().any(|name| key.ends_with(&format!("].{name}"))));
+        keys.push("topics.rules".to_owned());
         let mut bounded: Vec<_> = rows.into_iter().map(|row| row.key).collect();
         keys.sort();
         bounded.sort();

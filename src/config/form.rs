@@ -1,10 +1,12 @@
 //! How one value is spelled in a file, a variable or a flag: counts, sizes, durations, addresses.
 //! Owns the words for what would have been right.
-//! # Invariants: what a form writes, it reads back as the same value.
+//! # Invariants: what a form writes, it reads back as the same value, but for the group that cannot
+//! be named.
 //! # Not here: which keys exist (`keys`), which values make sense (`bounds`).
 
 use super::spelled::Spelled;
 use crate::topics::name::TopicFilter;
+use crate::topics::terms::Rate;
 use jiff::fmt::friendly::{SpanParser, SpanPrinter};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
@@ -131,6 +133,32 @@ impl Form for Span {
     }
 }
 
+/// How often a second. A fraction is a number in a file and text everywhere else.
+pub(super) struct Hertz;
+
+impl Form for Hertz {
+    type Value = Rate;
+
+    fn expected() -> String {
+        format!("a number from {} to {}", Rate::MIN_HZ, Rate::MAX_HZ)
+    }
+
+    fn read(spelled: &Spelled) -> Result<Rate, String> {
+        let hertz = match spelled {
+            Spelled::Integer(number) => i32::try_from(*number).ok().map(f64::from),
+            Spelled::Fraction(number) => Some(*number),
+            Spelled::Text(text) => parse_fraction(text),
+            _ => None,
+        };
+        let rate = hertz.and_then(|hertz| Rate::from_hz(hertz).ok());
+        rate.ok_or_else(|| spelled.misfit(&Self::expected()))
+    }
+
+    fn write(value: &Rate) -> Written {
+        Written::Text(value.to_string())
+    }
+}
+
 /// An address and port to listen on.
 pub(super) struct Address;
 
@@ -203,6 +231,39 @@ impl Form for Filter {
     }
 }
 
+/// The name of a group of topics in the metrics; `None` is the group of those without one.
+pub(super) struct Group;
+
+/// The group of topics that no rule gives one.
+pub(super) const OTHER: &str = "other";
+/// Most characters of a group's name.
+const GROUP_CHARACTERS_MAX: usize = 32;
+
+impl Form for Group {
+    type Value = Option<String>;
+
+    fn expected() -> String {
+        format!(
+            "a name of a-z, 0-9 and _ that begins with a letter, at most {GROUP_CHARACTERS_MAX} \
+             characters"
+        )
+    }
+
+    fn read(spelled: &Spelled) -> Result<Option<String>, String> {
+        match spelled {
+            Spelled::Text(text) if text == OTHER => {
+                Err(format!("is {spelled}, which is what topics without a group are counted as"))
+            }
+            Spelled::Text(text) if is_group(text) => Ok(Some(text.clone())),
+            _ => Err(spelled.misfit(&Self::expected())),
+        }
+    }
+
+    fn write(value: &Option<String>) -> Written {
+        Written::Text(value.as_deref().unwrap_or(OTHER).to_owned())
+    }
+}
+
 /// A list of web origins, kept as browsers send them: lower case, without a default port.
 /// A variable has only text, so text with commas is taken too.
 pub(super) struct Origins;
@@ -244,11 +305,14 @@ pub(super) trait Word {
     const WORD: &str;
 }
 
+/// Stands for a value that follows from other things.
+pub(super) const AUTO: &str = "auto";
+
 /// The program chooses.
 pub(super) struct Auto;
 
 impl Word for Auto {
-    const WORD: &str = "auto";
+    const WORD: &str = AUTO;
 }
 
 /// There is none.
@@ -333,6 +397,19 @@ fn parse_digits(text: &str) -> Option<usize> {
     digits.then(|| text.parse().ok()).flatten()
 }
 
+/// Digits and a point: `f64::from_str` would also take `inf`, `1e3` and a sign.
+fn parse_fraction(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+fn is_group(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.len() <= GROUP_CHARACTERS_MAX
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+}
+
 fn parse_size(text: &str) -> Option<usize> {
     let text = text.trim();
     for (unit, bytes) in SIZE_UNITS {
@@ -381,111 +458,4 @@ fn parse_origin(text: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn sizes_are_integers_or_have_a_binary_unit() {
-        let cases = [
-            ("0", Some(0)),
-            ("65536", Some(65_536)),
-            ("64 KiB", Some(65_536)),
-            ("64KiB", Some(65_536)),
-            (" 1 MiB ", Some(1 << 20)),
-            ("2 GiB", Some(2 << 30)),
-            ("7 B", Some(7)),
-            ("64 KB", None),
-            ("64k", None),
-            ("1.5 MiB", None),
-            ("-1", None),
-            ("+1", None),
-            ("KiB", None),
-            ("", None),
-            ("99999999999999999999", None),
-            ("99999999999999999 GiB", None),
-        ];
-        for (text, expected) in cases {
-            // A lone unit has no digits, and no digits are no number.
-            assert_eq!(Size::read(&Spelled::from(text)).ok(), expected, "{text:?}");
-        }
-        assert_eq!(Size::read(&Spelled::Integer(12)), Ok(12));
-        assert_eq!(
-            Size::read(&Spelled::Integer(-1)),
-            Err(r#"is -1, expected a size such as 65536, "64 KiB" or "1 MiB""#.to_owned())
-        );
-    }
-
-    #[test]
-    fn durations_name_their_units() {
-        let cases = [
-            ("25s", Some(25_000)),
-            ("1m 30s", Some(90_000)),
-            ("5 minutes", Some(300_000)),
-            ("250ms", Some(250)),
-            ("1.5h", Some(5_400_000)),
-            ("0s", Some(0)),
-            ("25", None),
-            ("-5s", None),
-            ("5 parsecs", None),
-            ("", None),
-        ];
-        for (text, expected) in cases {
-            let read = Span::read(&Spelled::from(text)).ok();
-            assert_eq!(read, expected.map(Duration::from_millis), "{text:?}");
-        }
-        assert_eq!(
-            Span::read(&Spelled::Integer(25)),
-            Err(r#"is 25, expected a duration such as "25s" or "1m 30s""#.to_owned())
-        );
-    }
-
-    #[test]
-    fn origins_are_kept_as_browsers_send_them() {
-        let cases = [
-            ("https://example.com", Some("https://example.com")),
-            ("https://Example.com:443", Some("https://example.com")),
-            ("http://example.com:80", Some("http://example.com")),
-            ("http://localhost:3000", Some("http://localhost:3000")),
-            ("http://[::1]:3000", Some("http://[::1]:3000")),
-            ("http://[::1]", Some("http://[::1]")),
-            ("capacitor://localhost", Some("capacitor://localhost")),
-            ("https://example.com/", None),
-            ("https://example.com/path", None),
-            ("https://*.example.com", None),
-            ("https://user@example.com", None),
-            ("https://example.com:99999", None),
-            ("https://example.com:", None),
-            ("https://bücher.example", None),
-            ("example.com", None),
-            ("null", None),
-            ("*", None),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(parse_origin(text).as_deref(), expected, "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_printed_is_read_back(size: usize, millis in 0..u64::from(u32::MAX)) {
-            prop_assert_eq!(parse_size(&print_size(size)), Some(size));
-            let span = Duration::from_millis(millis);
-            prop_assert_eq!(Span::read(&Spelled::Text(print_span(span))), Ok(span));
-        }
-
-        #[test]
-        fn reading_any_text_never_panics(text in "\\PC{0,80}") {
-            let spelled = Spelled::from(text.as_str());
-            for read in [
-                Size::read(&spelled).err(),
-                Count::read(&spelled).err(),
-                Span::read(&spelled).err(),
-                Address::read(&spelled).err(),
-                Origins::read(&spelled).err(),
-            ] {
-                prop_assert!(read.is_none_or(|words| words.contains("expected")));
-            }
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@
 //! # Not here: where the values come from (`load`).
 
 use super::spelled::{Spelled, shorten};
-use super::{Config, Rule, RuleHistory};
+use super::{Config, Rule};
 use crate::topics::name::TopicFilter;
 use config::{Map, Value, ValueKind};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -46,9 +46,7 @@ impl Node {
     /// None in practice: a configuration can always be serialised.
     pub(super) fn known() -> Result<Node, serde_json::Error> {
         let mut config = Config::default();
-        let example =
-            TopicFilter::parse(">").map(|filter| Rule { filter, history: RuleHistory::default() });
-        config.topics.rules.extend(example);
+        config.topics.rules.extend(TopicFilter::parse(">").map(Rule::new));
         Node::of(&config)
     }
 

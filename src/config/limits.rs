@@ -38,6 +38,19 @@ pub struct Limits {
     /// The worst case of memory is this times the connections.
     #[serde(with = "As::<Size>")]
     pub outbound_bytes_max: usize,
+    /// Time for which something has waited for a connection without a pause, after which nothing
+    /// more is queued for it. Default 5s.
+    /// Longer delays what a slow reader gets; shorter makes it miss or catch up sooner.
+    #[serde(with = "As::<Span>")]
+    pub outbound_age_max: Duration,
+    /// Bytes that wait for all connections together. Default 256 MiB.
+    /// This is what slow readers may make the broker grow by, however many they are.
+    #[serde(with = "As::<Size>")]
+    pub outbound_total_bytes_max: usize,
+    /// Topics in which one connection may be behind, or held by its rate, at once. Default 16384.
+    /// Each costs a few words while it lasts.
+    #[serde(with = "As::<Count>")]
+    pub cursors_max: usize,
     /// Time without any progress in writing after which a connection is closed. Default 10s.
     /// Until then it may hold `outbound_bytes_max`.
     #[serde(with = "As::<Span>")]
@@ -89,6 +102,9 @@ impl Default for Limits {
             subscriptions_max: 128,
             filters_max: 8,
             outbound_bytes_max: 1 << 20,
+            outbound_age_max: Duration::from_secs(5),
+            outbound_total_bytes_max: 256 << 20,
+            cursors_max: 16_384,
             write_stall_max: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(5),
             http_body_bytes_max: 1 << 20,

@@ -7,7 +7,8 @@
 use super::bounds::{self, Fault};
 use super::keys::{KeyFault, Node};
 use super::source::{Flag, PREFIX, Source, Sources};
-use super::{Config, form};
+use super::{Config, Rule, Topics, form};
+use crate::topics::name::TopicFilter;
 use ::config as layers;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,16 @@ pub struct Loaded {
     pub config: Config,
     /// Every setting, in the order of the structs.
     pub settings: Vec<Setting>,
+    /// What topics without a rule keep and grant, key by key as in a rule.
+    unruled: Vec<Setting>,
+}
+
+impl Loaded {
+    /// What the topics of one rule, or those without one, keep and grant: the keys of a rule
+    /// without its filter, in the order of the structs.
+    pub fn granted(&self, rule: Option<usize>) -> Vec<Setting> {
+        rule.map_or_else(|| self.unruled.clone(), |index| of_rule(&self.settings, index))
+    }
 }
 
 /// One effective setting.
@@ -161,9 +172,9 @@ impl Layers {
         let values = self.given.iter().map(|(key, (_, value))| (key.as_str(), value.clone()));
         let config = merge(values).map_err(|error| internal(&error))?;
         bounds::check(&config).map_err(|fault| self.blame(fault))?;
-        let tree = Node::of(&config).map_err(|error| internal(&error))?;
-        let settings = self.settings(&tree);
-        Ok(Loaded { config, settings })
+        let settings = self.settings(&config).map_err(|error| internal(&error))?;
+        let unruled = self.unruled(&config).map_err(|error| internal(&error))?;
+        Ok(Loaded { config, settings, unruled })
     }
 
     fn blame(&self, fault: Fault) -> ConfigError {
@@ -172,14 +183,19 @@ impl Layers {
         ConfigError::BadValue { found_in: found_in.unwrap_or(Source::Default), problem: fault.text }
     }
 
-    /// Who set this key, or the list that it is in.
+    /// Who set this key. What stands inside of a list counts only if the list has it.
     fn source(&self, key: &str) -> Source {
         let list = key.split('[').next().unwrap_or(key);
-        self.given.get(list).map_or(Source::Default, |(source, _)| source.clone())
+        let given = self.given.get(list).filter(|(_, value)| {
+            let inside = key.strip_prefix(list).unwrap_or_default();
+            inside.is_empty() || holds(value, inside)
+        });
+        given.map_or(Source::Default, |(source, _)| source.clone())
     }
 
-    fn settings(&self, tree: &Node) -> Vec<Setting> {
-        let leaves = tree.leaves();
+    /// Every setting of a configuration that these layers made.
+    fn settings(&self, config: &Config) -> Result<Vec<Setting>, serde_json::Error> {
+        let leaves = Node::of(config)?.leaves();
         let inherited = |key: &str| {
             let (_, part) = key.rsplit_once("].")?;
             let general = format!("topics.{part}");
@@ -187,13 +203,59 @@ impl Layers {
             Some((value, Source::Setting(general)))
         };
         let setting = |(key, value): &(String, String)| {
-            let plain = || (value.clone(), self.source(key));
-            let inherits = value == form::INHERIT;
-            let (value, source) = inherits.then(|| inherited(key)).flatten().unwrap_or_else(plain);
+            let decided = match value.as_str() {
+                form::INHERIT => inherited(key),
+                form::AUTO => self.automatic(&config.topics, key),
+                _ => None,
+            };
+            let (value, source) = decided.unwrap_or_else(|| (value.clone(), self.source(key)));
             Setting { key: key.clone(), value, source }
         };
-        leaves.iter().map(setting).collect()
+        Ok(leaves.iter().map(setting).collect())
     }
+
+    /// The settings of a rule that says nothing, behind all others.
+    fn unruled(&self, config: &Config) -> Result<Vec<Setting>, serde_json::Error> {
+        let mut config = config.clone();
+        let index = config.topics.rules.len();
+        config.topics.rules.extend(TopicFilter::parse(">").map(Rule::new));
+        Ok(of_rule(&self.settings(&config)?, index))
+    }
+
+    /// What stands for the `"auto"` of a rule, and who decides that.
+    fn automatic(&self, topics: &Topics, key: &str) -> Option<(String, Source)> {
+        let (index, part) = key.strip_prefix("topics.rules[")?.split_once("].")?;
+        let rule = topics.rules.get(index.parse::<usize>().ok()?)?;
+        let (value, decider) = rule.automatic(part, topics.history)?;
+        let source = match decider {
+            Some(decider) => Source::Setting(format!("topics.rules[{index}].{decider}")),
+            None => self.source(key),
+        };
+        Some((value.to_owned(), source))
+    }
+}
+
+/// The settings of one rule under the keys that they have in it, without its filter.
+fn of_rule(settings: &[Setting], index: usize) -> Vec<Setting> {
+    let section = format!("topics.rules[{index}].");
+    let inside = settings.iter().filter_map(|setting| {
+        let key = setting.key.strip_prefix(&section)?.to_owned();
+        Some(Setting { key, ..setting.clone() })
+    });
+    inside.filter(|setting| setting.key != "filter").collect()
+}
+
+/// Whether a list has a value at a path such as `[0].history.age`.
+fn holds(list: &layers::Value, path: &str) -> bool {
+    let mut value = Some(list);
+    for name in path.split(['[', ']', '.']).filter(|name| !name.is_empty()) {
+        value = value.and_then(|value| match &value.kind {
+            layers::ValueKind::Array(items) => items.get(name.parse::<usize>().ok()?),
+            layers::ValueKind::Table(table) => table.get(name),
+            _ => None,
+        });
+    }
+    value.is_some()
 }
 
 /// The defaults with these values over them.
@@ -257,8 +319,8 @@ fn internal(error: &dyn fmt::Display) -> ConfigError {
 mod tests {
     use super::*;
     use crate::config::words::{env, file, flag};
-    use crate::config::{LogLevel, Rule, RuleHistory};
-    use crate::topics::name::{TopicFilter, TopicName};
+    use crate::config::{LogLevel, RuleHistory};
+    use crate::topics::name::TopicName;
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -296,14 +358,20 @@ mod tests {
 
     #[test]
     fn the_rules_that_the_example_shows_are_sound_and_complete() {
-        let (before, rest) = EXAMPLE.split_once("# rules = [").expect("an example of rules");
-        let (rules, after) = rest.split_once("# ]\nrules = []").expect("the end of it");
-        let rules = rules.replace("\n#", "\n");
-        let loaded = load(file(&format!("{before}rules = [{rules}]{after}"))).expect("sound");
+        let (before, rest) = EXAMPLE.split_once("rules = []\n").expect("no rules");
+        let (between, rest) = rest.split_once("# [[topics.rules]]\n").expect("an example of rules");
+        let (rules, after) = rest.split_once("\n\n").expect("an end of it");
+        for line in rules.lines().take_while(|line| *line != "#") {
+            let (setting, comment) = line.rsplit_once(" # ").expect("a comment on each key");
+            assert!(setting.contains(" = ") && !comment.is_empty(), "{line}");
+        }
+        let rules = rules.replace("\n# ", "\n").replace("\n#\n", "\n");
+        let rules = rules.strip_prefix("# ").expect("a comment");
+        let text = format!("{before}{between}[[topics.rules]]\n{rules}\n{after}");
+        let loaded = load(file(&text)).expect("sound");
         assert_eq!(loaded.config.topics.rules.len(), 2);
-        for part in ["filter", "history.messages", "history.age", "history.bytes"] {
-            let key = format!("topics.rules[1].{part}");
-            assert_eq!(setting(&loaded, &key).1, "fanfare.toml", "{key}");
+        for Setting { key, source, .. } in loaded.granted(Some(0)) {
+            assert_eq!(source.to_string(), "fanfare.toml", "{key}");
         }
     }
 
@@ -365,8 +433,8 @@ mod tests {
         .expect("sound");
         let topics = &loaded.config.topics;
         let rule = |filter: &str, history| Rule {
-            filter: TopicFilter::parse(filter).expect("valid filter"),
             history,
+            ..Rule::new(TopicFilter::parse(filter).expect("valid filter"))
         };
         let first = RuleHistory { messages: Some(1), ..RuleHistory::default() };
         let second = RuleHistory { bytes: Some(2048), ..RuleHistory::default() };
@@ -374,7 +442,7 @@ mod tests {
 
         let topic = TopicName::parse("ticker.AAPL").expect("valid name");
         assert_eq!(topics.rule(&topic).map(|(index, _)| index), Some(0));
-        let history = topics.history_of(&topic);
+        let history = topics.to_rules().of(&topic).history;
         assert_eq!((history.messages, history.bytes), (1, 1 << 20));
         assert_eq!(history.age, Duration::from_mins(2));
 
@@ -384,6 +452,31 @@ mod tests {
             ("topics.rules[0].history.age", "2m", "topics.history.age"),
             ("topics.rules[1].history.age", "2m", "topics.history.age"),
             ("topics.rules[1].history.bytes", "2 KiB", "fanfare.toml"),
+            ("topics.rules[1].idle_ttl", "1m", "topics.idle_ttl"),
+            ("topics.rules[1].snapshot", "latest", "default"),
+        ];
+        for (key, value, source) in cases {
+            assert_eq!(setting(&loaded, key), (value.to_owned(), source.to_owned()), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_a_rule_decides_about_itself_names_the_key_that_decides() {
+        let loaded = load(file(
+            "[[topics.rules]]\nfilter = 'a'\nmax_hz = 2.5\nhistory.messages = 0\n\
+             [[topics.rules]]\nfilter = 'b'\npolicy = 'latest'\nmax_hz = 3\noverflow = 'gap'\n\
+             [[topics.rules]]\nfilter = 'c'\noverflow = 'auto'",
+        ))
+        .expect("sound");
+        let cases = [
+            ("topics.rules[0].policy", "maxHz", "topics.rules[0].max_hz"),
+            ("topics.rules[0].max_hz", "2.5", "fanfare.toml"),
+            ("topics.rules[0].overflow", "gap", "topics.rules[0].history.messages"),
+            ("topics.rules[1].policy", "latest", "fanfare.toml"),
+            ("topics.rules[1].max_hz", "3", "fanfare.toml"),
+            ("topics.rules[1].overflow", "gap", "fanfare.toml"),
+            ("topics.rules[2].policy", "all", "default"),
+            ("topics.rules[2].overflow", "catchUp", "fanfare.toml"),
         ];
         for (key, value, source) in cases {
             assert_eq!(setting(&loaded, key), (value.to_owned(), source.to_owned()), "{key}");

@@ -17,7 +17,7 @@ mod words;
 pub use limits::Limits;
 pub use load::{ConfigError, Loaded, Setting, load};
 pub use source::{Flag, Source, Sources};
-pub use topics::{History, Rule, RuleHistory, Topics};
+pub use topics::{Cap, History, Rule, RuleHistory, SnapshotOf, Topics};
 
 use form::{Address, As, Auto, Choice, Count, Off, OneOf, Or, Origins, Span, Switch};
 use serde::{Deserialize, Serialize};

@@ -13,6 +13,7 @@ const SHOWN_CHARACTERS_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Spelled {
     Integer(i128),
+    Fraction(f64),
     Switch(bool),
     Text(String),
     List(Vec<Spelled>),
@@ -37,6 +38,7 @@ impl fmt::Display for Spelled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Spelled::Integer(number) => write!(f, "{number}"),
+            Spelled::Fraction(number) => write!(f, "{number:?}"),
             Spelled::Switch(switch) => write!(f, "{switch}"),
             Spelled::Text(text) => write!(f, "{:?}", shorten(text)),
             Spelled::List(_) => f.write_str("a list"),
@@ -81,7 +83,7 @@ impl<'de> Visitor<'de> for SpelledVisitor {
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Spelled, E> {
-        Ok(Spelled::Other(format!("{number:?}")))
+        Ok(Spelled::Fraction(number))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Spelled, E> {

@@ -1,12 +1,18 @@
-//! What topics keep: history, by rule, and how long an idle topic lives.
-//! # Invariants: the first rule that matches a topic decides alone; what it leaves out is taken
-//! from `topics.history`.
-//! # Not here: keeping the history (`topics::history`).
+//! What topics keep and grant: one history for all, rules for some, how long an idle topic lives.
+//! # Invariants: the first rule that matches a topic decides alone; [`Topics::to_rules`] is the only
+//! way from a configuration to what the broker keeps to.
+//! # Not here: the keys of a rule (`rule`), keeping the history (`topics::history`).
 
-use super::form::{As, Count, Filter, Inherit, Or, Size, Span, print_size, print_span};
-use crate::topics::name::{TopicFilter, TopicName};
+mod rule;
+
+pub use rule::{Cap, Rule, RuleHistory, SnapshotOf};
+
+use super::form::{As, Count, OTHER, Size, Span};
+use crate::topics::history::HistoryOptions;
+use crate::topics::name::TopicName;
+use crate::topics::rule::{Rule as Granted, Rules};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What topics keep and for how long.
@@ -32,7 +38,7 @@ pub struct Topics {
     pub idempotency_keys_max: usize,
     /// History of every topic that no rule matches.
     pub history: History,
-    /// Histories of particular topics, in order: the first rule that matches decides.
+    /// What particular topics keep and grant, in order: the first rule that matches decides.
     /// Default none. A rule costs one comparison when a topic begins.
     pub rules: Vec<Rule>,
 }
@@ -57,14 +63,48 @@ impl Topics {
         rules.find(|(_, rule)| rule.filter.matches(topic))
     }
 
-    /// The history that a topic keeps.
-    pub fn history_of(&self, topic: &TopicName) -> History {
-        self.rule(topic).map_or(self.history, |(_, rule)| rule.history.over(self.history))
+    /// The names of the groups that the metrics tell apart. A group's number is its place here:
+    /// `other` is 0, the rest are in the order in which the rules first name them.
+    pub fn groups(&self) -> Vec<&str> {
+        let mut groups = vec![OTHER];
+        for group in self.rules.iter().filter_map(|rule| rule.group.as_deref()) {
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+        }
+        groups
     }
 
-    /// The rules in order, each with its whole history.
-    pub fn histories(&self) -> impl Iterator<Item = (&TopicFilter, History)> {
-        self.rules.iter().map(|rule| (&rule.filter, rule.history.over(self.history)))
+    /// The rules as the broker keeps to them.
+    pub fn to_rules(&self) -> Rules {
+        let groups = self.groups();
+        let ordered = self.rules.iter().map(|rule| {
+            let granted = self.granted(Some(rule), &groups);
+            (rule.filter.clone(), Arc::new(granted))
+        });
+        Rules { ordered: ordered.collect(), other: Arc::new(self.granted(None, &groups)) }
+    }
+
+    /// What a topic keeps and grants under a rule, or under none.
+    fn granted(&self, rule: Option<&Rule>, groups: &[&str]) -> Granted {
+        let general = Granted {
+            history: self.history.options(),
+            idle_ttl: self.idle_ttl,
+            ..Granted::default()
+        };
+        let Some(rule) = rule else { return general };
+        let name = rule.group.as_deref().unwrap_or(OTHER);
+        let group = groups.iter().position(|group| *group == name);
+        Granted {
+            history: rule.history.over(self.history).options(),
+            snapshot: rule.snapshot(),
+            overflow: rule.overflow.unwrap_or_default(),
+            cap: rule.cap(),
+            presence: rule.presence(),
+            idle_ttl: rule.idle_ttl.unwrap_or(self.idle_ttl),
+            stale_after: rule.stale_after,
+            group: group.and_then(|group| u8::try_from(group).ok()).unwrap_or_default(),
+        }
     }
 }
 
@@ -91,52 +131,81 @@ impl Default for History {
     }
 }
 
-impl fmt::Display for History {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let messages = match self.messages {
-            0 => return f.write_str("none"),
-            1 => "1 message".to_owned(),
-            many => format!("{many} messages"),
-        };
-        let (age, bytes) = (print_span(self.age), print_size(self.bytes));
-        write!(f, "at most {messages}, {age} and {bytes}")
+impl History {
+    fn options(self) -> HistoryOptions {
+        HistoryOptions { messages: self.messages, age: self.age, bytes: self.bytes }
     }
 }
 
-/// The history of the topics that a filter matches.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// The topics that this rule is for.
-    #[serde(with = "As::<Filter>")]
-    pub filter: TopicFilter,
-    /// What differs from `topics.history`.
-    #[serde(default)]
-    pub history: RuleHistory,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+    use crate::config::words::file;
+    use crate::topics::rule::{Presence, Snapshot};
+    use crate::topics::terms::{Overflow, Policy, Rate};
 
-/// A history of which any part may be left out, or be `"inherit"`: then `topics.history` says it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RuleHistory {
-    /// Messages of one topic; 0 keeps none.
-    #[serde(with = "As::<Or<Inherit, Count>>")]
-    pub messages: Option<usize>,
-    /// Age of the oldest message.
-    #[serde(with = "As::<Or<Inherit, Span>>")]
-    pub age: Option<Duration>,
-    /// Bytes of one topic.
-    #[serde(with = "As::<Or<Inherit, Size>>")]
-    pub bytes: Option<usize>,
-}
+    fn topics(text: &str) -> Topics {
+        load(file(text)).expect("sound").config.topics
+    }
 
-impl RuleHistory {
-    /// The whole history, where `base` says what this one leaves out.
-    pub fn over(self, base: History) -> History {
-        History {
-            messages: self.messages.unwrap_or(base.messages),
-            age: self.age.unwrap_or(base.age),
-            bytes: self.bytes.unwrap_or(base.bytes),
+    fn granted(text: &str) -> Granted {
+        let rules = topics(&format!("[[topics.rules]]\nfilter = 'a'\n{text}")).to_rules();
+        let (_, rule) = rules.ordered.first().expect("a rule");
+        Granted::clone(rule)
+    }
+
+    #[test]
+    fn a_rule_that_says_nothing_is_as_none() {
+        let rules = Topics::default().to_rules();
+        assert_eq!((rules.ordered.len(), &*rules.other), (0, &Granted::default()));
+        assert_eq!(granted(""), Granted::default());
+    }
+
+    #[test]
+    fn every_key_of_a_rule_reaches_the_broker() {
+        let rule = granted(
+            "group = 'prices'\nhistory = { messages = 7, age = '1h', bytes = '2 KiB' }\n\
+             snapshot = 'keys'\nsnapshot_keys_max = 9\noverflow = 'disconnect'\nmax_hz = 0.5\n\
+             presence = true\npresence_members_max = 3\nidle_ttl = '2h'\nstale_after = '30s'",
+        );
+        let hour = Duration::from_hours(1);
+        let expected = Granted {
+            history: HistoryOptions { messages: 7, age: hour, bytes: 2_048 },
+            snapshot: Snapshot::Keys { max: 9 },
+            overflow: Overflow::Disconnect,
+            cap: Some(Policy::MaxHz(Rate::from_hz(0.5).expect("a rate"))),
+            presence: Presence::On { members_max: 3 },
+            idle_ttl: 2 * hour,
+            stale_after: Some(Duration::from_secs(30)),
+            group: 1,
+        };
+        assert_eq!(rule, expected);
+    }
+
+    #[test]
+    fn a_rate_is_a_cap_whatever_the_policy() {
+        let ten = Some(Policy::MaxHz(Rate::from_hz(10.0).expect("a rate")));
+        let cases = [
+            ("policy = 'all'", None),
+            ("policy = 'latest'", Some(Policy::Latest)),
+            ("max_hz = 10", ten),
+            ("max_hz = '10'", ten),
+            ("policy = 'latest'\nmax_hz = 10.0", ten),
+            ("policy = 'all'\nmax_hz = 'off'", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(granted(text).cap, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn groups_are_numbered_as_the_rules_first_name_them() {
+        let rule = |group: &str| format!("[[topics.rules]]\nfilter = 'a'\n{group}\n");
+        let groups = ["group = 'b'", "", "group = 'a'", "group = 'b'"];
+        let topics = topics(&groups.map(rule).concat());
+        assert_eq!(topics.groups(), ["other", "b", "a"]);
+        let numbers = topics.to_rules().ordered.into_iter().map(|(_, rule)| rule.group);
+        assert_eq!(numbers.collect::<Vec<_>>(), [1, 0, 2, 1]);
     }
 }

@@ -49,6 +49,16 @@ fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
             "fanfare.toml: unknown key `topics.rules[0].history.mesages`, \
              did you mean `topics.rules[0].history.messages`?",
         ),
+        (
+            "topics.rules = [{ filter = 'a', stale_aftr = '1s' }]",
+            "fanfare.toml: unknown key `topics.rules[0].stale_aftr`, \
+             did you mean `topics.rules[0].stale_after`?",
+        ),
+        (
+            "topics.rules = [{ filter = 'a', maxHz = 1 }]",
+            "fanfare.toml: unknown key `topics.rules[0].maxHz`, \
+             did you mean `topics.rules[0].max_hz`?",
+        ),
         ("\"a\\u001b\" = 1", r#"fanfare.toml: unknown key `"a\u{1b}"`"#),
     ];
     for (text, expected) in cases {
@@ -158,6 +168,95 @@ fn a_list_or_table_of_the_wrong_shape_is_refused_where_it_goes_wrong() {
 }
 
 #[test]
+fn a_rule_that_makes_no_sense_is_refused_with_what_would() {
+    let cases = [
+        (
+            "group = 'Prices'",
+            r#"group` is "Prices", expected a name of a-z, 0-9 and _ that begins with a letter, at most 32 characters"#,
+        ),
+        (
+            "group = 'other'",
+            r#"group` is "other", which is what topics without a group are counted as"#,
+        ),
+        ("snapshot = 'last'", r#"snapshot` is "last", expected one of latest, keys"#),
+        ("snapshot_keys_max = 0", "snapshot_keys_max` is 0, the least is 1"),
+        ("snapshot_keys_max = 100_001", "snapshot_keys_max` is 100001, the most is 100000"),
+        (
+            "overflow = 'drop'",
+            r#"overflow` is "drop", expected "auto" or one of catchUp, gap, disconnect"#,
+        ),
+        ("policy = 'maxHz'", r#"policy` is "maxHz", expected "auto" or one of all, latest"#),
+        ("max_hz = 0", r#"max_hz` is 0, expected "off" or a number from 0.01 to 1000"#),
+        ("max_hz = 1000.5", r#"max_hz` is 1000.5, expected "off" or a number from 0.01 to 1000"#),
+        ("max_hz = nan", r#"max_hz` is NaN, expected "off" or a number from 0.01 to 1000"#),
+        ("max_hz = 'fast'", r#"max_hz` is "fast", expected "off" or a number from 0.01 to 1000"#),
+        ("presence = 'yes'", r#"presence` is "yes", expected true or false"#),
+        ("presence_members_max = 0", "presence_members_max` is 0, the least is 1"),
+        ("idle_ttl = '0s'", "idle_ttl` is 0s, the least is 1s"),
+        ("stale_after = '999ms'", "stale_after` is 999ms, the least is 1s"),
+        (
+            "stale_after = 30",
+            r#"stale_after` is 30, expected "off" or a duration such as "25s" or "1m 30s""#,
+        ),
+    ];
+    for (text, expected) in cases {
+        let text = format!("topics.rules = [{{ filter = 'a' }}, {{ filter = 'b', {text} }}]");
+        let expected = format!("fanfare.toml: `topics.rules[1].{expected}");
+        assert_eq!(refused(file(&text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_rule_that_contradicts_itself_is_refused_with_both_keys() {
+    let cases = [
+        (
+            "[[topics.rules]]\nfilter = 'a'\nmax_hz = 0.5\npolicy = 'all'",
+            "`topics.rules[0].max_hz` is 0.5, but `topics.rules[0].policy` is \"all\", \
+             which leaves nothing out: take one of them away",
+        ),
+        (
+            "[[topics.rules]]\nfilter = 'a'\noverflow = 'catchUp'\nhistory.messages = 0",
+            "`topics.rules[0].overflow` is \"catchUp\", but `topics.rules[0].history.messages` \
+             is 0, so there is nothing to catch up from: keep some history, or choose \"gap\" or \
+             \"disconnect\"",
+        ),
+        (
+            "[topics.history]\nmessages = 0\n\
+             [[topics.rules]]\nfilter = 'a'\noverflow = 'catchUp'",
+            "`topics.rules[0].overflow` is \"catchUp\", but `topics.history.messages` is 0, so \
+             there is nothing to catch up from: keep some history, or choose \"gap\" or \
+             \"disconnect\"",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refused(file(text)), format!("fanfare.toml: {expected}"));
+    }
+    for sound in [
+        "max_hz = 0.5, policy = 'latest'",
+        "history.messages = 0",
+        "history.messages = 0, overflow = 'gap'",
+        "history.messages = 0, overflow = 'auto'",
+        "history.messages = 1, overflow = 'catchUp'",
+    ] {
+        load(file(&format!("topics.rules = [{{ filter = 'a', {sound} }}]"))).expect(sound);
+    }
+}
+
+#[test]
+fn rules_may_name_so_many_groups_and_no_more() {
+    let rules = |count: usize| {
+        let rule = |index| format!("[[topics.rules]]\nfilter = 'a'\ngroup = 'g{index}'\n");
+        // Names that are given twice count once.
+        (0..count).chain(0..count).map(rule).collect::<String>()
+    };
+    load(file(&rules(32))).expect("as many as there may be");
+    assert_eq!(
+        refused(file(&rules(33))),
+        "fanfare.toml: `topics.rules[32].group` is \"g32\", one name too many: the most are 32"
+    );
+}
+
+#[test]
 fn variables_and_flags_are_blamed_by_name() {
     assert_eq!(
         refused(env("FANFARE__LIMITS__FRAGMENTS_MAX", "lots")),
@@ -215,6 +314,12 @@ fn a_number_out_of_bounds_is_refused_with_the_bound() {
             "limits.message_bytes_max = '1 GiB'",
             "`limits.message_bytes_max` is 1 GiB, the most is 64 MiB",
         ),
+        ("limits.outbound_age_max = '2h'", "`limits.outbound_age_max` is 2h, the most is 1h"),
+        (
+            "limits.outbound_age_max = '900ms'",
+            "`limits.outbound_age_max` is 900ms, the least is 1s",
+        ),
+        ("limits.cursors_max = 0", "`limits.cursors_max` is 0, the least is 1"),
         ("limits.write_stall_max = '0s'", "`limits.write_stall_max` is 0s, the least is 100ms"),
         ("limits.handshake_timeout = '2h'", "`limits.handshake_timeout` is 2h, the most is 1h"),
         ("websocket.ping_interval = '0s'", "`websocket.ping_interval` is 0s, the least is 1s"),
@@ -237,6 +342,11 @@ fn settings_that_do_not_fit_each_other_are_refused_with_both() {
             "limits.outbound_bytes_max = 1024",
             "`limits.outbound_bytes_max` is 1 KiB, less than `limits.message_bytes_max`, \
              which is 64 KiB",
+        ),
+        (
+            "limits.outbound_total_bytes_max = '64 KiB'",
+            "`limits.outbound_total_bytes_max` is 64 KiB, less than `limits.outbound_bytes_max`, \
+             which is 1 MiB",
         ),
         (
             "limits.http_body_bytes_max = 65535",

@@ -5,13 +5,15 @@
 use super::schema::{self, event::Body, message::Payload as Load};
 use super::table::{EPOCH, place, position, said_position, said_topic_position, topic};
 use super::{
-    Connected, Event, Gap, HistoryPage, SnapshotEnd, Subscribed, TopicRecovery, encode,
+    Connected, Event, Gap, GapReason, HistoryPage, Member, Overflow, Policy, Presence,
+    PresenceState, SnapshotEnd, Stale, Subscribed, Terms, TopicRecovery, Updated, encode,
     encode_message, frame,
 };
 use crate::clock::Now;
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{Draft, Epoch, Message, Offset, Payload, TopicHead, Wire};
 use crate::topics::name::Target;
+use crate::topics::terms::Rate;
 use prost::Message as _;
 use std::sync::Arc;
 
@@ -37,12 +39,7 @@ fn check(id: u64, event: &Event, json: &str, said: Body) {
 }
 
 fn message(offset: u64, key: Option<&str>, payload: Payload) -> Arc<Message> {
-    let head = Arc::new(TopicHead {
-        id: 1,
-        name: topic("a.b"),
-        epoch: Epoch::from_bits(1),
-        rule: Arc::default(),
-    });
+    let head = Arc::new(TopicHead::new(1, topic("a.b"), Epoch::from_bits(1), Arc::default()));
     let draft = Draft {
         key: key.map(Into::into),
         idempotency_key: Some("unseen".into()),
@@ -58,11 +55,32 @@ fn said_message(offset: u64, key: &str, payload: Load) -> schema::Message {
         time: TIME_MS,
         key: key.into(),
         payload: Some(payload),
+        deleted: false,
     }
 }
 
 fn target(raw: &str) -> Target {
     Target::parse(raw).expect("valid target")
+}
+
+fn hz(hz: f64) -> Policy {
+    Policy::MaxHz(Rate::from_hz(hz).expect("a rate"))
+}
+
+/// A subscription that got what everybody gets.
+fn subscribed(raw: &str) -> Subscribed {
+    Subscribed {
+        target: target(raw),
+        position: None,
+        recovery: None,
+        topics: Vec::new(),
+        terms: Terms::default(),
+        stale: false,
+    }
+}
+
+fn said_member(connection: &str, name: &str) -> schema::Member {
+    schema::Member { connection: connection.into(), name: name.into() }
 }
 
 /// Puts the test epoch where the pattern says `EPOCH`.
@@ -92,6 +110,15 @@ fn a_message_is_the_same_event_on_every_path() {
             message(2, None, Payload::Binary("".into())),
             r#""offset":2,"time":1763683200000,"base64":"""#,
             said_message(2, "", Load::Binary("".into())),
+        ),
+        (
+            message(46, Some("row1"), Payload::Deleted),
+            r#""offset":46,"time":1763683200000,"key":"row1","deleted":true"#,
+            schema::Message {
+                payload: None,
+                deleted: true,
+                ..said_message(46, "row1", Load::Text(String::new()))
+            },
         ),
     ];
     for (message, json, said) in cases {
@@ -187,20 +214,18 @@ fn a_connection_hears_the_same_in_both_spellings() {
 
 #[test]
 fn a_gap_is_told_the_same_in_both_spellings() {
-    for (from, to, count) in [(50, 61, 12), (7, 7, 1)] {
+    for (from, to, count, reason, word, said) in [
+        (50, 61, 12, GapReason::Slow, "slow", schema::GapReason::Slow),
+        (7, 7, 1, GapReason::Trimmed, "trimmed", schema::GapReason::Trimmed),
+        (1, 2, 2, GapReason::Expired, "expired", schema::GapReason::Expired),
+    ] {
         check(
             0,
-            &Event::Gap(Gap { topic: topic("a.b"), from, to }),
+            &Event::Gap(Gap { topic: topic("a.b"), from, to, reason }),
             &format!(
-                r#"{{"gap":{{"topic":"a.b","from":{from},"to":{to},"count":{count},"reason":"slow"}}}}"#
+                r#"{{"gap":{{"topic":"a.b","from":{from},"to":{to},"count":{count},"reason":"{word}"}}}}"#
             ),
-            Body::Gap(schema::Gap {
-                topic: "a.b".into(),
-                from,
-                to,
-                count,
-                reason: schema::GapReason::Slow.into(),
-            }),
+            Body::Gap(schema::Gap { topic: "a.b".into(), from, to, count, reason: said.into() }),
         );
     }
 }
@@ -263,22 +288,165 @@ fn a_subscription_begins_the_same_in_both_spellings() {
         ),
     ];
     for (offset, recovery, json, recovered, reason) in cases {
-        let subscribed = Subscribed {
-            target: target("a.b"),
-            position: offset.map(position),
-            recovery,
-            topics: Vec::new(),
-        };
+        let subscribed =
+            Subscribed { position: offset.map(position), recovery, ..subscribed("a.b") };
         let said = schema::Subscribed {
             topic: "a.b".into(),
             position: offset.map(said_position),
             recovered,
             reason: reason.into(),
-            topics: Vec::new(),
+            ..Default::default()
         };
         let json = with_epoch(&format!(r#"{{"id":3,"subscribed":{{{json}}}}}"#));
         check(3, &Event::Subscribed(subscribed), &json, Body::Subscribed(said));
     }
+}
+
+#[test]
+fn the_terms_that_were_granted_are_told_the_same_in_both_spellings() {
+    use schema::{Overflow as SaidOverflow, Policy as SaidPolicy};
+    let unsaid = SaidOverflow::Unspecified;
+    let granted = |policy, overflow| Terms { policy, overflow };
+    #[rustfmt::skip]
+    let cases = [
+        // Every message is what a subscription gives if it says nothing.
+        (granted(Policy::All, None), false, "", SaidPolicy::Unspecified, None, unsaid),
+        (granted(Policy::All, Some(Overflow::Gap)), true, r#","overflow":"gap","stale":true"#, SaidPolicy::Unspecified, None, SaidOverflow::Gap),
+        (granted(Policy::All, Some(Overflow::CatchUp)), false, r#","overflow":"catchUp""#, SaidPolicy::Unspecified, None, SaidOverflow::CatchUp),
+        (granted(Policy::Latest, None), true, r#","policy":"latest","stale":true"#, SaidPolicy::Latest, None, unsaid),
+        (granted(Policy::Latest, Some(Overflow::Disconnect)), false, r#","policy":"latest","overflow":"disconnect""#,
+         SaidPolicy::Latest, None, SaidOverflow::Disconnect),
+        (granted(hz(10.0), None), false, r#","policy":"maxHz","maxHz":10"#, SaidPolicy::MaxHz, Some(10.0), unsaid),
+        (granted(hz(0.01), Some(Overflow::Gap)), true, r#","policy":"maxHz","maxHz":0.01,"overflow":"gap","stale":true"#,
+         SaidPolicy::MaxHz, Some(0.01), SaidOverflow::Gap),
+    ];
+    for (terms, stale, json, policy, max_hz, overflow) in cases {
+        let event = Event::Subscribed(Subscribed { terms, stale, ..subscribed("a.>") });
+        let said = schema::Subscribed {
+            topic: "a.>".into(),
+            policy: policy.into(),
+            max_hz,
+            overflow: overflow.into(),
+            stale,
+            ..Default::default()
+        };
+        let json = format!(r#"{{"id":3,"subscribed":{{"topic":"a.>"{json}}}}}"#);
+        check(3, &event, &json, Body::Subscribed(said));
+    }
+}
+
+#[test]
+fn new_terms_are_told_the_same_in_both_spellings() {
+    use schema::{Overflow as SaidOverflow, Policy as SaidPolicy};
+    let unsaid = SaidOverflow::Unspecified;
+    let gap = Some(Overflow::Gap);
+    #[rustfmt::skip]
+    let cases = [
+        (Policy::All, Some(Overflow::CatchUp), r#""policy":"all","overflow":"catchUp""#, SaidPolicy::All, None, SaidOverflow::CatchUp),
+        (Policy::All, gap, r#""policy":"all","overflow":"gap""#, SaidPolicy::All, None, SaidOverflow::Gap),
+        (Policy::All, Some(Overflow::Disconnect), r#""policy":"all","overflow":"disconnect""#, SaidPolicy::All, None, SaidOverflow::Disconnect),
+        // Who passes over messages does not fall behind.
+        (Policy::Latest, gap, r#""policy":"latest""#, SaidPolicy::Latest, None, unsaid),
+        (hz(1_000.0), gap, r#""policy":"maxHz","maxHz":1000"#, SaidPolicy::MaxHz, Some(1_000.0), unsaid),
+        (hz(0.3333), None, r#""policy":"maxHz","maxHz":0.333"#, SaidPolicy::MaxHz, Some(0.333), unsaid),
+    ];
+    for (policy, overflow, json, said, max_hz, said_overflow) in cases {
+        let terms = Terms { policy, overflow };
+        check(
+            9,
+            &Event::Updated(Updated { target: target("a.*"), terms }),
+            &format!(r#"{{"id":9,"updated":{{"topic":"a.*",{json}}}}}"#),
+            Body::Updated(schema::Updated {
+                topic: "a.*".into(),
+                policy: said.into(),
+                max_hz,
+                overflow: said_overflow.into(),
+            }),
+        );
+    }
+}
+
+#[test]
+fn a_change_of_presence_is_the_same_event_however_it_travels() {
+    for (name, json) in [
+        (None, r#"{"topic":"a.b","member":{"connection":"1-42"}}"#),
+        (Some("Ä \"1\""), r#"{"topic":"a.b","member":{"connection":"1-42","name":"Ä \"1\""}}"#),
+    ] {
+        let member = Member { connection: "1-42".into(), name: name.map(Into::into) };
+        let presence = Presence { topic: topic("a.b"), member: member.clone() };
+        let said = Some(said_member("1-42", name.unwrap_or_default()));
+        let joined = schema::Joined { topic: "a.b".into(), member: said.clone() };
+        let left = schema::Left { topic: "a.b".into(), member: said };
+        let cases = [
+            (
+                Event::Joined(presence.clone()),
+                Payload::Joined(member.clone()),
+                format!(r#"{{"joined":{json}}}"#),
+                Body::Joined(joined),
+            ),
+            (
+                Event::Left(presence),
+                Payload::Left(member),
+                format!(r#"{{"left":{json}}}"#),
+                Body::Left(left),
+            ),
+        ];
+        for (event, payload, json, said) in cases {
+            assert!(payload.bytes().is_empty());
+            // Neither its place nor its time is told: they are those of the companion topic.
+            let message = message(3, Some("1-42"), payload);
+            check(0, &event, &json, said.clone());
+            check(0, &Event::Message(Arc::clone(&message)), &json, said);
+            for wire in Wire::ALL {
+                assert_eq!(encode_message(&message, wire), encode(0, &event, wire), "{wire:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn who_is_there_is_told_the_same_in_both_spellings() {
+    let member = |connection: &str, name: Option<&str>| Member {
+        connection: connection.into(),
+        name: name.map(Into::into),
+    };
+    for (count, members, said, more, json) in [
+        (0, vec![], vec![], false, r#""count":0,"members":[],"more":false"#),
+        (
+            3,
+            vec![member("0-1", None), member("1-42", Some("ann"))],
+            vec![said_member("0-1", ""), said_member("1-42", "ann")],
+            true,
+            r#""count":3,"members":[{"connection":"0-1"},{"connection":"1-42","name":"ann"}],"more":true"#,
+        ),
+    ] {
+        let topic = topic("a.b");
+        check(
+            4,
+            &Event::PresenceState(PresenceState { topic, count, members, more }),
+            &format!(r#"{{"id":4,"presenceState":{{"topic":"a.b",{json}}}}}"#),
+            Body::PresenceState(schema::PresenceState {
+                topic: "a.b".into(),
+                count,
+                members: said,
+                more,
+            }),
+        );
+    }
+}
+
+#[test]
+fn a_topic_goes_stale_and_comes_back_the_same_in_both_spellings() {
+    for (since_ms, json) in [
+        (0, r#"{"stale":{"topic":"a.b"}}"#),
+        (TIME_MS, r#"{"stale":{"topic":"a.b","since":1763683200000}}"#),
+    ] {
+        let said = schema::Stale { topic: "a.b".into(), since: since_ms };
+        let event = Event::Stale(Stale { topic: topic("a.b"), since_ms });
+        check(0, &event, json, Body::Stale(said));
+    }
+    let said = schema::Fresh { topic: "a.b".into() };
+    check(0, &Event::Fresh(topic("a.b")), r#"{"fresh":{"topic":"a.b"}}"#, Body::Fresh(said));
 }
 
 #[test]
@@ -308,12 +476,7 @@ fn every_way_in_which_a_topic_of_a_filter_is_not_recovered_has_its_word() {
         ));
         check(
             4,
-            &Event::Subscribed(Subscribed {
-                target: target("a.>"),
-                position: None,
-                recovery: None,
-                topics,
-            }),
+            &Event::Subscribed(Subscribed { topics, ..subscribed("a.>") }),
             &json,
             Body::Subscribed(schema::Subscribed {
                 topic: "a.>".into(),

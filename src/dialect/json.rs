@@ -6,15 +6,17 @@
 
 use super::fields::Fields;
 use super::raw::{
-    Data, INTEGER_MAX, Number, RawCommand, RawOverflow, RawPositions, RawPublish, RawTopicPosition,
-    Text,
+    Choice, Data, INTEGER_MAX, Number, PolicyWord, RawCommand, RawPositions, RawPublish, RawRate,
+    RawTopicPosition, Text,
 };
 use super::{
-    BadCommand, Command, Connected, Event, Gap, HistoryPage, Overflow, Recovery, SERVER,
-    SnapshotEnd, Subscribed, TopicPosition, frame,
+    BadCommand, Command, Connected, Event, Gap, HistoryPage, Member, Overflow, Policy,
+    PresenceState, Recovery, SERVER, SnapshotEnd, Stale, Subscribed, Terms, TopicPosition, Updated,
+    frame,
 };
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{Draft, Message, Payload, Position};
+use crate::topics::name::TopicName;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::value::MapAccessDeserializer;
@@ -132,15 +134,35 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-impl<'de> Deserialize<'de> for RawOverflow {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawOverflow, D::Error> {
+impl<'de> Deserialize<'de> for RawRate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawRate, D::Error> {
+        let spelled = <&RawValue>::deserialize(deserializer)?;
+        // What is JSON has no other spelling that this would take.
+        Ok(RawRate(spelled.get().parse().unwrap_or(f64::NAN)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Choice<Overflow> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Text(name) = Text::deserialize(deserializer)?;
-        Ok(RawOverflow(match &*name {
-            "catchUp" => Some(Overflow::CatchUp),
-            "gap" => Some(Overflow::Gap),
-            "disconnect" => Some(Overflow::Disconnect),
-            _ => None,
-        }))
+        Ok(match &*name {
+            "catchUp" => Choice::Known(Overflow::CatchUp),
+            "gap" => Choice::Known(Overflow::Gap),
+            "disconnect" => Choice::Known(Overflow::Disconnect),
+            _ => Choice::Unknown,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Choice<PolicyWord> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Text(name) = Text::deserialize(deserializer)?;
+        Ok(match &*name {
+            "all" => Choice::Known(PolicyWord::All),
+            "latest" => Choice::Known(PolicyWord::Latest),
+            "maxHz" => Choice::Known(PolicyWord::MaxHz),
+            _ => Choice::Unknown,
+        })
     }
 }
 
@@ -189,6 +211,13 @@ pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
             Event::Pong | Event::Ping => {}
             Event::HistoryPage(page) => write_history_page(page, fields),
             Event::Position(position) => write_topic_position(position, fields),
+            Event::Updated(updated) => write_updated(updated, fields),
+            Event::PresenceState(state) => write_presence_state(state, fields),
+            Event::Joined(change) | Event::Left(change) => {
+                write_presence(&change.topic, &change.member, fields);
+            }
+            Event::Stale(stale) => write_stale(stale, fields),
+            Event::Fresh(topic) => fields.string("topic", topic.as_str()),
         });
     });
 }
@@ -196,13 +225,13 @@ pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
 /// Appends one message push.
 pub(super) fn encode_message(message: &Message, out: &mut Vec<u8>) {
     Fields::write(out, |fields| {
-        fields.object("message", |fields| write_message(message, fields));
+        fields.object(message_name(message), |fields| write_message(message, fields));
     });
 }
 
 fn name(event: &Event) -> &'static str {
     match event {
-        Event::Message(_) => "message",
+        Event::Message(message) => message_name(message),
         Event::Connected(_) => "connected",
         Event::Subscribed(_) => "subscribed",
         Event::Unsubscribed(_) => "unsubscribed",
@@ -214,10 +243,28 @@ fn name(event: &Event) -> &'static str {
         Event::Ping => "ping",
         Event::HistoryPage(_) => "historyPage",
         Event::Position(_) => "position",
+        Event::Updated(_) => "updated",
+        Event::PresenceState(_) => "presenceState",
+        Event::Joined(_) => "joined",
+        Event::Left(_) => "left",
+        Event::Stale(_) => "stale",
+        Event::Fresh(_) => "fresh",
+    }
+}
+
+/// The event that tells a message.
+fn message_name(message: &Message) -> &'static str {
+    match message.payload {
+        Payload::Joined(_) => "joined",
+        Payload::Left(_) => "left",
+        Payload::Json(_) | Payload::Text(_) | Payload::Binary(_) | Payload::Deleted => "message",
     }
 }
 
 fn write_message(message: &Message, fields: &mut Fields<'_>) {
+    if let Payload::Joined(member) | Payload::Left(member) = &message.payload {
+        return write_presence(&message.head.name, member, fields);
+    }
     fields.string("topic", message.head.name.as_str());
     fields.number("offset", message.offset.0);
     fields.number("time", message.time_ms);
@@ -228,7 +275,8 @@ fn write_message(message: &Message, fields: &mut Fields<'_>) {
         Payload::Json(json) => fields.raw("data", json),
         Payload::Text(text) => fields.utf8("text", text),
         Payload::Binary(binary) => fields.string("base64", &BASE64.encode(binary)),
-        Payload::Deleted => {}
+        Payload::Deleted => fields.raw("deleted", b"true"),
+        Payload::Joined(_) | Payload::Left(_) => {}
     }
 }
 
@@ -255,6 +303,30 @@ fn write_subscribed(subscribed: &Subscribed, fields: &mut Fields<'_>) {
             write_recovery(topic.recovery, fields);
         });
     }
+    if subscribed.terms.policy != Policy::All {
+        write_policy(subscribed.terms.policy, fields);
+    }
+    if let Some(overflow) = subscribed.terms.overflow {
+        fields.string("overflow", overflow.name());
+    }
+    if subscribed.stale {
+        fields.raw("stale", b"true");
+    }
+}
+
+fn write_updated(Updated { target, terms }: &Updated, fields: &mut Fields<'_>) {
+    fields.string("topic", target.as_str());
+    write_policy(terms.policy, fields);
+    if let Terms { policy: Policy::All, overflow: Some(overflow) } = terms {
+        fields.string("overflow", overflow.name());
+    }
+}
+
+fn write_policy(policy: Policy, fields: &mut Fields<'_>) {
+    fields.string("policy", policy.name());
+    if let Policy::MaxHz(rate) = policy {
+        fields.raw("maxHz", rate.to_string().as_bytes());
+    }
 }
 
 fn write_recovery(recovery: Recovery, fields: &mut Fields<'_>) {
@@ -279,7 +351,7 @@ fn write_gap(gap: &Gap, fields: &mut Fields<'_>) {
     fields.number("from", gap.from);
     fields.number("to", gap.to);
     fields.number("count", gap.count());
-    fields.string("reason", "slow");
+    fields.string("reason", gap.reason.name());
 }
 
 fn write_snapshot_end(end: &SnapshotEnd, fields: &mut Fields<'_>) {
@@ -298,6 +370,32 @@ fn write_history_page(page: &HistoryPage, fields: &mut Fields<'_>) {
         write_message(message, fields);
     });
     fields.raw("more", if page.more { b"true" } else { b"false" });
+}
+
+fn write_presence_state(state: &PresenceState, fields: &mut Fields<'_>) {
+    fields.string("topic", state.topic.as_str());
+    fields.number("count", state.count);
+    fields.array("members", &state.members, |fields, member| write_member(member, fields));
+    fields.raw("more", if state.more { b"true" } else { b"false" });
+}
+
+fn write_presence(topic: &TopicName, member: &Member, fields: &mut Fields<'_>) {
+    fields.string("topic", topic.as_str());
+    fields.object("member", |fields| write_member(member, fields));
+}
+
+fn write_member(member: &Member, fields: &mut Fields<'_>) {
+    fields.string("connection", &member.connection);
+    if let Some(name) = &member.name {
+        fields.string("name", name);
+    }
+}
+
+fn write_stale(stale: &Stale, fields: &mut Fields<'_>) {
+    fields.string("topic", stale.topic.as_str());
+    if stale.since_ms != 0 {
+        fields.number("since", stale.since_ms);
+    }
 }
 
 fn write_topic_position(position: &TopicPosition, fields: &mut Fields<'_>) {

@@ -24,14 +24,18 @@ mod refusals;
 mod table;
 
 use crate::reason::{Reason, Refusal};
-use crate::topics::message::{Draft, Message, Position, Wire};
+pub use crate::topics::message::Member;
+use crate::topics::message::{Draft, Message, Payload, Position, Wire};
 use crate::topics::name::{Target, TopicName};
-pub use crate::topics::terms::Overflow;
+pub use crate::topics::terms::{Overflow, Policy, Terms};
 use bytes::Bytes;
 use std::sync::Arc;
 
 /// Most positions that one subscribe command may name.
 pub const POSITIONS_MAX: usize = 1024;
+
+/// Longest name that a connection may give itself, in bytes.
+pub const MEMBER_NAME_BYTES_MAX: usize = 64;
 
 /// What the broker calls itself.
 pub const SERVER: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
@@ -58,17 +62,29 @@ pub struct Command {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Says hello.
-    Connect,
+    Connect(Connect),
     /// Begins a subscription.
     Subscribe(Subscribe),
     /// Ends a subscription.
     Unsubscribe(Target),
+    /// Changes the terms of a subscription.
+    Update(Update),
     /// Adds a message to a topic.
     Publish(Draft),
     /// Asks for messages that a topic still holds.
     History(History),
+    /// Asks who is subscribed to a topic.
+    Presence(TopicName),
     /// Asks for a pong.
     Ping,
+}
+
+/// A client's hello.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connect {
+    /// By which presence lists the connection: at most [`MEMBER_NAME_BYTES_MAX`] bytes, no control
+    /// characters.
+    pub name: Option<Box<str>>,
 }
 
 /// A subscription that is asked for.
@@ -82,10 +98,32 @@ pub struct Subscribe {
     pub last: u32,
     /// Whether to send the latest message of each topic first, closed by a snapshot end.
     pub snapshot: bool,
-    /// What happens when the client falls behind.
-    pub overflow: Overflow,
+    /// Which messages to send; `None` if that was not asked for.
+    pub policy: Option<Policy>,
+    /// What happens when the client falls behind; `None` if that was not asked for.
+    pub overflow: Option<Overflow>,
     /// The last processed position of topics of the filter; only with a filter.
     pub positions: Vec<TopicPosition>,
+    /// Whether to tell who joins and leaves; only with a topic.
+    pub presence: bool,
+}
+
+/// New terms for a subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// The topic or filter of the subscription.
+    pub target: Target,
+    /// Which messages to send from now on; `None` for as before.
+    pub policy: Option<Policy>,
+    /// What happens when the client falls behind; `None` for as before.
+    pub overflow: Option<Overflow>,
+}
+
+impl Subscribe {
+    /// The terms that are asked for.
+    pub fn terms(&self) -> Terms {
+        Terms { policy: self.policy.unwrap_or_default(), overflow: self.overflow }
+    }
 }
 
 /// A history query.
@@ -135,6 +173,18 @@ pub enum Event {
     HistoryPage(HistoryPage),
     /// What follows on this topic of a filter comes after this position.
     Position(TopicPosition),
+    /// Answers [`Action::Update`].
+    Updated(Updated),
+    /// Answers [`Action::Presence`].
+    PresenceState(PresenceState),
+    /// A connection has subscribed to a topic.
+    Joined(Presence),
+    /// A connection is no longer subscribed to a topic.
+    Left(Presence),
+    /// A topic has had no message for longer than its rule expects.
+    Stale(Stale),
+    /// A topic that was stale has a message again, which follows.
+    Fresh(TopicName),
 }
 
 /// The server's hello.
@@ -157,6 +207,10 @@ pub struct Subscribed {
     pub recovery: Option<Recovery>,
     /// What became of each of `positions`, in the same order.
     pub topics: Vec<TopicRecovery>,
+    /// What was granted; the overflow is only told if it is there.
+    pub terms: Terms,
+    /// Whether the topic is stale now.
+    pub stale: bool,
 }
 
 /// What became of the position that one topic of a filter was asked to resume from.
@@ -175,7 +229,7 @@ pub struct TopicRecovery {
 /// [`Reason::NotAllowed`] and [`Reason::EngineUnavailable`].
 pub type Recovery = Result<(), Reason>;
 
-/// Messages that a connection did not get, because it did not read fast enough.
+/// Messages that a connection did not get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// Which topic.
@@ -184,6 +238,30 @@ pub struct Gap {
     pub from: u64,
     /// Last missing offset.
     pub to: u64,
+    /// Why they are missing.
+    pub reason: GapReason,
+}
+
+/// Why messages are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapReason {
+    /// The connection did not read fast enough.
+    Slow,
+    /// The history went past them, by count or bytes.
+    Trimmed,
+    /// They have become too old.
+    Expired,
+}
+
+impl GapReason {
+    /// The reason as the JSON spelling writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            GapReason::Slow => "slow",
+            GapReason::Trimmed => "trimmed",
+            GapReason::Expired => "expired",
+        }
+    }
 }
 
 impl Gap {
@@ -213,6 +291,46 @@ pub struct HistoryPage {
     pub messages: Vec<Arc<Message>>,
     /// Whether there are further messages between the last one here and `top`.
     pub more: bool,
+}
+
+/// The terms of a subscription from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Updated {
+    /// The topic or filter.
+    pub target: Target,
+    /// What was granted. The overflow is told for [`Policy::All`] alone, which must have it.
+    pub terms: Terms,
+}
+
+/// Who is subscribed to a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceState {
+    /// Which topic.
+    pub topic: TopicName,
+    /// How many connections are.
+    pub count: u64,
+    /// Those that are listed, by connection.
+    pub members: Vec<Member>,
+    /// Whether there are further ones.
+    pub more: bool,
+}
+
+/// A change of who is subscribed to a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Which topic.
+    pub topic: TopicName,
+    /// Who joined or left.
+    pub member: Member,
+}
+
+/// A topic has had no message for longer than its rule expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// Which topic.
+    pub topic: TopicName,
+    /// When the broker took its last message: milliseconds since 1970, 0 if it never had one.
+    pub since_ms: u64,
 }
 
 /// A command that could not be decoded, with the id if that much could be read.
@@ -258,11 +376,17 @@ pub fn encode(id: u64, event: &Event, wire: Wire) -> Bytes {
     buffer.finish()
 }
 
-/// Finished bytes of one message push on one wire, its head included.
+/// Finished bytes of one message push on one wire, its head included: of a change of presence, that
+/// of the event which tells it.
 pub fn encode_message(message: &Message, wire: Wire) -> Bytes {
-    let variable = message.head.name.as_str().len()
-        + message.key.as_ref().map_or(0, |key| key.len())
-        + message.payload.bytes().len();
+    let len = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+    let payload = match &message.payload {
+        Payload::Joined(member) | Payload::Left(member) => {
+            member.connection.len() + len(&member.name)
+        }
+        said => said.bytes().len(),
+    };
+    let variable = message.head.name.as_str().len() + len(&message.key) + payload;
     // What is the same in every message: names, digits and punctuation, or tags and lengths.
     // These bytes live as long as the message, so they should not be many more than needed.
     let fixed = match wire {

@@ -6,16 +6,19 @@
 //! # Not here: what fields may hold (`raw`), the wire format (`tags`), heads of frames (`frame`).
 
 use super::raw::{
-    Data, INTEGER_MAX, Number, RawCommand, RawHistory, RawNothing, RawOverflow, RawPosition,
-    RawPositions, RawPublish, RawSubscribe, RawTopicPosition, RawUnsubscribe, Text,
+    Choice, Data, INTEGER_MAX, Number, PolicyWord, RawCommand, RawConnect, RawHistory, RawNothing,
+    RawPosition, RawPositions, RawPublish, RawRate, RawSubscribe, RawTopic, RawTopicPosition,
+    RawUpdate, Text,
 };
 use super::tags::{Fault, Field, Tags, fields};
 use super::{
-    BadCommand, Command, Connected, Event, Gap, HistoryPage, Overflow, Recovery, SERVER,
-    SnapshotEnd, Subscribed, TopicPosition, TopicRecovery, schema,
+    BadCommand, Command, Connected, Event, Gap, GapReason, HistoryPage, Member, Overflow, Policy,
+    PresenceState, Recovery, SERVER, SnapshotEnd, Stale, Subscribed, Terms, TopicPosition,
+    TopicRecovery, Updated, schema,
 };
 use crate::reason::{Reason, Refusal, Retry};
 use crate::topics::message::{Message, Payload, Position};
+use crate::topics::name::TopicName;
 
 /// Understands one command.
 pub(super) fn decode(bytes: &[u8]) -> Result<Command, BadCommand> {
@@ -43,11 +46,13 @@ fn read_command(bytes: &[u8]) -> Result<RawCommand<'_>, Fault> {
         let field = field?;
         match field.number {
             1 => field.fill(&mut command.id, read_number)?,
-            2 => field.fill(&mut command.connect, read_nothing)?,
+            2 => field.fill(&mut command.connect, read_connect)?,
             3 => field.fill(&mut command.subscribe, read_subscribe)?,
-            4 => field.fill(&mut command.unsubscribe, read_unsubscribe)?,
+            4 => field.fill(&mut command.unsubscribe, read_topic)?,
+            5 => field.fill(&mut command.update, read_update)?,
             6 => field.fill(&mut command.publish, read_publish)?,
             7 => field.fill(&mut command.history, read_history)?,
+            8 => field.fill(&mut command.presence, read_topic)?,
             10 => field.fill(&mut command.ping, read_nothing)?,
             _ => {}
         }
@@ -62,6 +67,17 @@ fn read_nothing(field: Field<'_>) -> Result<RawNothing, Fault> {
     Ok(RawNothing {})
 }
 
+fn read_connect(field: Field<'_>) -> Result<RawConnect<'_>, Fault> {
+    let mut connect = RawConnect::default();
+    for field in field.fields()? {
+        let field = field?;
+        if field.number == 3 {
+            field.fill(&mut connect.name, read_text)?;
+        }
+    }
+    Ok(connect)
+}
+
 fn read_subscribe(field: Field<'_>) -> Result<RawSubscribe<'_>, Fault> {
     let mut subscribe = RawSubscribe::default();
     let mut positions = RawPositions::default();
@@ -74,6 +90,9 @@ fn read_subscribe(field: Field<'_>) -> Result<RawSubscribe<'_>, Fault> {
             4 => field.fill(&mut subscribe.snapshot, read_flag)?,
             5 => field.fill(&mut subscribe.overflow, read_overflow)?,
             6 => positions.push(read_topic_position(field)?),
+            7 => field.fill(&mut subscribe.policy, read_policy)?,
+            8 => field.fill(&mut subscribe.max_hz, read_rate)?,
+            9 => field.fill(&mut subscribe.presence, read_flag)?,
             _ => {}
         }
     }
@@ -81,15 +100,30 @@ fn read_subscribe(field: Field<'_>) -> Result<RawSubscribe<'_>, Fault> {
     Ok(subscribe)
 }
 
-fn read_unsubscribe(field: Field<'_>) -> Result<RawUnsubscribe<'_>, Fault> {
-    let mut unsubscribe = RawUnsubscribe::default();
+fn read_topic(field: Field<'_>) -> Result<RawTopic<'_>, Fault> {
+    let mut named = RawTopic::default();
     for field in field.fields()? {
         let field = field?;
         if field.number == 1 {
-            field.fill(&mut unsubscribe.topic, read_text)?;
+            field.fill(&mut named.topic, read_text)?;
         }
     }
-    Ok(unsubscribe)
+    Ok(named)
+}
+
+fn read_update(field: Field<'_>) -> Result<RawUpdate<'_>, Fault> {
+    let mut update = RawUpdate::default();
+    for field in field.fields()? {
+        let field = field?;
+        match field.number {
+            1 => field.fill(&mut update.topic, read_text)?,
+            5 => field.fill(&mut update.overflow, read_overflow)?,
+            7 => field.fill(&mut update.policy, read_policy)?,
+            8 => field.fill(&mut update.max_hz, read_rate)?,
+            _ => {}
+        }
+    }
+    Ok(update)
 }
 
 fn read_publish(field: Field<'_>) -> Result<RawPublish<'_>, Fault> {
@@ -103,6 +137,8 @@ fn read_publish(field: Field<'_>) -> Result<RawPublish<'_>, Fault> {
             4 => field.fill(&mut publish.binary, Field::bytes)?,
             5 => field.fill(&mut publish.key, read_text)?,
             6 => field.fill(&mut publish.idempotency_key, read_text)?,
+            7 => field.fill(&mut publish.delete, read_flag)?,
+            8 => field.fill(&mut publish.ttl_ms, read_number)?,
             _ => {}
         }
     }
@@ -166,15 +202,34 @@ fn read_data(field: Field<'_>) -> Result<Data<'_>, Fault> {
     field.bytes().map(Data::Bytes)
 }
 
-fn read_overflow(field: Field<'_>) -> Result<RawOverflow, Fault> {
+fn read_rate(field: Field<'_>) -> Result<RawRate, Fault> {
+    field.double().map(RawRate)
+}
+
+fn read_overflow(field: Field<'_>) -> Result<Choice<Overflow>, Fault> {
+    Ok(match read_choice(field)? {
+        None => Choice::Unknown,
+        Some(schema::Overflow::Unspecified) => Choice::Open,
+        Some(schema::Overflow::CatchUp) => Choice::Known(Overflow::CatchUp),
+        Some(schema::Overflow::Gap) => Choice::Known(Overflow::Gap),
+        Some(schema::Overflow::Disconnect) => Choice::Known(Overflow::Disconnect),
+    })
+}
+
+fn read_policy(field: Field<'_>) -> Result<Choice<PolicyWord>, Fault> {
+    Ok(match read_choice(field)? {
+        None => Choice::Unknown,
+        Some(schema::Policy::Unspecified) => Choice::Open,
+        Some(schema::Policy::All) => Choice::Known(PolicyWord::All),
+        Some(schema::Policy::Latest) => Choice::Known(PolicyWord::Latest),
+        Some(schema::Policy::MaxHz) => Choice::Known(PolicyWord::MaxHz),
+    })
+}
+
+/// A value of an enumeration of the schema, if it is one that the schema has.
+fn read_choice<T: TryFrom<i32>>(field: Field<'_>) -> Result<Option<T>, Fault> {
     let number = i32::try_from(field.varint()?).ok();
-    let overflow = number.and_then(|number| schema::Overflow::try_from(number).ok());
-    Ok(RawOverflow(overflow.map(|overflow| match overflow {
-        schema::Overflow::Unspecified => Overflow::default(),
-        schema::Overflow::Gap => Overflow::Gap,
-        schema::Overflow::CatchUp => Overflow::CatchUp,
-        schema::Overflow::Disconnect => Overflow::Disconnect,
-    })))
+    Ok(number.and_then(|number| T::try_from(number).ok()))
 }
 
 /// Appends one event.
@@ -196,17 +251,24 @@ pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
         Event::Pong | Event::Ping => {}
         Event::HistoryPage(page) => write_history_page(page, tags),
         Event::Position(position) => write_topic_position(position, tags),
+        Event::Updated(updated) => write_updated(updated, tags),
+        Event::PresenceState(state) => write_presence_state(state, tags),
+        Event::Joined(change) | Event::Left(change) => {
+            write_presence(&change.topic, &change.member, tags);
+        }
+        Event::Stale(stale) => write_stale(stale, tags),
+        Event::Fresh(topic) => tags.string(1, topic.as_str()),
     });
 }
 
 /// Appends one message push.
 pub(super) fn encode_message(message: &Message, out: &mut Vec<u8>) {
-    Tags::new(out).message(2, |tags| write_message(message, tags));
+    Tags::new(out).message(message_tag(message), |tags| write_message(message, tags));
 }
 
 fn tag(event: &Event) -> u32 {
     match event {
-        Event::Message(_) => 2,
+        Event::Message(message) => message_tag(message),
         Event::Connected(_) => 3,
         Event::Subscribed(_) => 4,
         Event::Unsubscribed(_) => 5,
@@ -218,10 +280,31 @@ fn tag(event: &Event) -> u32 {
         Event::Ping => 12,
         Event::HistoryPage(_) => 14,
         Event::Position(_) => 15,
+        Event::Updated(_) => 6,
+        Event::PresenceState(_) => 16,
+        Event::Joined(_) => JOINED,
+        Event::Left(_) => LEFT,
+        Event::Stale(_) => 19,
+        Event::Fresh(_) => 20,
+    }
+}
+
+const JOINED: u32 = 17;
+const LEFT: u32 = 18;
+
+/// The event that tells a message.
+fn message_tag(message: &Message) -> u32 {
+    match message.payload {
+        Payload::Joined(_) => JOINED,
+        Payload::Left(_) => LEFT,
+        Payload::Json(_) | Payload::Text(_) | Payload::Binary(_) | Payload::Deleted => 2,
     }
 }
 
 fn write_message(message: &Message, tags: &mut Tags<'_>) {
+    if let Payload::Joined(member) | Payload::Left(member) = &message.payload {
+        return write_presence(&message.head.name, member, tags);
+    }
     tags.string(1, message.head.name.as_str());
     tags.number(2, message.offset.0);
     tags.number(3, message.time_ms);
@@ -230,7 +313,8 @@ fn write_message(message: &Message, tags: &mut Tags<'_>) {
         Payload::Json(json) => tags.bytes(5, json),
         Payload::Text(text) => tags.bytes(6, text),
         Payload::Binary(binary) => tags.bytes(7, binary),
-        Payload::Deleted => {}
+        Payload::Deleted => tags.number(8, 1),
+        Payload::Joined(_) | Payload::Left(_) => {}
     }
 }
 
@@ -251,6 +335,42 @@ fn write_subscribed(subscribed: &Subscribed, tags: &mut Tags<'_>) {
     }
     for topic in &subscribed.topics {
         tags.message(5, |tags| write_topic_recovery(topic, tags));
+    }
+    // Every message is what a subscription gives unless it says otherwise.
+    if subscribed.terms.policy != Policy::All {
+        write_policy(6, subscribed.terms.policy, tags);
+    }
+    if let Some(overflow) = subscribed.terms.overflow {
+        tags.choice(8, said_overflow(overflow));
+    }
+    tags.number(9, subscribed.stale.into());
+}
+
+fn write_updated(Updated { target, terms }: &Updated, tags: &mut Tags<'_>) {
+    tags.string(1, target.as_str());
+    write_policy(2, terms.policy, tags);
+    if let Terms { policy: Policy::All, overflow: Some(overflow) } = terms {
+        tags.choice(4, said_overflow(*overflow));
+    }
+}
+
+/// Writes a policy and, into the field after it, its rate.
+fn write_policy(field: u32, policy: Policy, tags: &mut Tags<'_>) {
+    match policy {
+        Policy::All => tags.choice(field, schema::Policy::All),
+        Policy::Latest => tags.choice(field, schema::Policy::Latest),
+        Policy::MaxHz(rate) => {
+            tags.choice(field, schema::Policy::MaxHz);
+            tags.double(field + 1, rate.hz());
+        }
+    }
+}
+
+fn said_overflow(overflow: Overflow) -> schema::Overflow {
+    match overflow {
+        Overflow::CatchUp => schema::Overflow::CatchUp,
+        Overflow::Gap => schema::Overflow::Gap,
+        Overflow::Disconnect => schema::Overflow::Disconnect,
     }
 }
 
@@ -294,7 +414,12 @@ fn write_gap(gap: &Gap, tags: &mut Tags<'_>) {
     tags.number(2, gap.from);
     tags.number(3, gap.to);
     tags.number(4, gap.count());
-    tags.choice(5, schema::GapReason::Slow);
+    let reason = match gap.reason {
+        GapReason::Slow => schema::GapReason::Slow,
+        GapReason::Trimmed => schema::GapReason::Trimmed,
+        GapReason::Expired => schema::GapReason::Expired,
+    };
+    tags.choice(5, reason);
 }
 
 fn write_snapshot_end(end: &SnapshotEnd, tags: &mut Tags<'_>) {
@@ -313,6 +438,30 @@ fn write_history_page(page: &HistoryPage, tags: &mut Tags<'_>) {
         tags.message(3, |tags| write_message(message, tags));
     }
     tags.number(4, page.more.into());
+}
+
+fn write_presence_state(state: &PresenceState, tags: &mut Tags<'_>) {
+    tags.string(1, state.topic.as_str());
+    tags.number(2, state.count);
+    for member in &state.members {
+        tags.message(3, |tags| write_member(member, tags));
+    }
+    tags.number(4, state.more.into());
+}
+
+fn write_presence(topic: &TopicName, member: &Member, tags: &mut Tags<'_>) {
+    tags.string(1, topic.as_str());
+    tags.message(2, |tags| write_member(member, tags));
+}
+
+fn write_member(member: &Member, tags: &mut Tags<'_>) {
+    tags.string(1, &member.connection);
+    tags.string(2, member.name.as_deref().unwrap_or_default());
+}
+
+fn write_stale(stale: &Stale, tags: &mut Tags<'_>) {
+    tags.string(1, stale.topic.as_str());
+    tags.number(2, stale.since_ms);
 }
 
 fn write_position(position: Position, tags: &mut Tags<'_>) {

@@ -4,15 +4,20 @@
 //! # Not here: the meaning of each command (`table`).
 
 use super::schema::{self, command::Action as Said, publish::Payload as Load};
-use super::{Action, BadCommand, Command, Dialect, History, Overflow, Subscribe, TopicPosition};
+use super::{
+    Action, BadCommand, Command, Connect, Dialect, History, Overflow, Policy, Subscribe,
+    TopicPosition, Update,
+};
 use crate::topics::message::{Draft, Epoch, Offset, Payload, Position};
 use crate::topics::name::{Target, TopicName};
+use crate::topics::terms::Rate;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message as _;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const INTEGER_MAX: u64 = (1 << 53) - 1;
 
@@ -70,30 +75,61 @@ fn any_subscribe() -> impl Strategy<Value = Subscribe> {
         (any_filter(), Just(None), vec(topic_position, 0..4)),
     ];
     let first = prop_oneof![any::<u32>().prop_map(|last| (last, false)), Just((0, true)),];
-    let overflow =
-        prop_oneof![Just(Overflow::CatchUp), Just(Overflow::Gap), Just(Overflow::Disconnect)];
-    (place, first, overflow).prop_map(|((target, since, positions), (last, snapshot), overflow)| {
-        Subscribe { target, since, last, snapshot, overflow, positions }
-    })
+    (place, first, any_policy(), any_overflow(), any::<bool>()).prop_map(
+        |((target, since, positions), (last, snapshot), policy, overflow, presence)| {
+            let presence = presence && matches!(target, Target::Topic(_));
+            Subscribe { target, since, last, snapshot, policy, overflow, positions, presence }
+        },
+    )
+}
+
+fn any_policy() -> impl Strategy<Value = Option<Policy>> {
+    let rate = (10..=1_000_000_u32).prop_map(|millihertz| {
+        Policy::MaxHz(Rate::from_hz(f64::from(millihertz) / 1_000.0).expect("a rate"))
+    });
+    proptest::option::of(prop_oneof![Just(Policy::All), Just(Policy::Latest), rate])
+}
+
+fn any_overflow() -> impl Strategy<Value = Option<Overflow>> {
+    let words = [Overflow::CatchUp, Overflow::Gap, Overflow::Disconnect];
+    proptest::option::of(proptest::sample::select(words.to_vec()))
+}
+
+fn any_target() -> impl Strategy<Value = Target> {
+    prop_oneof![any_topic().prop_map(Target::Topic), any_filter()]
+}
+
+fn any_draft() -> impl Strategy<Value = Draft> {
+    let ttl = prop_oneof![1..100_u64, 1..=2_592_000_000_u64].prop_map(Duration::from_millis);
+    let said = prop_oneof![
+        4 => (any_payload(), any_key()),
+        1 => "\\PC{1,60}".prop_map(|key| (Payload::Deleted, Some(key.into()))),
+    ];
+    (any_topic(), said, any_key(), proptest::option::of(ttl)).prop_map(
+        |(topic, (payload, key), idempotency_key, ttl)| Draft {
+            topic,
+            payload,
+            key,
+            idempotency_key,
+            ttl,
+        },
+    )
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
-    let draft = (any_topic(), any_payload(), any_key(), any_key()).prop_map(
-        |(topic, payload, key, idempotency_key)| Draft {
-            key,
-            idempotency_key,
-            ..Draft::new(topic, payload)
-        },
-    );
     let history = (any_topic(), proptest::option::of(any_position()), any::<u32>())
         .prop_map(|(topic, since, limit)| History { topic, since, limit });
-    let target = prop_oneof![any_topic().prop_map(Target::Topic), any_filter()];
+    let name = proptest::option::of("\\PC{1,16}".prop_map(String::into_boxed_str));
+    let update = (any_target(), any_policy(), any_overflow())
+        .prop_map(|(target, policy, overflow)| Update { target, policy, overflow });
     let action = prop_oneof![
-        Just(Action::Connect),
+        name.prop_map(|name| Action::Connect(Connect { name })),
         any_subscribe().prop_map(Action::Subscribe),
-        target.prop_map(Action::Unsubscribe),
-        draft.prop_map(Action::Publish),
+        any_target().prop_map(Action::Unsubscribe),
+        update.prop_map(Action::Update),
+        any_draft().prop_map(Action::Publish),
         history.prop_map(Action::History),
+        any_topic().prop_map(Action::Presence),
         Just(Action::Ping),
     ];
     (prop_oneof![0..=INTEGER_MAX, 0..300_u64], action)
@@ -103,17 +139,16 @@ fn any_command() -> impl Strategy<Value = Command> {
 fn in_json(command: &Command) -> Vec<u8> {
     let place = |position: &Position| json!({"epoch": position.epoch.to_string(), "offset": position.offset.0});
     let action = match &command.action {
-        Action::Connect => json!({"connect": {}}),
+        Action::Connect(connect) => json!({"connect": {"name": connect.name}}),
         Action::Subscribe(subscribe) => json!({"subscribe": {
             "topic": subscribe.target.as_str(),
             "since": subscribe.since.as_ref().map(place),
             "last": subscribe.last,
             "snapshot": subscribe.snapshot,
-            "overflow": match subscribe.overflow {
-                Overflow::CatchUp => "catchUp",
-                Overflow::Gap => "gap",
-                Overflow::Disconnect => "disconnect",
-            },
+            "policy": subscribe.policy.map(Policy::name),
+            "maxHz": rate(subscribe.policy),
+            "overflow": subscribe.overflow.map(Overflow::name),
+            "presence": subscribe.presence,
             "positions": subscribe.positions.iter().map(|place| json!({
                 "topic": place.topic.as_str(),
                 "epoch": place.position.epoch.to_string(),
@@ -121,17 +156,25 @@ fn in_json(command: &Command) -> Vec<u8> {
             })).collect::<Vec<_>>(),
         }}),
         Action::Unsubscribe(target) => json!({"unsubscribe": {"topic": target.as_str()}}),
+        Action::Update(update) => json!({"update": {
+            "topic": update.target.as_str(),
+            "policy": update.policy.map(Policy::name),
+            "maxHz": rate(update.policy),
+            "overflow": update.overflow.map(Overflow::name),
+        }}),
         Action::Publish(draft) => {
             let (name, payload) = match &draft.payload {
                 Payload::Json(json) => ("data", serde_json::from_slice(json).expect("JSON")),
                 Payload::Text(text) => ("text", json!(std::str::from_utf8(text).expect("UTF-8"))),
                 Payload::Binary(binary) => ("base64", json!(BASE64.encode(binary))),
                 Payload::Deleted => ("delete", json!(true)),
+                Payload::Joined(_) | Payload::Left(_) => unreachable!("nobody says it"),
             };
             json!({"publish": {
                 "topic": draft.topic.as_str(),
                 "key": draft.key,
                 "idempotencyKey": draft.idempotency_key,
+                "ttlMs": draft.ttl.map(millis),
                 name: payload,
             }})
         }
@@ -140,6 +183,7 @@ fn in_json(command: &Command) -> Vec<u8> {
             "since": history.since.as_ref().map(place),
             "limit": history.limit,
         }}),
+        Action::Presence(topic) => json!({"presence": {"topic": topic.as_str()}}),
         Action::Ping => json!({"ping": {}}),
     };
     let mut command_object = action;
@@ -147,25 +191,73 @@ fn in_json(command: &Command) -> Vec<u8> {
     command_object.to_string().into_bytes()
 }
 
+fn rate(policy: Option<Policy>) -> Option<f64> {
+    match policy {
+        Some(Policy::MaxHz(rate)) => Some(rate.hz()),
+        Some(Policy::All | Policy::Latest) | None => None,
+    }
+}
+
+fn millis(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_millis()).expect("at most 30 days")
+}
+
+fn said_policy(policy: Option<Policy>) -> i32 {
+    match policy {
+        None => schema::Policy::Unspecified,
+        Some(Policy::All) => schema::Policy::All,
+        Some(Policy::Latest) => schema::Policy::Latest,
+        Some(Policy::MaxHz(_)) => schema::Policy::MaxHz,
+    }
+    .into()
+}
+
+fn said_overflow(overflow: Option<Overflow>) -> i32 {
+    match overflow {
+        None => schema::Overflow::Unspecified,
+        Some(Overflow::CatchUp) => schema::Overflow::CatchUp,
+        Some(Overflow::Gap) => schema::Overflow::Gap,
+        Some(Overflow::Disconnect) => schema::Overflow::Disconnect,
+    }
+    .into()
+}
+
+fn said_publish(draft: &Draft) -> schema::Publish {
+    let text = |text: &Option<Box<str>>| text.as_deref().unwrap_or_default().to_owned();
+    schema::Publish {
+        topic: draft.topic.to_string(),
+        payload: match draft.payload.clone() {
+            Payload::Json(json) => Some(Load::Data(json)),
+            Payload::Text(text) => Some(Load::Text(String::from_utf8(text.into()).expect("UTF-8"))),
+            Payload::Binary(binary) => Some(Load::Binary(binary)),
+            Payload::Deleted => None,
+            Payload::Joined(_) | Payload::Left(_) => unreachable!("nobody says it"),
+        },
+        key: text(&draft.key),
+        idempotency_key: text(&draft.idempotency_key),
+        delete: draft.payload == Payload::Deleted,
+        ttl_ms: draft.ttl.map_or(0, millis),
+    }
+}
+
 fn in_proto(command: &Command) -> Vec<u8> {
     let place = |position: &Position| schema::Position {
         epoch: position.epoch.to_string(),
         offset: position.offset.0,
     };
-    let text = |text: &Option<Box<str>>| text.as_deref().unwrap_or_default().to_owned();
     let action = match &command.action {
-        Action::Connect => Said::Connect(schema::Connect {}),
+        Action::Connect(connect) => Said::Connect(schema::Connect {
+            name: connect.name.as_deref().unwrap_or_default().to_owned(),
+        }),
         Action::Subscribe(subscribe) => Said::Subscribe(schema::Subscribe {
             topic: subscribe.target.to_string(),
             since: subscribe.since.as_ref().map(place),
             last: subscribe.last,
             snapshot: subscribe.snapshot,
-            overflow: match subscribe.overflow {
-                Overflow::CatchUp => schema::Overflow::CatchUp,
-                Overflow::Gap => schema::Overflow::Gap,
-                Overflow::Disconnect => schema::Overflow::Disconnect,
-            }
-            .into(),
+            policy: said_policy(subscribe.policy),
+            max_hz: rate(subscribe.policy),
+            overflow: said_overflow(subscribe.overflow),
+            presence: subscribe.presence,
             positions: subscribe
                 .positions
                 .iter()
@@ -179,22 +271,19 @@ fn in_proto(command: &Command) -> Vec<u8> {
         Action::Unsubscribe(target) => {
             Said::Unsubscribe(schema::Unsubscribe { topic: target.to_string() })
         }
-        Action::Publish(draft) => Said::Publish(schema::Publish {
-            topic: draft.topic.to_string(),
-            payload: Some(match draft.payload.clone() {
-                Payload::Json(json) => Load::Data(json),
-                Payload::Text(text) => Load::Text(String::from_utf8(text.into()).expect("UTF-8")),
-                Payload::Binary(binary) => Load::Binary(binary),
-                Payload::Deleted => unreachable!("none is made"),
-            }),
-            key: text(&draft.key),
-            idempotency_key: text(&draft.idempotency_key),
+        Action::Update(update) => Said::Update(schema::Update {
+            topic: update.target.to_string(),
+            policy: said_policy(update.policy),
+            max_hz: rate(update.policy),
+            overflow: said_overflow(update.overflow),
         }),
+        Action::Publish(draft) => Said::Publish(said_publish(draft)),
         Action::History(history) => Said::History(schema::History {
             topic: history.topic.to_string(),
             since: history.since.as_ref().map(place),
             limit: history.limit,
         }),
+        Action::Presence(topic) => Said::Presence(schema::Presence { topic: topic.to_string() }),
         Action::Ping => Said::Ping(schema::Ping {}),
     };
     let action = Some(action);

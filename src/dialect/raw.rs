@@ -5,16 +5,21 @@
 //! [`POSITIONS_MAX`] are kept, however many are sent.
 //! # Not here: syntax (`json`, `proto`).
 
-use super::{Action, BadCommand, History, Overflow, POSITIONS_MAX, Subscribe, TopicPosition, json};
+use super::{
+    Action, BadCommand, Connect, History, MEMBER_NAME_BYTES_MAX, Overflow, POSITIONS_MAX, Policy,
+    Subscribe, TopicPosition, Update, json,
+};
 use crate::reason::{Reason, Refusal};
-use crate::topics::message::{Draft, Epoch, KEY_BYTES_MAX, Offset, Payload, Position};
+use crate::topics::message::{Draft, Epoch, KEY_BYTES_MAX, Offset, Payload, Position, TTL_MAX};
 use crate::topics::name::{Target, TopicName};
+use crate::topics::terms::Rate;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// The largest integer that every JSON implementation keeps exactly: ids and offsets stay below it.
 pub(super) const INTEGER_MAX: u64 = (1 << 53) - 1;
@@ -24,16 +29,20 @@ pub(super) const INTEGER_MAX: u64 = (1 << 53) - 1;
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct RawCommand<'a> {
     pub(super) id: Option<Number>,
-    #[serde(deserialize_with = "json::object")]
-    pub(super) connect: Option<RawNothing>,
+    #[serde(borrow, deserialize_with = "json::object")]
+    pub(super) connect: Option<RawConnect<'a>>,
     #[serde(borrow, deserialize_with = "json::object")]
     pub(super) subscribe: Option<RawSubscribe<'a>>,
     #[serde(borrow, deserialize_with = "json::object")]
-    pub(super) unsubscribe: Option<RawUnsubscribe<'a>>,
+    pub(super) unsubscribe: Option<RawTopic<'a>>,
+    #[serde(borrow, deserialize_with = "json::object")]
+    pub(super) update: Option<RawUpdate<'a>>,
     #[serde(borrow, deserialize_with = "json::object")]
     pub(super) publish: Option<RawPublish<'a>>,
     #[serde(borrow, deserialize_with = "json::object")]
     pub(super) history: Option<RawHistory<'a>>,
+    #[serde(borrow, deserialize_with = "json::object")]
+    pub(super) presence: Option<RawTopic<'a>>,
     #[serde(deserialize_with = "json::object")]
     pub(super) ping: Option<RawNothing>,
 }
@@ -44,6 +53,13 @@ pub(super) struct RawNothing {}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+pub(super) struct RawConnect<'a> {
+    #[serde(borrow)]
+    pub(super) name: Option<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct RawSubscribe<'a> {
     #[serde(borrow)]
     pub(super) topic: Option<Text<'a>>,
@@ -51,16 +67,30 @@ pub(super) struct RawSubscribe<'a> {
     pub(super) since: Option<RawPosition<'a>>,
     pub(super) last: Option<Number>,
     pub(super) snapshot: Option<bool>,
-    pub(super) overflow: Option<RawOverflow>,
+    pub(super) overflow: Option<Choice<Overflow>>,
     #[serde(borrow)]
     pub(super) positions: Option<RawPositions<'a>>,
+    pub(super) policy: Option<Choice<PolicyWord>>,
+    pub(super) max_hz: Option<RawRate>,
+    pub(super) presence: Option<bool>,
+}
+
+/// What only names a topic or filter.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawTopic<'a> {
+    #[serde(borrow)]
+    pub(super) topic: Option<Text<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct RawUnsubscribe<'a> {
+pub(super) struct RawUpdate<'a> {
     #[serde(borrow)]
     pub(super) topic: Option<Text<'a>>,
+    pub(super) overflow: Option<Choice<Overflow>>,
+    pub(super) policy: Option<Choice<PolicyWord>>,
+    pub(super) max_hz: Option<RawRate>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -80,6 +110,8 @@ pub(super) struct RawPublish<'a> {
     pub(super) key: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) idempotency_key: Option<Text<'a>>,
+    pub(super) delete: Option<bool>,
+    pub(super) ttl_ms: Option<Number>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -125,9 +157,28 @@ pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Number(pub(super) Option<u64>);
 
-/// An overflow policy; `None` if it is one that nobody knows.
+/// A number that should be a rate; NaN if it is something else.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RawOverflow(pub(super) Option<Overflow>);
+pub(super) struct RawRate(pub(super) f64);
+
+/// One of a few words.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Choice<T> {
+    /// The word that leaves the choice open, as if it were not there.
+    Open,
+    /// This one.
+    Known(T),
+    /// One that nobody knows.
+    Unknown,
+}
+
+/// A policy without its rate.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum PolicyWord {
+    All,
+    Latest,
+    MaxHz,
+}
 
 /// The `data` of a publish.
 #[derive(Debug)]
@@ -150,28 +201,73 @@ impl RawCommand<'_> {
     }
 
     fn action(self) -> Result<Action, Refusal> {
-        const KNOWN: &str = "connect, subscribe, unsubscribe, publish, history, ping";
-        let RawCommand { id: _, connect, subscribe, unsubscribe, publish, history, ping } = self;
-        match (connect, subscribe, unsubscribe, publish, history, ping) {
-            (Some(_), None, None, None, None, None) => Ok(Action::Connect),
-            (None, Some(subscribe), None, None, None, None) => {
-                subscribe.understand().map(Action::Subscribe)
+        const KNOWN: &str =
+            "connect, subscribe, unsubscribe, update, publish, history, presence, ping";
+        let mut actions = [
+            self.connect.map(RawAction::Connect),
+            self.subscribe.map(RawAction::Subscribe),
+            self.unsubscribe.map(RawAction::Unsubscribe),
+            self.update.map(RawAction::Update),
+            self.publish.map(RawAction::Publish),
+            self.history.map(RawAction::History),
+            self.presence.map(RawAction::Presence),
+            self.ping.map(RawAction::Ping),
+        ]
+        .into_iter()
+        .flatten();
+        match (actions.next(), actions.next()) {
+            (Some(action), None) => action.understand(),
+            (None, _) => Err(Refusal::new(Reason::BadCommand, format!("it has none of {KNOWN}"))),
+            (Some(_), Some(_)) => {
+                Err(Refusal::new(Reason::BadCommand, format!("it has more than one of {KNOWN}")))
             }
-            (None, None, Some(unsubscribe), None, None, None) => {
-                Target::parse(text(unsubscribe.topic.as_ref())).map(Action::Unsubscribe)
-            }
-            (None, None, None, Some(publish), None, None) => {
-                publish.understand().map(Action::Publish)
-            }
-            (None, None, None, None, Some(history), None) => {
-                history.understand().map(Action::History)
-            }
-            (None, None, None, None, None, Some(_)) => Ok(Action::Ping),
-            (None, None, None, None, None, None) => {
-                Err(Refusal::new(Reason::BadCommand, format!("it has none of {KNOWN}")))
-            }
-            _ => Err(Refusal::new(Reason::BadCommand, format!("it has more than one of {KNOWN}"))),
         }
+    }
+}
+
+/// The one thing that a command says.
+enum RawAction<'a> {
+    Connect(RawConnect<'a>),
+    Subscribe(RawSubscribe<'a>),
+    Unsubscribe(RawTopic<'a>),
+    Update(RawUpdate<'a>),
+    Publish(RawPublish<'a>),
+    History(RawHistory<'a>),
+    Presence(RawTopic<'a>),
+    Ping(RawNothing),
+}
+
+impl RawAction<'_> {
+    fn understand(self) -> Result<Action, Refusal> {
+        match self {
+            RawAction::Connect(connect) => connect.understand().map(Action::Connect),
+            RawAction::Subscribe(subscribe) => subscribe.understand().map(Action::Subscribe),
+            RawAction::Unsubscribe(RawTopic { topic }) => {
+                Target::parse(text(topic.as_ref())).map(Action::Unsubscribe)
+            }
+            RawAction::Update(update) => update.understand().map(Action::Update),
+            RawAction::Publish(publish) => publish.understand().map(Action::Publish),
+            RawAction::History(history) => history.understand().map(Action::History),
+            RawAction::Presence(RawTopic { topic }) => {
+                TopicName::parse(text(topic.as_ref())).map(Action::Presence)
+            }
+            RawAction::Ping(RawNothing {}) => Ok(Action::Ping),
+        }
+    }
+}
+
+impl RawConnect<'_> {
+    fn understand(self) -> Result<Connect, Refusal> {
+        let name = text(self.name.as_ref());
+        if name.len() > MEMBER_NAME_BYTES_MAX {
+            let len = name.len();
+            let detail = format!("`name` is {len} bytes, the limit is {MEMBER_NAME_BYTES_MAX}");
+            return Err(bad_option(detail));
+        }
+        if name.contains(char::is_control) {
+            return Err(bad_option("`name` may have no control characters"));
+        }
+        Ok(Connect { name: (!name.is_empty()).then(|| name.into()) })
     }
 }
 
@@ -182,13 +278,9 @@ impl RawSubscribe<'_> {
         let positions = self.positions.unwrap_or_default().understand()?;
         let last = small_integer("last", self.last)?;
         let snapshot = self.snapshot.unwrap_or_default();
-        let overflow = match self.overflow {
-            None => Overflow::default(),
-            Some(RawOverflow(Some(overflow))) => overflow,
-            Some(RawOverflow(None)) => {
-                return Err(bad_option("`overflow` must be one of catchUp, gap, disconnect"));
-            }
-        };
+        let policy = policy(self.policy, self.max_hz)?;
+        let overflow = overflow(self.overflow)?;
+        let presence = self.presence.unwrap_or_default();
         match target {
             Target::Topic(_) if !positions.is_empty() => {
                 return Err(bad_option("`positions` are for a filter, a topic has `since`"));
@@ -196,21 +288,38 @@ impl RawSubscribe<'_> {
             Target::Filter(_) if since.is_some() => {
                 return Err(bad_option("`since` is for a topic, a filter has `positions`"));
             }
+            Target::Filter(_) if presence => {
+                return Err(bad_option("`presence` is for a topic, not for a filter"));
+            }
             Target::Topic(_) | Target::Filter(_) => {}
         }
-        Ok(Subscribe { target, since, last, snapshot, overflow, positions })
+        Ok(Subscribe { target, since, last, snapshot, policy, overflow, positions, presence })
+    }
+}
+
+impl RawUpdate<'_> {
+    fn understand(self) -> Result<Update, Refusal> {
+        Ok(Update {
+            target: Target::parse(text(self.topic.as_ref()))?,
+            policy: policy(self.policy, self.max_hz)?,
+            overflow: overflow(self.overflow)?,
+        })
     }
 }
 
 impl RawPublish<'_> {
     /// Checks every field.
     pub(super) fn understand(self) -> Result<Draft, Refusal> {
-        Ok(Draft {
+        let draft = Draft {
             topic: TopicName::parse(text(self.topic.as_ref()))?,
             key: key("key", self.key)?,
             idempotency_key: key("idempotencyKey", self.idempotency_key)?,
-            ttl: None,
+            ttl: ttl(self.ttl_ms)?,
             payload: match (self.data, self.text, self.base64, self.binary) {
+                (None, None, None, None) if self.delete == Some(true) => Payload::Deleted,
+                _ if self.delete == Some(true) => {
+                    return Err(bad_payload("a delete has no payload"));
+                }
                 (Some(data), None, None, None) => data.understand().map(Payload::Json)?,
                 (None, Some(Text(text)), None, None) => {
                     Payload::Text(Bytes::copy_from_slice(text.as_bytes()))
@@ -222,7 +331,11 @@ impl RawPublish<'_> {
                 }
                 _ => return Err(bad_payload("it has more than one of data, text, base64")),
             },
-        })
+        };
+        if draft.payload == Payload::Deleted && draft.key.is_none() {
+            return Err(Refusal::new(Reason::BadKey, "a delete needs a `key`"));
+        }
+        Ok(draft)
     }
 }
 
@@ -274,6 +387,15 @@ impl RawTopicPosition<'_> {
     }
 }
 
+impl RawRate {
+    fn understand(self) -> Result<Rate, Refusal> {
+        Rate::from_hz(self.0).map_err(|_| {
+            let (min, max) = (Rate::MIN_HZ, Rate::MAX_HZ);
+            bad_option(format!("`maxHz` must be a number from {min} to {max}"))
+        })
+    }
+}
+
 impl Data<'_> {
     /// Copies the value out, without line breaks: JSON has them only between its tokens, and
     /// without them a value never ends a line of newline-delimited events.
@@ -313,6 +435,43 @@ fn key(name: &str, field: Option<Text<'_>>) -> Result<Option<Box<str>>, Refusal>
     }
 }
 
+fn policy(
+    word: Option<Choice<PolicyWord>>,
+    max_hz: Option<RawRate>,
+) -> Result<Option<Policy>, Refusal> {
+    let word = known(word, "`policy` must be one of all, latest, maxHz")?;
+    let rate = max_hz.map(RawRate::understand).transpose()?;
+    match (word, rate) {
+        (None, None) => Ok(None),
+        (None | Some(PolicyWord::MaxHz), Some(rate)) => Ok(Some(Policy::MaxHz(rate))),
+        (Some(PolicyWord::All), None) => Ok(Some(Policy::All)),
+        (Some(PolicyWord::Latest), None) => Ok(Some(Policy::Latest)),
+        (Some(PolicyWord::MaxHz), None) => Err(bad_option("the policy maxHz needs `maxHz`")),
+        (Some(PolicyWord::All | PolicyWord::Latest), Some(_)) => {
+            Err(bad_option("`maxHz` belongs to the policy maxHz"))
+        }
+    }
+}
+
+fn overflow(word: Option<Choice<Overflow>>) -> Result<Option<Overflow>, Refusal> {
+    known(word, "`overflow` must be one of catchUp, gap, disconnect")
+}
+
+/// The word that was chosen, if any; an unknown one is refused with `detail`.
+fn known<T>(word: Option<Choice<T>>, detail: &str) -> Result<Option<T>, Refusal> {
+    match word {
+        None | Some(Choice::Open) => Ok(None),
+        Some(Choice::Known(word)) => Ok(Some(word)),
+        Some(Choice::Unknown) => Err(bad_option(detail)),
+    }
+}
+
+fn ttl(field: Option<Number>) -> Result<Option<Duration>, Refusal> {
+    const MAX: u64 = TTL_MAX.as_secs() * 1_000;
+    let ms = integer("ttlMs", field, MAX, Reason::BadOption)?;
+    Ok((ms > 0).then(|| Duration::from_millis(ms)))
+}
+
 fn integer(name: &str, field: Option<Number>, max: u64, reason: Reason) -> Result<u64, Refusal> {
     match field {
         None => Ok(0),
@@ -335,7 +494,7 @@ fn unwrap_base64(text: &str) -> Result<Bytes, Refusal> {
     })
 }
 
-fn bad_option(detail: &str) -> Refusal {
+fn bad_option(detail: impl Into<Box<str>>) -> Refusal {
     Refusal::new(Reason::BadOption, detail)
 }
 

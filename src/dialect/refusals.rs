@@ -38,20 +38,72 @@ fn a_bad_target_or_option_is_refused_alike_in_both_spellings() {
         (r#"{"topic":null}"#, on(""), Reason::BadTopic, "it is empty"),
         (r#"{"topic":"a b"}"#, on("a b"), Reason::BadTopic, "' ' is not one of"),
         (r#"{"topic":"a.>.b"}"#, on("a.>.b"), Reason::BadFilter, "only be the last segment"),
-        (
-            r#"{"topic":"a","overflow":"Gap"}"#,
-            schema::Subscribe { overflow: 3, ..on("a") },
-            Reason::BadOption, "one of gap, disconnect",
-        ),
-        (
-            r#"{"topic":"a","overflow":""}"#,
-            schema::Subscribe { overflow: -1, ..on("a") },
-            Reason::BadOption, "one of gap, disconnect",
-        ),
+        (r#"{"topic":"a.*","presence":true}"#, schema::Subscribe { presence: true, ..on("a.*") }, Reason::BadOption, "for a topic, not for a filter"),
     ];
     for (json, said, reason, part) in cases {
         let json = format!(r#"{{"id":2,"subscribe":{json}}}"#);
         check_refused(&json, &command(2, Said::Subscribe(said)), reason, part);
+    }
+}
+
+#[test]
+fn bad_terms_are_refused_alike_in_both_spellings_and_both_commands() {
+    const WORDS: &str = "`policy` must be one of all, latest, maxHz";
+    const ACTS: &str = "`overflow` must be one of catchUp, gap, disconnect";
+    const RATE: &str = "`maxHz` must be a number from 0.01 to 1000";
+    const NEEDS: &str = "the policy maxHz needs `maxHz`";
+    const BELONGS: &str = "`maxHz` belongs to the policy maxHz";
+    let (all, latest, max_hz): (i32, i32, i32) =
+        (schema::Policy::All.into(), schema::Policy::Latest.into(), schema::Policy::MaxHz.into());
+    #[rustfmt::skip]
+    let cases = [
+        (r#""policy":"maxHz""#, max_hz, None, 0, NEEDS),
+        (r#""policy":"maxHz","maxHz":null"#, max_hz, None, 0, NEEDS),
+        (r#""policy":"all","maxHz":10"#, all, Some(10.0), 0, BELONGS),
+        (r#""policy":"latest","maxHz":0.01"#, latest, Some(0.01), 0, BELONGS),
+        (r#""policy":"All""#, 4, None, 0, WORDS),
+        (r#""policy":"""#, -1, None, 0, WORDS),
+        (r#""policy":"maxhz","maxHz":5"#, i32::MAX, Some(5.0), 0, WORDS),
+        (r#""overflow":"Gap""#, 0, None, 4, ACTS),
+        (r#""overflow":"","maxHz":5"#, 0, Some(5.0), -1, ACTS),
+        (r#""maxHz":0"#, 0, Some(0.0), 0, RATE),
+        (r#""maxHz":-0.0"#, 0, Some(-0.0), 0, RATE),
+        (r#""maxHz":-1,"policy":"maxHz""#, max_hz, Some(-1.0), 0, RATE),
+        (r#""maxHz":0.0099,"policy":"all""#, all, Some(0.0099), 0, RATE),
+        (r#""maxHz":1000.0001"#, 0, Some(1_000.000_1), 0, RATE),
+        (r#""maxHz":1e308"#, 0, Some(1e308), 0, RATE),
+        (r#""maxHz":5e-324"#, 0, Some(5e-324), 0, RATE),
+        (r#""maxHz":1e999"#, 0, Some(f64::INFINITY), 0, RATE),
+        (r#""maxHz":-1e999"#, 0, Some(f64::NEG_INFINITY), 0, RATE),
+        (r#""maxHz":"NaN""#, 0, Some(f64::NAN), 0, RATE),
+    ];
+    for (json, policy, max_hz, overflow, part) in cases {
+        let subscribe = schema::Subscribe { policy, max_hz, overflow, ..said_subscribe("a") };
+        let update = schema::Update { topic: "a".into(), policy, max_hz, overflow };
+        for (name, said) in
+            [("subscribe", Said::Subscribe(subscribe)), ("update", Said::Update(update))]
+        {
+            let json = format!(r#"{{"id":2,"{name}":{{"topic":"a",{json}}}}}"#);
+            check_refused(&json, &command(2, said), Reason::BadOption, part);
+        }
+    }
+}
+
+#[test]
+fn a_bad_name_is_refused_alike_in_both_spellings() {
+    let long = "n".repeat(65);
+    let wide = "ä".repeat(33);
+    for (name, spelled, part) in [
+        (&*long, &*long, "`name` is 65 bytes, the limit is 64"),
+        (&wide, &wide, "`name` is 66 bytes, the limit is 64"),
+        ("\0", "\\u0000", "`name` may have no control characters"),
+        ("a\n", "a\\n", "`name` may have no control characters"),
+        ("\u{7f}", "\u{7f}", "`name` may have no control characters"),
+        ("a\u{85}b", "a\\u0085b", "`name` may have no control characters"),
+    ] {
+        let json = format!(r#"{{"id":1,"connect":{{"name":"{spelled}"}}}}"#);
+        let said = command(1, Said::Connect(schema::Connect { name: name.into() }));
+        check_refused(&json, &said, Reason::BadOption, part);
     }
 }
 
@@ -126,6 +178,18 @@ fn a_bad_publish_or_history_query_is_refused_alike_in_both_spellings() {
             "a topic name has no wildcards",
         ),
         (
+            r#"{"id":6,"presence":{"topic":"a.>"}}"#,
+            Said::Presence(schema::Presence { topic: "a.>".into() }),
+            Reason::BadTopic,
+            "a topic name has no wildcards",
+        ),
+        (
+            r#"{"id":6,"update":{"topic":"a.>.b"}}"#,
+            Said::Update(schema::Update { topic: "a.>.b".into(), ..Default::default() }),
+            Reason::BadFilter,
+            "only be the last segment",
+        ),
+        (
             r#"{"id":6,"unsubscribe":{}}"#,
             Said::Unsubscribe(schema::Unsubscribe::default()),
             Reason::BadTopic,
@@ -138,8 +202,66 @@ fn a_bad_publish_or_history_query_is_refused_alike_in_both_spellings() {
 }
 
 #[test]
+fn a_bad_delete_or_time_to_live_is_refused_alike_in_both_spellings() {
+    let text = || said_publish(Load::Text(String::new()));
+    let keyed = || schema::Publish { key: "k".into(), ..text() };
+    let ttl = "`ttlMs` must be an integer from 0 to 2592000000";
+    let cases = [
+        (
+            r#""delete":false,"key":"k""#,
+            schema::Publish { payload: None, ..keyed() },
+            Reason::BadPayload,
+            "none of data, text, base64",
+        ),
+        (
+            r#""delete":true"#,
+            schema::Publish { payload: None, delete: true, ..text() },
+            Reason::BadKey,
+            "a delete needs a `key`",
+        ),
+        (
+            r#""delete":true,"key":"""#,
+            schema::Publish { payload: None, delete: true, ..text() },
+            Reason::BadKey,
+            "a delete needs a `key`",
+        ),
+        (
+            r#""delete":true,"key":"k","text":"""#,
+            schema::Publish { delete: true, ..keyed() },
+            Reason::BadPayload,
+            "a delete has no payload",
+        ),
+        (
+            r#""delete":true,"key":"k","data":null"#,
+            schema::Publish { payload: Some(Load::Data("null".into())), delete: true, ..keyed() },
+            Reason::BadPayload,
+            "a delete has no payload",
+        ),
+        (
+            r#""text":"","ttlMs":2592000001"#,
+            schema::Publish { ttl_ms: 2_592_000_001, ..text() },
+            Reason::BadOption,
+            ttl,
+        ),
+        (
+            r#""text":"","ttlMs":18446744073709551615"#,
+            schema::Publish { ttl_ms: u64::MAX, ..text() },
+            Reason::BadOption,
+            ttl,
+        ),
+    ];
+    for (json, said, reason, part) in cases {
+        let draft = format!(r#"{{"topic":"a.b",{json}}}"#);
+        let refusal = super::decode_draft(draft.as_bytes()).expect_err(&draft);
+        assert_eq!(refusal.reason, reason, "{draft}");
+        let json = format!(r#"{{"id":6,"publish":{draft}}}"#);
+        check_refused(&json, &command(6, Said::Publish(said)), reason, part);
+    }
+}
+
+#[test]
 fn a_command_says_one_thing() {
-    let known = "connect, subscribe, unsubscribe, publish, history, ping";
+    let known = "connect, subscribe, unsubscribe, update, publish, history, presence, ping";
     let none = schema::Command { id: 9, action: None };
     check_refused(r#"{"id":9}"#, &none, Reason::BadCommand, &format!("none of {known}"));
     check_refused(r#"{"id":9,"subscrbe":{}}"#, &none, Reason::BadCommand, known);
@@ -147,7 +269,7 @@ fn a_command_says_one_thing() {
     let json = br#"{"id":9,"subscribe":{"topic":"a"},"ping":{}}"#;
     check_broken(Dialect::Json, json, 9, Reason::BadCommand, &two);
     let ping = command(0, Said::Ping(schema::Ping {})).encode_to_vec();
-    let connect = command(9, Said::Connect(schema::Connect {})).encode_to_vec();
+    let connect = command(9, Said::Connect(schema::Connect::default())).encode_to_vec();
     let proto = [ping.clone(), connect].concat();
     check_broken(Dialect::Proto, &proto, 9, Reason::BadCommand, &two);
     let twice = [ping.clone(), ping].concat();
@@ -175,7 +297,7 @@ fn an_id_is_an_integer_that_json_keeps() {
 fn broken_json_is_refused_with_its_id_where_that_can_be_read() {
     let bad = Reason::BadCommand;
     #[rustfmt::skip]
-    let cases: [(&[u8], u64, Reason, &str); 26] = [
+    let cases: [(&[u8], u64, Reason, &str); 37] = [
         (b"", 0, bad, "EOF"),
         (b"5", 0, bad, "expected an object"),
         (b"null", 0, bad, "expected an object"),
@@ -189,6 +311,17 @@ fn broken_json_is_refused_with_its_id_where_that_can_be_read() {
         (br#"{"id":7,"subscribe":{"topic":5}}"#, 7, bad, "expected a string"),
         (br#"{"id":7,"subscribe":{"topic":"a","snapshot":1}}"#, 7, bad, "expected a boolean"),
         (br#"{"id":7,"subscribe":{"topic":"a","overflow":1}}"#, 7, bad, "expected a string"),
+        (br#"{"id":7,"subscribe":{"topic":"a","policy":1}}"#, 7, bad, "expected a string"),
+        (br#"{"id":7,"subscribe":{"topic":"a","presence":"yes"}}"#, 7, bad, "expected a boolean"),
+        (br#"{"id":7,"subscribe":{"topic":"a","maxHz":"10"}}"#, 7, Reason::BadOption, "`maxHz` must be"),
+        (br#"{"id":7,"subscribe":{"topic":"a","maxHz":[10]}}"#, 7, Reason::BadOption, "`maxHz` must be"),
+        (br#"{"id":7,"update":{"topic":"a","maxHz":true}}"#, 7, Reason::BadOption, "`maxHz` must be"),
+        (br#"{"id":7,"update":{"topic":"a","maxHz":NaN}}"#, 7, bad, "expected value"),
+        (br#"{"id":7,"connect":{"name":["a"]}}"#, 7, bad, "expected a string"),
+        (br#"{"id":7,"publish":{"topic":"a","delete":1,"key":"k"}}"#, 7, bad, "expected a boolean"),
+        (br#"{"id":7,"publish":{"topic":"a","text":"","ttlMs":-1}}"#, 7, Reason::BadOption, "`ttlMs`"),
+        (br#"{"id":7,"publish":{"topic":"a","text":"","ttlMs":1.5}}"#, 7, Reason::BadOption, "`ttlMs`"),
+        (br#"{"id":7,"publish":{"topic":"a","text":"","ttlMs":"1"}}"#, 7, Reason::BadOption, "`ttlMs`"),
         (br#"{"id":7,"subscribe":{"topic":"a","last":-1}}"#, 7, Reason::BadOption, "`last`"),
         (br#"{"id":7,"subscribe":{"topic":"a","last":"5"}}"#, 7, Reason::BadOption, "`last`"),
         (br#"{"id":7,"history":{"topic":"a","limit":4294967296}}"#, 7, Reason::BadOption, "to 4294967295"),
@@ -211,7 +344,7 @@ fn broken_json_is_refused_with_its_id_where_that_can_be_read() {
 #[test]
 fn broken_protobuf_is_refused_with_its_id_where_that_can_be_read() {
     let bad = Reason::BadCommand;
-    let cases: [(&[u8], u64, Reason, &str); 14] = [
+    let cases: [(&[u8], u64, Reason, &str); 20] = [
         (b"", 0, bad, "none of connect"),
         (b"\x08\x07\x52", 7, bad, "ends within a field"),
         (b"\x08\x07\x52\x02\x08", 7, bad, "ends within a field"),
@@ -225,7 +358,26 @@ fn broken_protobuf_is_refused_with_its_id_where_that_can_be_read() {
         // Of `last` and `limit` a generated decoder would keep 32 bits.
         (b"\x08\x07\x1a\x09\x0a\x01a\x18\x80\x80\x80\x80\x10", 7, Reason::BadOption, "`last`"),
         (b"\x08\x07\x3a\x09\x0a\x01a\x18\x80\x80\x80\x80\x10", 7, Reason::BadOption, "`limit`"),
-        (b"\x08\x07\x1a\x09\x0a\x01a\x28\x81\x80\x80\x80\x10", 7, Reason::BadOption, "one of gap"),
+        (
+            b"\x08\x07\x1a\x09\x0a\x01a\x28\x81\x80\x80\x80\x10",
+            7,
+            Reason::BadOption,
+            "one of catchUp",
+        ),
+        // `overflow` as 0 and again as 1: the first one counts although it says nothing.
+        (b"\x08\x07\x1a\x07\x0a\x01a\x28\x00\x28\x01", 7, bad, "field 5 occurs twice"),
+        // `policy` as 4,294,967,297, of which a generated decoder would keep 1.
+        (b"\x08\x07\x1a\x09\x0a\x01a\x38\x81\x80\x80\x80\x10", 7, Reason::BadOption, "`policy`"),
+        // `maxHz` as an integer, as 32 bits, as seven bytes, and twice.
+        (b"\x08\x07\x1a\x05\x0a\x01a\x40\x0a", 7, bad, "field 8 is of another type"),
+        (b"\x08\x07\x1a\x08\x0a\x01a\x45\0\0\x20\x41", 7, bad, "field 8 is of another type"),
+        (b"\x08\x07\x1a\x0b\x0a\x01a\x41\0\0\0\0\0\0\x24", 7, bad, "ends within a field"),
+        (
+            b"\x08\x07\x2a\x15\x0a\x01a\x41\0\0\0\0\0\0\x24\x40\x41\0\0\0\0\0\0\x24\x40",
+            7,
+            bad,
+            "field 8 occurs twice",
+        ),
         (b"\x08\x07\x32\x06\x0a\x01a\x12\x01\xff", 7, Reason::BadPayload, "JSON value in UTF-8"),
     ];
     for (proto, id, reason, part) in cases {
@@ -292,7 +444,10 @@ fn what_a_refusal_quotes_is_short() {
     for json in [
         format!(r#"{{"id":1,"subscribe":"{long}"}}"#),
         format!(r#"{{"id":1,"subscribe":{{"topic":"{long}"}}}}"#),
+        format!(r#"{{"id":1,"connect":{{"name":"{long}"}}}}"#),
         format!(r#"{{"id":1,"subscribe":{{"topic":"a","overflow":"{long}"}}}}"#),
+        format!(r#"{{"id":1,"subscribe":{{"topic":"a","policy":"{long}"}}}}"#),
+        format!(r#"{{"id":1,"subscribe":{{"topic":"a","maxHz":"{long}"}}}}"#),
         format!(r#"{{"id":1,"subscribe":{{"topic":"a","since":{{"epoch":"{long}"}}}}}}"#),
     ] {
         let (id, _, sentence) = decode(Dialect::Json, json.as_bytes()).expect_err(&json);

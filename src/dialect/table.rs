@@ -3,11 +3,15 @@
 //! # Not here: what is refused (`refusals`), events (`events`), commands made by chance (`random`).
 
 use super::schema::{self, command::Action as Said, publish::Payload as Load};
-use super::{Action, Command, Dialect, History, Overflow, Subscribe, TopicPosition};
+use super::{
+    Action, Command, Connect, Dialect, History, Overflow, Policy, Subscribe, TopicPosition, Update,
+};
 use crate::reason::Reason;
 use crate::topics::message::{Draft, Epoch, Offset, Payload, Position};
 use crate::topics::name::{Target, TopicName};
+use crate::topics::terms::Rate;
 use prost::Message as _;
+use std::time::Duration;
 
 /// The epoch whose bits are 1, as it is written.
 pub(super) const EPOCH: &str = "AAAAAAAAAAAAAAAAAAAAAB";
@@ -54,8 +58,10 @@ pub(super) fn subscribe(target: &str) -> Subscribe {
         since: None,
         last: 0,
         snapshot: false,
-        overflow: Overflow::CatchUp,
+        policy: None,
+        overflow: None,
         positions: Vec::new(),
+        presence: false,
     }
 }
 
@@ -74,7 +80,12 @@ pub(super) fn said_publish(payload: Load) -> schema::Publish {
 #[test]
 fn small_commands_mean_the_same_in_both_spellings() {
     let cases = [
-        (r#"{"id":1,"connect":{}}"#, 1, Said::Connect(schema::Connect {}), Action::Connect),
+        (
+            r#"{"id":8,"presence":{"topic":"a.b"}}"#,
+            8,
+            Said::Presence(schema::Presence { topic: "a.b".into() }),
+            Action::Presence(topic("a.b")),
+        ),
         (r#"{"ping":{}}"#, 0, Said::Ping(schema::Ping {}), Action::Ping),
         (
             " {\"id\" : 9007199254740991 ,\r\n \"ping\" : { \"later\" : [1] } , \"later\" : {} } ",
@@ -95,6 +106,27 @@ fn small_commands_mean_the_same_in_both_spellings() {
     }
 }
 
+#[test]
+fn a_hello_means_the_same_in_both_spellings() {
+    let longest = "ä".repeat(32);
+    let with_longest = format!(r#"{{"name":"{longest}"}}"#);
+    for (json, name) in [
+        ("{}", None),
+        (r#"{"name":null}"#, None),
+        (r#"{"name":""}"#, None),
+        (r#"{"name":" \"\u0061\u2028😀"}"#, Some(" \"a\u{2028}😀")),
+        (&with_longest, Some(&*longest)),
+    ] {
+        let said = schema::Connect { name: name.unwrap_or_default().into() };
+        let action = Action::Connect(Connect { name: name.map(Into::into) });
+        check(
+            &format!(r#"{{"id":1,"connect":{json}}}"#),
+            &command(1, Said::Connect(said)),
+            &Command { id: 1, action },
+        );
+    }
+}
+
 fn check_subscribe(json: &str, said: schema::Subscribe, expected: Subscribe) {
     let json = format!(r#"{{"id":2,"subscribe":{json}}}"#).replace("EPOCH", EPOCH);
     let action = Action::Subscribe(expected);
@@ -112,7 +144,7 @@ fn the_options_of_a_subscribe_mean_the_same_in_both_spellings() {
             overflow: schema::Overflow::Gap.into(),
             ..said("ticker.>")
         },
-        Subscribe { snapshot: true, ..subscribe("ticker.>") },
+        Subscribe { snapshot: true, overflow: Some(Overflow::Gap), ..subscribe("ticker.>") },
     );
     check_subscribe(
         r#"{"topic":"\u0061.b","last":4294967295,"overflow":"disconnect","snapshot":false}"#,
@@ -121,8 +153,65 @@ fn the_options_of_a_subscribe_mean_the_same_in_both_spellings() {
             overflow: schema::Overflow::Disconnect.into(),
             ..said("a.b")
         },
-        Subscribe { last: u32::MAX, overflow: Overflow::Disconnect, ..subscribe("a.b") },
+        Subscribe { last: u32::MAX, overflow: Some(Overflow::Disconnect), ..subscribe("a.b") },
     );
+    check_subscribe(
+        r#"{"topic":"a.b","overflow":"catchUp","presence":true}"#,
+        schema::Subscribe {
+            overflow: schema::Overflow::CatchUp.into(),
+            presence: true,
+            ..said("a.b")
+        },
+        Subscribe { overflow: Some(Overflow::CatchUp), presence: true, ..subscribe("a.b") },
+    );
+    check_subscribe(
+        r#"{"topic":"a.*","overflow":null,"policy":null,"maxHz":null,"presence":false}"#,
+        said("a.*"),
+        subscribe("a.*"),
+    );
+}
+
+#[test]
+fn terms_mean_the_same_in_both_spellings_and_both_commands() {
+    use schema::{Overflow as SaidOverflow, Policy as SaidPolicy};
+    let hz = |hz| Some(Policy::MaxHz(Rate::from_hz(hz).expect("a rate")));
+    let gap = Some(Overflow::Gap);
+    #[rustfmt::skip]
+    let cases = [
+        ("", SaidPolicy::Unspecified, None, SaidOverflow::Unspecified, None, None),
+        (r#","overflow":"gap""#, SaidPolicy::Unspecified, None, SaidOverflow::Gap, None, gap),
+        (r#","policy":"all","overflow":"catchUp""#, SaidPolicy::All, None, SaidOverflow::CatchUp, Some(Policy::All), Some(Overflow::CatchUp)),
+        (r#","policy":"latest","overflow":"disconnect""#, SaidPolicy::Latest, None, SaidOverflow::Disconnect, Some(Policy::Latest), Some(Overflow::Disconnect)),
+        (r#","policy":"maxHz","maxHz":10"#, SaidPolicy::MaxHz, Some(10.0), SaidOverflow::Unspecified, hz(10.0), None),
+        // A rate alone says which policy; it counts in thousandths.
+        (r#","maxHz":0.01,"overflow":"gap""#, SaidPolicy::Unspecified, Some(0.01), SaidOverflow::Gap, hz(0.01), gap),
+        (r#","maxHz":1e3"#, SaidPolicy::Unspecified, Some(1_000.0), SaidOverflow::Unspecified, hz(1_000.0), None),
+        (r#","policy":null,"maxHz":0.33333"#, SaidPolicy::Unspecified, Some(0.33333), SaidOverflow::Unspecified, hz(0.333), None),
+    ];
+    for (json, said_policy, max_hz, said_overflow, policy, overflow) in cases {
+        check_subscribe(
+            &format!(r#"{{"topic":"a.*"{json}}}"#),
+            schema::Subscribe {
+                policy: said_policy.into(),
+                max_hz,
+                overflow: said_overflow.into(),
+                ..said_subscribe("a.*")
+            },
+            Subscribe { policy, overflow, ..subscribe("a.*") },
+        );
+        let said = schema::Update {
+            topic: "a.*".into(),
+            policy: said_policy.into(),
+            max_hz,
+            overflow: said_overflow.into(),
+        };
+        let target = Target::parse("a.*").expect("valid filter");
+        check(
+            &format!(r#"{{"update":{{"topic":"a.*"{json}}},"id":9}}"#),
+            &command(9, Said::Update(said)),
+            &Command { id: 9, action: Action::Update(Update { target, policy, overflow }) },
+        );
+    }
 }
 
 #[test]
@@ -156,6 +245,16 @@ fn the_positions_of_a_subscribe_mean_the_same_in_both_spellings() {
             positions: places.map(|(name, at)| place(name, at)).into(),
             ..subscribe("a.>")
         },
+    );
+}
+
+/// The object of a publish means the same in a command of each spelling and on its own.
+fn check_publish(json: &str, said: schema::Publish, expected: Draft) {
+    assert_eq!(super::decode_draft(json.as_bytes()).as_ref(), Ok(&expected), "{json}");
+    check(
+        &format!(r#"{{"id":6,"publish":{json}}}"#),
+        &command(6, Said::Publish(said)),
+        &Command { id: 6, action: Action::Publish(expected) },
     );
 }
 
@@ -216,11 +315,45 @@ fn a_publish_means_the_same_in_both_spellings() {
         ),
     ];
     for (json, said, expected) in cases {
-        assert_eq!(super::decode_draft(json.as_bytes()).as_ref(), Ok(&expected));
-        check(
-            &format!(r#"{{"id":6,"publish":{json}}}"#),
-            &command(6, Said::Publish(said)),
-            &Command { id: 6, action: Action::Publish(expected) },
+        check_publish(json, said, expected);
+    }
+}
+
+#[test]
+fn a_delete_means_the_same_in_both_spellings() {
+    let said = schema::Publish {
+        topic: "a.b".into(),
+        key: "k".into(),
+        delete: true,
+        ttl_ms: 1,
+        ..Default::default()
+    };
+    let expected = Draft {
+        key: Some("k".into()),
+        ttl: Some(Duration::from_millis(1)),
+        ..draft(Payload::Deleted)
+    };
+    check_publish(r#"{"topic":"a.b","key":"k","delete":true,"ttlMs":1}"#, said, expected);
+    // What is not a delete needs no key and has a payload, also an empty one.
+    for json in [r#""delete":false"#, r#""delete":null"#] {
+        let json = format!(r#"{{"topic":"a.b","text":"",{json}}}"#);
+        let said = said_publish(Load::Text(String::new()));
+        check_publish(&json, said, draft(Payload::Text("".into())));
+    }
+}
+
+#[test]
+fn a_time_to_live_means_the_same_in_both_spellings() {
+    for (json, ttl_ms, ttl) in [
+        ("null", 0, None),
+        ("0", 0, None),
+        ("1", 1, Some(Duration::from_millis(1))),
+        ("2592000000", 2_592_000_000, Some(Duration::from_hours(30 * 24))),
+    ] {
+        check_publish(
+            &format!(r#"{{"topic":"a.b","text":"x","ttlMs":{json}}}"#),
+            schema::Publish { ttl_ms, ..said_publish(Load::Text("x".into())) },
+            Draft { ttl, ..draft(Payload::Text("x".into())) },
         );
     }
 }

@@ -1,5 +1,5 @@
 //! The protobuf wire format: tagged fields, borrowed from a message or appended to one.
-//! Owns tags, varints and lengths.
+//! Owns tags, varints, doubles and lengths.
 //! # Invariants: reading copies nothing, does not recurse by itself and stays within its input;
 //! writing copies every byte once, right to where it belongs.
 //! # Not here: which fields there are (`proto`).
@@ -39,8 +39,10 @@ pub(super) struct Field<'a> {
 enum Value<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
-    /// 32 or 64 bits, which no field of the schema has.
-    Fixed,
+    /// 64 bits, which are a double wherever the schema has them.
+    Fixed64([u8; 8]),
+    /// 32 bits, which no field of the schema has.
+    Fixed32,
 }
 
 const VARINT: u32 = 0;
@@ -81,7 +83,15 @@ impl<'a> Field<'a> {
     pub(super) fn varint(self) -> Result<u64, Fault> {
         match self.value {
             Value::Varint(number) => Ok(number),
-            Value::Bytes(_) | Value::Fixed => Err(Fault::Type(self.number)),
+            Value::Bytes(_) | Value::Fixed64(_) | Value::Fixed32 => Err(Fault::Type(self.number)),
+        }
+    }
+
+    /// The double that the field holds.
+    pub(super) fn double(self) -> Result<f64, Fault> {
+        match self.value {
+            Value::Fixed64(bytes) => Ok(f64::from_le_bytes(bytes)),
+            Value::Varint(_) | Value::Bytes(_) | Value::Fixed32 => Err(Fault::Type(self.number)),
         }
     }
 
@@ -89,7 +99,7 @@ impl<'a> Field<'a> {
     pub(super) fn bytes(self) -> Result<&'a [u8], Fault> {
         match self.value {
             Value::Bytes(bytes) => Ok(bytes),
-            Value::Varint(_) | Value::Fixed => Err(Fault::Type(self.number)),
+            Value::Varint(_) | Value::Fixed64(_) | Value::Fixed32 => Err(Fault::Type(self.number)),
         }
     }
 
@@ -118,8 +128,12 @@ fn read_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, Fault> {
             let len = usize::try_from(read_varint(rest)?).map_err(|_| Fault::Cut)?;
             Value::Bytes(take(rest, len)?)
         }
-        FIXED_64 => take(rest, 8).map(|_| Value::Fixed)?,
-        FIXED_32 => take(rest, 4).map(|_| Value::Fixed)?,
+        FIXED_64 => {
+            let (bytes, tail) = rest.split_first_chunk().ok_or(Fault::Cut)?;
+            *rest = tail;
+            Value::Fixed64(*bytes)
+        }
+        FIXED_32 => take(rest, 4).map(|_| Value::Fixed32)?,
         // Groups, which proto3 does not have.
         _ => return Err(Fault::Tag),
     };
@@ -181,6 +195,12 @@ impl<'a> Tags<'a> {
     pub(super) fn choice(&mut self, field: u32, value: impl Into<i32>) {
         // The schema has no negative values.
         self.number(field, u64::try_from(value.into()).unwrap_or_default());
+    }
+
+    /// Writes a double, even 0.
+    pub(super) fn double(&mut self, field: u32, number: f64) {
+        self.varint((field << 3 | FIXED_64).into());
+        self.put(&number.to_le_bytes());
     }
 
     /// Writes a string; an empty one is left out, as proto3 has it.
@@ -248,6 +268,24 @@ mod tests {
             let read: Vec<_> = fields(&out).collect::<Result<_, _>>().expect("valid");
             assert_eq!(read.len(), 1);
             assert_eq!((read[0].number, read[0].varint()), (15, Ok(number)));
+        }
+    }
+
+    #[test]
+    fn doubles_survive_bit_by_bit() {
+        for number in [0.0, -0.0, 0.01, 1_000.0, f64::MIN_POSITIVE, f64::INFINITY, f64::NAN] {
+            let mut out = Vec::new();
+            Tags::new(&mut out).double(8, number);
+            assert_eq!(out.len(), 9);
+            let read: Vec<_> = fields(&out).collect::<Result<_, _>>().expect("valid");
+            let bits = read[0].double().map(f64::to_bits);
+            assert_eq!((read[0].number, bits), (8, Ok(number.to_bits())));
+            assert_eq!(read[0].varint(), Err(Fault::Type(8)));
+        }
+        let others: Vec<_> = fields(b"\x40\x01\x42\x00\x45\0\0\0\0").collect();
+        assert_eq!(others.len(), 3);
+        for field in others {
+            assert_eq!(field.and_then(Field::double), Err(Fault::Type(8)));
         }
     }
 

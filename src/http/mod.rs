@@ -141,9 +141,9 @@ fn refuse(refused: &Refused) -> Answer {
     answer
 }
 
-/// What a connection is told for which there is no place: an HTTP answer, whole.
-pub fn full() -> Vec<u8> {
-    let body = error_body(&Reason::TooManyConnections.into());
+/// What a connection is told that is not taken, for this reason: an HTTP answer, whole.
+pub fn turn_away(reason: Reason) -> Vec<u8> {
+    let body = error_body(&reason.into());
     let mut answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n",

@@ -141,6 +141,10 @@ pub struct Counters {
     pub deliveries: Count,
     /// Messages not handed to a connection because it did not read fast enough.
     pub dropped: Count,
+    /// Messages passed over for later ones of their key.
+    pub conflated: Count,
+    /// Messages read from history by connections that catch up.
+    pub caught_up: Count,
     /// Gap events sent.
     pub gaps: Count,
     /// Resumes that were exact.

@@ -7,16 +7,21 @@
 mod subscribe;
 
 use crate::clock::{Clock, Now};
-use crate::dialect::{Action, BadCommand, Command, Connected, Event, History, HistoryPage};
+use crate::dialect::{
+    Action, BadCommand, Command, Connected, Event, History, HistoryPage, PresenceState, Update,
+    Updated,
+};
 use crate::engine::Engine;
 use crate::limits::Limits;
 use crate::metrics::{Counters, ENGINE_SAMPLE};
 use crate::planted::{self, Bug};
 use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
+use crate::shard::pressure::{Budget, Pressure};
 use crate::shard::{ConnectionId, Shard};
 use crate::topics::message::{Draft, Position};
-use crate::topics::name::Target;
+use crate::topics::name::{Target, TopicName};
+use crate::topics::terms::Terms;
 use std::sync::Arc;
 
 /// What all sessions share.
@@ -30,6 +35,8 @@ pub struct Broker {
     pub ping_ms: u32,
     /// Times the engine.
     pub clock: Clock,
+    /// What may wait for all connections.
+    pub budget: Arc<Budget>,
 }
 
 impl Broker {
@@ -43,6 +50,9 @@ impl Broker {
         counters: &Counters,
         now: Now,
     ) -> Result<Position, Refusal> {
+        if self.budget.pressure() >= Pressure::RefusePublishes {
+            return Err(Refusal::new(Reason::Overloaded, "the broker is short of memory"));
+        }
         let bytes = draft.payload.bytes().len();
         let size = bytes + draft.key.as_ref().map_or(0, |key| key.len());
         let max = self.limits.message_bytes_max;
@@ -65,6 +75,8 @@ impl Broker {
 pub struct Session {
     broker: Arc<Broker>,
     connection: ConnectionId,
+    /// What the client calls itself.
+    name: Option<Box<str>>,
     bad_commands: u32,
 }
 
@@ -85,7 +97,7 @@ pub struct Close(pub Refusal);
 impl Session {
     /// The session of a connection that the shard has taken in.
     pub fn new(broker: Arc<Broker>, connection: ConnectionId) -> Session {
-        Session { broker, connection, bad_commands: 0 }
+        Session { broker, connection, name: None, bad_commands: 0 }
     }
 
     /// What this session's broker allows.
@@ -112,9 +124,12 @@ impl Session {
         let id = command.id;
         let effort = match command.action {
             Action::Subscribe(_) | Action::History(_) => Effort::Large,
-            Action::Connect | Action::Unsubscribe(_) | Action::Publish(_) | Action::Ping => {
-                Effort::Small
-            }
+            Action::Connect(_)
+            | Action::Unsubscribe(_)
+            | Action::Update(_)
+            | Action::Publish(_)
+            | Action::Presence(_)
+            | Action::Ping => Effort::Small,
         };
         match self.act(command, shard) {
             Ok(Some(Event::Unsubscribed(_))) if planted::is(Bug::UnsubscribeUnanswered) => {}
@@ -131,7 +146,10 @@ impl Session {
         shard: &mut Shard<S>,
     ) -> Result<Option<Event>, Refusal> {
         match command.action {
-            Action::Connect => Ok(Some(self.hello(shard))),
+            Action::Connect(connect) => {
+                self.name = connect.name;
+                Ok(Some(self.hello(shard)))
+            }
             Action::Ping => Ok(Some(Event::Pong)),
             Action::Publish(draft) => {
                 let position = self.broker.publish(draft, shard.counters(), shard.now())?;
@@ -142,11 +160,13 @@ impl Session {
             }
             Action::Unsubscribe(target) => self.unsubscribe(target, shard).map(Some),
             Action::History(query) => self.history(query, shard.now()).map(Some),
+            Action::Update(update) => self.update(update, shard).map(Some),
+            Action::Presence(topic) => self.attendance(topic).map(Some),
         }
     }
 
     fn hello<S: Socket>(&self, shard: &Shard<S>) -> Event {
-        let connection = format!("{}-{}", shard.id().index(), self.connection);
+        let connection = shard.name_of(self.connection);
         Event::Connected(Connected { connection, ping_ms: self.broker.ping_ms })
     }
 
@@ -159,6 +179,36 @@ impl Session {
             shard.leave(self.connection, &target)?;
         }
         Ok(Event::Unsubscribed(target))
+    }
+
+    fn update<S: Socket>(&self, update: Update, shard: &mut Shard<S>) -> Result<Event, Refusal> {
+        let change = |terms: Terms| Terms {
+            policy: update.policy.unwrap_or(terms.policy),
+            overflow: update.overflow.or(terms.overflow),
+        };
+        let terms = shard.update(self.connection, &update.target, change)?;
+        let rules = self.broker.engine.registry().rules();
+        let rule = match &update.target {
+            Target::Topic(topic) => rules.of(topic),
+            Target::Filter(filter) => rules.covering(filter),
+        };
+        let policy = terms.policy.capped(rule.cap);
+        let overflow = (!policy.conflates()).then(|| rule.overflow(terms.overflow));
+        let terms = Terms { policy, overflow };
+        Ok(Event::Updated(Updated { target: update.target, terms }))
+    }
+
+    fn attendance(&self, topic: TopicName) -> Result<Event, Refusal> {
+        let there =
+            self.broker.engine.registry().attendance(&topic).map_err(|reason| {
+                Refusal::new(reason, "the rule of this topic keeps no presence")
+            })?;
+        Ok(Event::PresenceState(PresenceState {
+            topic,
+            more: there.has_more(),
+            count: there.count,
+            members: there.members,
+        }))
     }
 
     fn history(&self, query: History, now: Now) -> Result<Event, Refusal> {

@@ -5,7 +5,7 @@
 
 use super::Session;
 use crate::dialect::{
-    Event, Recovery, SnapshotEnd, Subscribe, Subscribed, TopicPosition, TopicRecovery,
+    Event, Recovery, SnapshotEnd, Stale, Subscribe, Subscribed, TopicPosition, TopicRecovery,
 };
 use crate::metrics::Counters;
 use crate::reason::{Reason, Refusal};
@@ -13,6 +13,8 @@ use crate::shard::outbound::Socket;
 use crate::shard::{FilterAsk, Joiner, Shard};
 use crate::topics::message::Position;
 use crate::topics::name::{Target, TopicFilter, TopicName};
+use crate::topics::rule::Rule;
+use crate::topics::terms::{Overflow, Terms};
 use crate::topics::topic::{Ask, Seam};
 use std::collections::HashSet;
 
@@ -37,16 +39,29 @@ impl Session {
             if let Some(start) = untold_start(seam, subscribe) {
                 shard.send(self.connection, 0, &Event::Position(start));
             }
-            for message in &seam.replay {
-                shard.replay(self.connection, message);
-            }
+            shard.replay(self.connection, &seam.head, &seam.replay);
         }
+        self.tell_stale(&begun.seams, subscribe, shard);
         if subscribe.snapshot {
             let positions = begun.seams.iter().map(position_of).collect();
             let end = SnapshotEnd { target: subscribe.target.clone(), positions };
             shard.send(self.connection, 0, &Event::SnapshotEnd(end));
         }
         Ok(())
+    }
+
+    /// Tells which topics of a filter are stale already; of a topic, the reply says it.
+    fn tell_stale<S: Socket>(&self, seams: &[Seam], subscribe: &Subscribe, shard: &mut Shard<S>) {
+        if matches!(subscribe.target, Target::Topic(_)) {
+            return;
+        }
+        for seam in seams.iter().filter(|seam| seam.head.rule.stale_after.is_some()) {
+            if shard.is_stale(&seam.head) {
+                let topic = seam.head.name.clone();
+                let stale = Stale { topic, since_ms: seam.heard.wall_ms };
+                shard.send(self.connection, 0, &Event::Stale(stale));
+            }
+        }
     }
 
     fn check_room<S: Socket>(&self, target: &Target, shard: &Shard<S>) -> Result<(), Refusal> {
@@ -72,15 +87,32 @@ impl Session {
         subscribe: &Subscribe,
         shard: &mut Shard<S>,
     ) -> Result<Begun, Refusal> {
-        let ask = Ask { since: subscribe.since, ..self.ask(subscribe) };
+        let ask = Ask { since: subscribe.since, ..self.ask_of(topic, subscribe) };
         let seam = shard.join_topic(self.joiner(subscribe), topic, &ask)?;
+        if let Err(refused) = self.attend(&seam, subscribe, shard) {
+            shard.leave(self.connection, &subscribe.target)?;
+            return Err(refused.into());
+        }
         let reply = Subscribed {
             target: subscribe.target.clone(),
             position: Some(seam.position()),
             recovery: seam.recovery,
             topics: Vec::new(),
+            terms: granted(subscribe.terms(), &seam.head.rule),
+            stale: shard.is_stale(&seam.head),
         };
         Ok(Begun { reply, seams: vec![seam] })
+    }
+
+    /// Lists the connection in a topic that it has just joined, and has it told of others.
+    fn attend<S: Socket>(
+        &self,
+        seam: &Seam,
+        subscribe: &Subscribe,
+        shard: &mut Shard<S>,
+    ) -> Result<(), Reason> {
+        shard.enter(self.connection, &seam.head, self.name.clone())?;
+        if subscribe.presence { shard.watch(self.connection, &seam.head) } else { Ok(()) }
     }
 
     fn join_filter<S: Socket>(
@@ -111,6 +143,11 @@ impl Session {
             position: None,
             recovery: None,
             topics: subscribe.positions.iter().map(recovery).collect(),
+            terms: granted(
+                subscribe.terms(),
+                self.broker.engine.registry().rules().covering(filter),
+            ),
+            stale: false,
         };
         Ok(Begun { reply, seams: seams.into_iter().flatten().collect() })
     }
@@ -130,28 +167,46 @@ impl Session {
                 return Err(Refusal::new(Reason::BadPosition, detail));
             }
             if filter.matches(topic) {
-                let ask = Ask { since: Some(*position), ..self.ask(subscribe) };
+                let ask = Ask { since: Some(*position), ..self.ask_of(topic, subscribe) };
                 asks.push(FilterAsk { topic: topic.clone(), ask });
             }
         }
-        if self.ask(subscribe).latest > 0 {
+        if subscribe.last > 0 || subscribe.snapshot {
             let max = self.broker.limits.snapshot_topics_max;
             let matching = self.broker.engine.registry().matching(filter, max)?;
             for topic in matching.into_iter().filter(|topic| !seen.contains(topic)) {
-                asks.push(FilterAsk { topic, ask: self.ask(subscribe) });
+                let ask = self.ask_of(&topic, subscribe);
+                asks.push(FilterAsk { topic, ask });
             }
         }
         Ok(asks)
     }
 
-    fn ask(&self, subscribe: &Subscribe) -> Ask {
-        let latest = (subscribe.last as usize).max(usize::from(subscribe.snapshot));
-        Ask { since: None, latest, room: self.broker.limits.resume }
+    /// What a subscription wants of the past of a topic, under what the topic's rule grants it.
+    fn ask_of(&self, topic: &TopicName, subscribe: &Subscribe) -> Ask {
+        let rule = self.broker.engine.registry().rules().of(topic);
+        Ask {
+            since: None,
+            last: subscribe.last as usize,
+            snapshot: subscribe.snapshot,
+            policy: subscribe.terms().policy.capped(rule.cap),
+            room: self.broker.limits.resume,
+        }
     }
 
     fn joiner(&self, subscribe: &Subscribe) -> Joiner {
-        Joiner { connection: self.connection, overflow: subscribe.overflow }
+        Joiner { connection: self.connection, terms: subscribe.terms() }
     }
+}
+
+/// What a rule makes of the terms that were asked for, as a client is told: how slow reading is
+/// treated is only said when it was asked, or is not what the protocol has as its default.
+pub(super) fn granted(asked: Terms, rule: &Rule) -> Terms {
+    let policy = asked.policy.capped(rule.cap);
+    let overflow = Some(rule.overflow(asked.overflow)).filter(|overflow| {
+        !policy.conflates() && (asked.overflow.is_some() || *overflow != Overflow::default())
+    });
+    Terms { policy, overflow }
 }
 
 /// A subscription that has begun.

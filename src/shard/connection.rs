@@ -1,18 +1,12 @@
 //! One connection as its shard sees it.
-//! # Invariants: what was queued before a gap opened is sent before the gap is told, and nothing of
-//! the topic in between; the list of gaps is bounded.
+//! # Invariants: a slot's generation tells a connection from the one that had the slot before it.
 //! # Not here: reading, sessions.
 
+use super::cursor::{Cursor, Cursors};
 use super::outbound::Outbound;
-use super::subscribers::{Memberships, NumberMap};
+use super::subscribers::Memberships;
 use super::turn::Pending;
-use crate::planted::{self, Bug};
-use crate::topics::message::{Message, Position, TopicHead};
-use crate::topics::message::{Offset, Wire};
-use std::sync::Arc;
-
-/// Most topics with an open gap on one connection; beyond it the connection is closed.
-pub(super) const GAPS_MAX: usize = 1024;
+use crate::topics::message::Wire;
 
 /// Names a connection of one shard. A slot that is used again gets another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,8 +37,8 @@ pub(super) struct Connection<S> {
     pub(super) socket: S,
     pub(super) outbound: Outbound,
     pub(super) memberships: Memberships,
-    /// Gaps that are open while the connection is behind.
-    pub(super) lag: Option<Box<Lag>>,
+    /// Where it stands in topics that it is behind on, or that its rate holds back.
+    pub(super) cursors: Option<Box<Cursors>>,
     /// The shard's sequence of the last message offered, so that none is offered twice.
     pub(super) last_sequence: u64,
     /// What this turn has for it.
@@ -65,52 +59,34 @@ pub(super) struct Connection<S> {
     pub(super) wire: Wire,
 }
 
-/// The gaps of a connection that is behind.
-#[derive(Debug, Default)]
-pub(super) struct Lag {
-    gaps: NumberMap<u64, OpenGap>,
-}
-
-/// A hole in one topic that is still growing.
-#[derive(Debug)]
-pub(super) struct OpenGap {
-    pub(super) head: Arc<TopicHead>,
-    pub(super) from: Offset,
-    pub(super) to: Offset,
-}
-
-impl OpenGap {
-    /// The position after which the topic goes on.
-    pub(super) fn end(&self) -> Position {
-        Position { epoch: self.head.epoch, offset: self.to }
-    }
-}
-
-/// There are more gaps than may be kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooManyGaps;
-
-impl Lag {
-    /// Notes that a message is not sent.
-    pub(super) fn record(&mut self, message: &Message) -> Result<(), TooManyGaps> {
-        if let Some(gap) = self.gaps.get_mut(&message.head.id) {
-            gap.to = message.offset;
-            return Ok(());
-        }
-        if self.gaps.len() >= GAPS_MAX {
-            return Err(TooManyGaps);
-        }
-        let (from, to) = (message.offset, message.offset);
-        self.gaps.insert(message.head.id, OpenGap { head: Arc::clone(&message.head), from, to });
-        Ok(())
+impl<S> Connection<S> {
+    /// Whether it has not begun to close.
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
     }
 
-    /// Ends them all. A topic that began anew meanwhile has two, the older one first: ids ascend.
-    pub(super) fn take(&mut self) -> Vec<OpenGap> {
-        let mut gaps: Vec<OpenGap> = std::mem::take(&mut self.gaps).into_values().collect();
-        if !planted::is(Bug::GapsUnordered) {
-            gaps.sort_unstable_by_key(|gap| gap.head.id);
+    /// Whether a topic has a cursor.
+    pub(super) fn has_cursor(&self, topic: u64) -> bool {
+        self.cursors.as_ref().is_some_and(|cursors| cursors.has(topic))
+    }
+
+    /// Whether a cursor waits for the socket.
+    pub(super) fn has_ready(&self) -> bool {
+        self.cursors.as_ref().is_some_and(|cursors| cursors.has_ready())
+    }
+
+    /// Sets the cursor of a topic.
+    pub(super) fn set_cursor(&mut self, topic: u64, cursor: Cursor) {
+        self.cursors.get_or_insert_default().set(topic, cursor);
+    }
+
+    /// Takes the cursor of a topic out.
+    pub(super) fn remove_cursor(&mut self, topic: u64) -> Option<Cursor> {
+        let cursors = self.cursors.as_mut()?;
+        let removed = cursors.remove(topic);
+        if cursors.is_empty() {
+            self.cursors = None;
         }
-        gaps
+        removed
     }
 }

@@ -4,15 +4,22 @@
 //! # Not here: where messages come from.
 
 use super::Shard;
-use super::connection::{Connection, ConnectionId, Lag, Phase, TooManyGaps};
+use super::connection::{Connection, ConnectionId, Phase};
+use super::cursor::{Cursor, Mode};
+use super::grant::{Grant, Granted};
+use super::late::{Late, Unsent};
 use super::outbound::{Socket, WRITE_FRAMES_MAX};
-use super::subscribers::Member;
+use super::pace::{self, Due};
+use super::subscribers::{Group, Member, strongest};
 use super::turn::{Frame, FrameIndex, Joined, Linked, Turn};
-use crate::dialect::{Event, Gap, Overflow, TopicPosition, encode, encode_message};
+use super::wheel::Wheel;
+use crate::clock::Now;
+use crate::dialect::{Event, TopicPosition, encode, encode_message};
 use crate::metrics::Counters;
 use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use crate::topics::message::{Message, Position, Wire};
+use crate::topics::terms::{Rate, Terms};
 use bytes::Bytes;
 use slab::Slab;
 use std::io::{self, IoSlice};
@@ -34,15 +41,17 @@ impl<S: Socket> Shard<S> {
     /// Does a bounded piece of the work that waits: offers messages if no writing is left from
     /// before, and writes to at most `SLICE_CONNECTIONS_MAX` connections.
     pub fn turn(&mut self) -> Progress {
+        self.relieve();
         if self.turn.dirty.is_empty() {
+            self.keep_pace();
             if self.inbox.queue.is_empty() {
                 self.registry.collect(&mut self.inbox);
             }
             self.offer_inbox();
         }
         self.write_slice();
-        let idle = self.turn.dirty.is_empty() && self.inbox.queue.is_empty();
-        if idle { Progress::Idle } else { Progress::More }
+        self.serve_slice();
+        if self.has_work() { Progress::More } else { Progress::Idle }
     }
 
     /// Offers and writes all that was posted before now, however much it is.
@@ -68,28 +77,50 @@ impl<S: Socket> Shard<S> {
     /// Gives a message to every connection that wants it.
     fn offer(&mut self, message: Arc<Message>) {
         let Some(slot) = self.subscribers.audience(&message) else { return };
+        self.note_heard(&message);
+        let tick = self.now_tick();
         let Some((topic, groups)) = self.subscribers.audience_mut(slot) else { return };
         self.sequence += 1;
+        topic.top = message.offset;
+        if let Some(conflation) = &mut topic.conflation {
+            conflation.add(&message);
+        }
+        let head = Arc::clone(&topic.head);
         let mut offering = Offering {
             frame: self.turn.add(Frame::Message(Arc::clone(&message))),
             position: [None; Wire::COUNT],
             sequence: self.sequence,
+            grant: Grant::of(&head.rule),
             message,
+            matching: &topic.groups,
+            groups,
+            held: 0,
+            excess: Vec::new(),
+            cursors_max: self.options.cursors_max,
+            now: self.now,
             connections: &mut self.connections,
             turn: &mut self.turn,
+            pace: &mut self.pace,
         };
         for member in &topic.members {
-            offering.to(member, Meets::Known);
+            offering.to(member, Via::Topic);
         }
         for group in topic.groups.iter().filter_map(|slot| groups.get(*slot as usize)) {
             for member in &group.members {
                 let first =
                     member.joined >= topic.last_sequence && !planted::is(Bug::PositionUntold);
-                offering.to(member, if first { Meets::First } else { Meets::Known });
+                offering.to(member, if first { Via::NewFilter } else { Via::Filter });
             }
         }
+        let Offering { held, excess, .. } = offering;
+        for _ in 0..held {
+            topic.begin_cursor(Mode::Conflate);
+        }
         topic.last_sequence = self.sequence;
-        topic.last_tick = self.wheel.tick();
+        topic.last_tick = tick;
+        for id in excess {
+            self.close(id, &Reason::SlowConsumer.into());
+        }
     }
 
     fn write_slice(&mut self) {
@@ -132,64 +163,62 @@ impl<S: Socket> Shard<S> {
             self.turn.joined(pending, wire, &self.order, |frame| bytes_of(frame, wire, counters));
         let joined = joined.cloned();
         let chain = self.turn.chain(&self.order);
-        let max = self.options.outbound_bytes_max;
         let result = match written(connection, joined, chain, counters) {
             Ok(None) => Ok(()),
             Ok(Some(mut rest)) => {
-                rest.try_for_each(|linked| enqueue(connection, linked, max, counters))
+                let mut late = Late {
+                    connection,
+                    subscribers: &mut self.subscribers,
+                    options: &self.options,
+                    pressure: self.pressure,
+                    tick: u32::try_from(self.wheel.tick()).unwrap_or(u32::MAX),
+                    queued: 0,
+                    untold: false,
+                };
+                let keep = |linked| late.keep(linked, bytes_of(linked.frame, wire, counters));
+                let kept = rest.try_for_each(keep);
+                counters.deliveries.add(late.queued);
+                kept
             }
             Err(_) => Err(Unsent::PeerGone),
         };
-        let after = connection.outbound.bytes();
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        let (after, is_ready) = (connection.outbound.bytes(), connection.has_ready());
         self.note_outbound(before, after);
         match result {
-            Ok(()) if after == 0 => {}
-            Ok(()) => self.note_blocked(id),
             Err(Unsent::PeerGone) => self.lose(id),
             Err(Unsent::MustClose) => self.close(id, &Reason::SlowConsumer.into()),
+            Ok(()) if after > 0 => self.note_blocked(id),
+            Ok(()) => self.serving.extend(is_ready.then_some(id)),
         }
     }
 
-    /// Writes what is queued for a connection, and tells its gaps when the queue is empty.
+    /// Writes what is queued for a connection, and then what it is behind with.
     pub(super) fn write_outbound(&mut self, id: ConnectionId) {
         let Some(connection) = self.connection_mut(id) else { return };
         let before = connection.outbound.bytes();
         let mut result = connection.outbound.flush(&connection.socket);
-        let mut told = 0;
-        if result.is_ok() && connection.outbound.is_empty() && connection.lag.is_some() {
-            told = tell_gaps(connection);
-            connection.lag = None;
-            result =
-                result.and_then(|first| Ok(first + connection.outbound.flush(&connection.socket)?));
+        if result.is_ok() && connection.outbound.is_empty() && connection.has_ready() {
+            self.serve(id);
+            let Some(connection) = self.connection_mut(id) else { return };
+            let second = connection.outbound.flush(&connection.socket);
+            result = result.and_then(|first| Ok(first + second?));
         }
-        let after = connection.outbound.bytes();
-        self.counters.gaps.add_len(told);
+        let Some(connection) = self.connection(id) else { return };
+        let (after, is_ready) = (connection.outbound.bytes(), connection.has_ready());
         self.note_outbound(before, after);
         let Ok(written) = result else { return self.lose(id) };
         self.counters.sent_bytes.add_len(written.bytes);
         self.counters.writes.add_len(written.writes);
         if after == 0 {
+            // It takes more than one serving: others have their turn in between.
+            self.serving.extend(is_ready.then_some(id));
             return self.note_drained(id);
         }
         if written.bytes > 0 {
             self.note_progress(id);
         }
         self.note_blocked(id);
-    }
-
-    /// Tells what a connection has missed so far. To be called before its subscriptions change: a
-    /// gap means something only under those that it was missed by.
-    pub(super) fn tell_missed(&mut self, id: ConnectionId) {
-        if planted::is(Bug::GapToldLate) {
-            return;
-        }
-        self.write_pending(id);
-        let Some(connection) = self.open_connection_mut(id) else { return };
-        let before = connection.outbound.bytes();
-        let told = tell_gaps(connection);
-        let after = connection.outbound.bytes();
-        self.counters.gaps.add_len(told);
-        self.note_outbound(before, after);
     }
 
     /// Nothing waits for the connection any more.
@@ -207,7 +236,7 @@ impl<S: Socket> Shard<S> {
     /// The peer is gone: its reader will notice.
     fn lose(&mut self, id: ConnectionId) {
         self.leave_all(id);
-        let cut_at = self.wheel.tick();
+        let cut_at = self.now_tick();
         let Some(connection) = self.connection_mut(id) else { return };
         connection.phase = Phase::Closing { cut_at };
         connection.socket.abort();
@@ -230,45 +259,99 @@ struct Offering<'a, S> {
     /// Where the topic stands before the message, for each wire on which that is told.
     position: [Option<FrameIndex>; Wire::COUNT],
     sequence: u64,
+    grant: Grant<'a>,
     message: Arc<Message>,
+    /// The groups that match the topic, among all groups.
+    matching: &'a [u32],
+    groups: &'a Slab<Group>,
+    /// Cursors that begin with the message, because it uses up a rate.
+    held: u32,
+    /// Connections that would need more cursors than they may have.
+    excess: Vec<ConnectionId>,
+    cursors_max: usize,
+    now: Now,
     connections: &'a mut Slab<Connection<S>>,
     turn: &'a mut Turn,
+    pace: &'a mut Wheel<Due>,
 }
 
-/// Whether a connection has met the topic before.
+/// How a message comes to a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Meets {
-    Known,
-    /// Through a filter, for the first time: it must be told where the topic stands.
-    First,
+enum Via {
+    /// By its subscription to the topic.
+    Topic,
+    /// By a filter.
+    Filter,
+    /// By a filter, as the first message of the topic: the connection must be told where the topic
+    /// stands.
+    NewFilter,
 }
 
 impl<S> Offering<'_, S> {
-    fn to(&mut self, member: &Member, meets: Meets) {
+    fn to(&mut self, member: &Member, via: Via) {
         let Some(connection) = self.connections.get_mut(member.connection as usize) else { return };
         let has_it = connection.last_sequence == self.sequence && !planted::is(Bug::DeliveredTwice);
         if has_it || connection.phase != Phase::Open {
             return;
         }
         connection.last_sequence = self.sequence;
-        if connection.pending.is_empty() {
-            self.turn.dirty.push(member.connection);
+        if connection.has_cursor(self.message.head.id) {
+            // Its cursor will come to this message.
+            return;
         }
-        if meets == Meets::First {
+        let has_choice = via != Via::Topic && connection.filters > 1;
+        let terms = if has_choice { self.strongest_terms(member) } else { member.terms };
+        let Granted { mode, rate } = self.grant.to(terms);
+        if let Some(rate) = rate
+            && !self.hold(member.connection, rate)
+        {
+            return;
+        }
+        self.link(member.connection, via, mode);
+    }
+
+    /// The terms of the filter that gives a connection most of the topic.
+    #[cold]
+    fn strongest_terms(&self, member: &Member) -> Terms {
+        let connection = self.connections.get(member.connection as usize);
+        let found = connection.and_then(|c| strongest(&c.memberships, self.matching, self.groups));
+        found.map_or(member.terms, |strongest| strongest.terms)
+    }
+
+    /// Begins a cursor behind the message: what comes before the rate allows it waits there.
+    fn hold(&mut self, slot: u32, rate: Rate) -> bool {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return false };
+        let id = ConnectionId { slot, generation: connection.generation };
+        if connection.cursors.as_ref().is_some_and(|cursors| cursors.len() >= self.cursors_max) {
+            self.excess.push(id);
+            return false;
+        }
+        let topic = self.message.head.id;
+        let until = pace::after(self.now, rate);
+        connection.set_cursor(topic, Cursor::held(self.message.offset, until));
+        self.pace.insert(until, Due::Cursor { id, topic, tick: until });
+        self.held += 1;
+        true
+    }
+
+    fn link(&mut self, slot: u32, via: Via, mode: Mode) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if connection.pending.is_empty() {
+            self.turn.dirty.push(slot);
+        }
+        if via == Via::NewFilter {
             let wire = connection.wire;
             let position = match self.position.get(wire as usize).copied().flatten() {
                 Some(position) => position,
                 None => self.encode_position(wire),
             };
             // Borrowed anew: encoding needed the turn.
-            let Some(connection) = self.connections.get_mut(member.connection as usize) else {
-                return;
-            };
-            self.turn.link(&mut connection.pending, position, Overflow::Gap);
-            self.turn.link(&mut connection.pending, self.frame, member.overflow);
+            let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+            self.turn.link(&mut connection.pending, position, mode);
+            self.turn.link(&mut connection.pending, self.frame, mode);
             return;
         }
-        self.turn.link(&mut connection.pending, self.frame, member.overflow);
+        self.turn.link(&mut connection.pending, self.frame, mode);
     }
 
     #[cold]
@@ -298,14 +381,6 @@ fn bytes_of<'a>(frame: &'a Frame, wire: Wire, counters: &Counters) -> &'a Bytes 
         Frame::Message(message) => frame_of(message, wire, counters),
         Frame::Position(bytes) => bytes,
     }
-}
-
-/// Why a chain could not be sent or queued.
-enum Unsent {
-    /// The socket reports that there is nobody.
-    PeerGone,
-    /// The connection is behind and may not miss this, or misses too much.
-    MustClose,
 }
 
 /// Writes what the socket takes of a chain. Gives back the part of it that the socket did not take;
@@ -395,51 +470,4 @@ fn after<'a, S, C: Iterator<Item = Linked<'a>> + Clone>(
         taken -= frame.len();
     }
     chain
-}
-
-/// Queues a frame for a connection whose socket is busy, or notes that it is missed.
-fn enqueue<S>(
-    connection: &mut Connection<S>,
-    linked: Linked<'_>,
-    bytes_max: usize,
-    counters: &Counters,
-) -> Result<(), Unsent> {
-    let frame = bytes_of(linked.frame, connection.wire, counters);
-    // One frame always fits: only what waits in the queue makes somebody write it, and later tell
-    // what was missed.
-    let waiting = connection.outbound.bytes();
-    let is_behind = connection.lag.is_some() && !planted::is(Bug::GapOvertaken);
-    let is_free = waiting == 0 && !planted::is(Bug::LongFrameForgotten);
-    if !is_behind && (is_free || waiting + frame.len() <= bytes_max) {
-        connection.outbound.push(frame.clone());
-        counters.deliveries.add(u64::from(linked.is_message()));
-        return Ok(());
-    }
-    if linked.overflow == Overflow::Disconnect {
-        return Err(Unsent::MustClose);
-    }
-    if planted::is(Bug::PositionParted) && !linked.is_message() {
-        return Ok(());
-    }
-    let lag = connection.lag.get_or_insert_with(Box::<Lag>::default);
-    // A position that does not fit takes its message with it: both are told at the end of the gap.
-    let Frame::Message(message) = linked.frame else { return Ok(()) };
-    counters.dropped.increment();
-    lag.record(message).map_err(|TooManyGaps| Unsent::MustClose)
-}
-
-/// Queues the gaps of a connection. Returns how many there were.
-fn tell_gaps<S>(connection: &mut Connection<S>) -> usize {
-    let Some(lag) = connection.lag.as_mut() else { return 0 };
-    let mut told = 0;
-    for gap in lag.take().into_iter().filter(|_| !planted::is(Bug::GapUntold)) {
-        let topic = gap.head.name.clone();
-        let position = TopicPosition { topic: topic.clone(), position: gap.end() };
-        let to = gap.to.0 - u64::from(planted::is(Bug::GapTooShort));
-        let event = Event::Gap(Gap { topic, from: gap.from.0, to });
-        connection.outbound.push(encode(0, &event, connection.wire));
-        connection.outbound.push(encode(0, &Event::Position(position), connection.wire));
-        told += 1;
-    }
-    told
 }

@@ -5,13 +5,14 @@
 
 use super::Shard;
 use super::connection::ConnectionId;
+use super::cursor::{Cursor, Mode};
 use super::outbound::Socket;
-use super::subscribers::{Departure, Member, Place};
-use crate::dialect::Overflow;
+use super::subscribers::{Departure, Member, Place, Wanted};
 use crate::planted::{self, Bug};
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{Message, Offset};
 use crate::topics::name::{Target, TopicFilter, TopicName};
+use crate::topics::terms::{Policy, Terms};
 use crate::topics::topic::{Ask, Seam};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,8 +22,8 @@ use std::sync::Arc;
 pub struct Joiner {
     /// The connection.
     pub connection: ConnectionId,
-    /// What happens when it falls behind.
-    pub overflow: Overflow,
+    /// What it asks for.
+    pub terms: Terms,
 }
 
 /// What a filter subscription wants from the past of one topic.
@@ -51,15 +52,18 @@ impl<S: Socket> Shard<S> {
             return Err(Reason::AlreadySubscribed);
         }
         let seam = self.registry.join(topic, ask, &mut self.inbox, self.now)?;
-        self.joining = Some(target);
+        self.joining = Some(Wanted::Messages(target.clone()));
         // All of it was posted before the seam, so it is for those who were there before.
         self.settle();
-        self.tell_missed(joiner.connection);
+        self.settle_cursors(joiner.connection, &target);
         let member = self.member(joiner);
-        let (place, index) = self.subscribers.enter_topic(&seam.head, member);
+        let (place, index) =
+            self.subscribers.enter_topic(&seam.head, (seam.top, seam.heard), member);
         self.joining = None;
         self.note_membership(joiner.connection, place, index);
         self.counters.topic_subscriptions.increment();
+        self.begin_quiet(&seam.head);
+        self.hold_behind(joiner.connection, &seam);
         Ok(seam)
     }
 
@@ -83,7 +87,7 @@ impl<S: Socket> Shard<S> {
         if !self.subscribers.has_group(filter) {
             self.registry.join_filter(filter, self.inbox.shard);
         }
-        self.joining = Some(target);
+        self.joining = Some(Wanted::Messages(target.clone()));
         // What waits in the mailbox is from before, and there may be a hole behind it: the shard did
         // not always want these topics.
         if !planted::is(Bug::StaleMailbox) {
@@ -92,14 +96,20 @@ impl<S: Socket> Shard<S> {
         self.settle();
         let seams = asks().and_then(|asks| Ok(self.seams(asks)?));
         self.settle_before(filter, seams.iter().flatten().flatten());
-        self.tell_missed(joiner.connection);
+        self.settle_cursors(joiner.connection, &target);
         let member = self.member(joiner);
         let (place, index) = self.subscribers.enter_group(filter, member);
         self.joining = None;
         self.note_membership(joiner.connection, place, index);
         self.counters.filter_subscriptions.increment();
-        if seams.is_err() {
-            self.leave(joiner.connection, &Target::Filter(filter.clone()))?;
+        match &seams {
+            Ok(seams) => {
+                for seam in seams.iter().flatten() {
+                    self.watch_quiet(&seam.head, seam.top, seam.heard);
+                    self.hold_behind(joiner.connection, seam);
+                }
+            }
+            Err(_) => self.leave(joiner.connection, &target)?,
         }
         seams
     }
@@ -109,13 +119,77 @@ impl<S: Socket> Shard<S> {
     /// # Errors
     /// [`Reason::NotSubscribed`].
     pub fn leave(&mut self, id: ConnectionId, target: &Target) -> Result<(), Reason> {
-        self.tell_missed(id);
+        self.settle_cursors(id, target);
         let place = self.subscribers.place(target).ok_or(Reason::NotSubscribed)?;
         let connection = self.connection_mut(id).ok_or(Reason::NotSubscribed)?;
         let index = connection.memberships.remove(&place).ok_or(Reason::NotSubscribed)?;
         connection.filters -= u32::from(place.is_group());
-        self.depart(place, index);
+        self.depart(id, place, index);
+        if let Target::Topic(topic) = target {
+            self.leave_watch(id, topic);
+        }
         Ok(())
+    }
+
+    fn leave_watch(&mut self, id: ConnectionId, topic: &TopicName) {
+        let Some(place) = self.subscribers.watch_place(topic) else { return };
+        let Some(connection) = self.connection_mut(id) else { return };
+        let Some(index) = connection.memberships.remove(&place) else { return };
+        if let Some(companion) = self.subscribers.topic_at(place).map(|local| local.head.id) {
+            self.end_cursor(id, companion);
+        }
+        self.depart(id, place, index);
+    }
+
+    /// Changes the terms of a subscription; what was passed over under the old ones is sent or told
+    /// first, where the new ones would not come to it. Returns the terms that it has now.
+    ///
+    /// # Errors
+    /// [`Reason::NotSubscribed`].
+    pub fn update(
+        &mut self,
+        id: ConnectionId,
+        target: &Target,
+        change: impl FnOnce(Terms) -> Terms,
+    ) -> Result<Terms, Reason> {
+        self.write_pending(id);
+        let place = self.subscribers.place(target).ok_or(Reason::NotSubscribed)?;
+        let connection = self.connection(id).ok_or(Reason::NotSubscribed)?;
+        let index = *connection.memberships.get(&place).ok_or(Reason::NotSubscribed)?;
+        let member = self.subscribers.member_mut(place, index).ok_or(Reason::NotSubscribed)?;
+        let terms = change(member.terms);
+        // Cursors end under the old terms, and go on under the new ones.
+        let cursors = self.cursors_in(id, target);
+        for (topic, cursor) in &cursors {
+            let conflates = terms.policy.conflates() || cursor.mode == Mode::CatchUp;
+            if !conflates || cursor.mode == Mode::Gap {
+                self.finish_cursor(id, *topic, *cursor);
+            }
+        }
+        if let Some(member) = self.subscribers.member_mut(place, index) {
+            member.terms = terms;
+        }
+        for (topic, _) in cursors {
+            self.set_pace(id, topic);
+        }
+        Ok(terms)
+    }
+
+    /// Holds a connection to its rate when it was sent messages of the past.
+    fn hold_behind(&mut self, id: ConnectionId, seam: &Seam) {
+        if seam.replay.is_empty() {
+            return;
+        }
+        let memberships = self.connection(id).map(|connection| &connection.memberships);
+        let policy = memberships.and_then(|all| self.subscribers.policy_of(all, seam.head.id));
+        let has_cursor = self.connection(id).is_some_and(|c| c.has_cursor(seam.head.id));
+        if let Some(Policy::MaxHz(rate)) = policy.filter(|_| !has_cursor)
+            && let Some(local) = self.subscribers.topic_mut(seam.head.id)
+        {
+            local.begin_cursor(Mode::Conflate);
+            let cursor = Cursor::waiting(seam.top, Mode::Conflate, false);
+            self.hold(id, seam.head.id, rate, cursor);
+        }
     }
 
     /// Whether a connection has exactly this subscription.
@@ -138,8 +212,10 @@ impl<S: Socket> Shard<S> {
     pub(super) fn leave_all(&mut self, id: ConnectionId) {
         let Some(connection) = self.connection_mut(id) else { return };
         connection.filters = 0;
-        for (place, index) in std::mem::take(&mut connection.memberships) {
-            self.depart(place, index);
+        let memberships = std::mem::take(&mut connection.memberships);
+        self.end_cursors(id);
+        for (place, index) in memberships {
+            self.depart(id, place, index);
         }
     }
 
@@ -174,21 +250,21 @@ impl<S: Socket> Shard<S> {
     }
 
     fn member(&self, joiner: Joiner) -> Member {
-        Member {
-            connection: joiner.connection.slot,
-            overflow: joiner.overflow,
-            joined: self.sequence,
-        }
+        Member { connection: joiner.connection.slot, terms: joiner.terms, joined: self.sequence }
     }
 
-    fn note_membership(&mut self, id: ConnectionId, place: Place, index: u32) {
+    pub(super) fn note_membership(&mut self, id: ConnectionId, place: Place, index: u32) {
         if let Some(connection) = self.connection_mut(id) {
             connection.memberships.insert(place, index);
             connection.filters += u32::from(place.is_group());
         }
     }
 
-    fn depart(&mut self, place: Place, index: u32) {
+    fn depart(&mut self, id: ConnectionId, place: Place, index: u32) {
+        let local = self.subscribers.topic_at(place).filter(|local| local.keeps_presence());
+        if let Some(head) = local.map(|local| Arc::clone(&local.head)) {
+            self.exit(id, &head);
+        }
         let Departure { moved, ended } = self.subscribers.depart(place, index);
         if let Some(moved) = moved.filter(|_| !planted::is(Bug::MovedUntold))
             && let Some(connection) = self.connections.get_mut(moved.connection as usize)
@@ -204,14 +280,15 @@ impl<S: Socket> Shard<S> {
         match ended {
             // The last subscriber was closed while what it still had was written. The shard goes on
             // wanting this, for the one who joins.
-            Some(target)
-                if self.joining.as_ref() == Some(&target) && !planted::is(Bug::InterestLost) => {}
-            Some(Target::Topic(topic)) => {
+            Some(wanted)
+                if self.joining.as_ref() == Some(&wanted) && !planted::is(Bug::InterestLost) => {}
+            Some(Wanted::Messages(Target::Topic(topic))) => {
                 self.registry.leave(&topic, self.inbox.shard, self.now);
             }
-            Some(Target::Filter(filter)) => {
+            Some(Wanted::Messages(Target::Filter(filter))) => {
                 self.registry.leave_filter(&filter, self.inbox.shard);
             }
+            Some(Wanted::Presence(topic)) => self.registry.unwatch(&topic, self.inbox.shard),
             None => {}
         }
     }

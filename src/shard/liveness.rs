@@ -1,6 +1,6 @@
 //! Who is still there: pings, stalled writers, closes that take too long.
 //! One wheel per shard; a connection costs one entry in it and no timer of its own.
-//! # Invariants: every connection is in the slot of its `due` tick; entries whose tick is not the
+//! # Invariants: every connection is in the wheel at its `due` tick; entries whose tick is not the
 //! connection's `due` are stale and do nothing.
 //! # Not here: sleeping (`worker` calls [`Shard::tick`] once a second).
 
@@ -22,44 +22,8 @@ pub(super) const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Ticks after which a topic that only filters want is forgotten by its shard.
 const QUIET_TICKS: u32 = 60;
 
-const SLOTS: u32 = 64;
-
-/// Connections by the tick at which they want to be looked at.
-#[derive(Debug)]
-pub(super) struct Wheel {
-    slots: Vec<Vec<ConnectionId>>,
-    tick: u32,
-}
-
-impl Default for Wheel {
-    fn default() -> Wheel {
-        // Tick 0 is never a connection's due tick.
-        Wheel { slots: vec![Vec::new(); SLOTS as usize], tick: 1 }
-    }
-}
-
-impl Wheel {
-    pub(super) fn tick(&self) -> u32 {
-        self.tick
-    }
-
-    /// The tick by which this much time has passed.
-    pub(super) fn after(&self, time: Duration) -> u32 {
-        self.tick.saturating_add(ticks(time))
-    }
-
-    fn insert(&mut self, id: ConnectionId, tick: u32) {
-        if let Some(slot) = self.slots.get_mut((tick % SLOTS) as usize) {
-            slot.push(id);
-        }
-    }
-
-    fn advance(&mut self) -> Vec<ConnectionId> {
-        self.tick = self.tick.saturating_add(1);
-        let slot = self.slots.get_mut((self.tick % SLOTS) as usize);
-        slot.map(std::mem::take).unwrap_or_default()
-    }
-}
+/// Slots of the wheel: a ping is the furthest thing that most connections wait for.
+pub(super) const SLOTS: usize = 64;
 
 fn ticks(time: Duration) -> u32 {
     let ticks = time.as_millis().div_ceil(TICK.as_millis());
@@ -69,8 +33,9 @@ fn ticks(time: Duration) -> u32 {
 impl<S: Socket> Shard<S> {
     /// Looks after the connections that are due. To be called every [`TICK`].
     pub fn tick(&mut self) {
-        let due = self.wheel.advance();
-        let tick = self.wheel.tick();
+        let mut due = Vec::new();
+        self.wheel.advance(self.wheel.tick() + 1, &mut due);
+        let tick = self.now_tick();
         for id in due {
             if self.connection(id).is_some_and(|connection| connection.due == tick) {
                 self.look_after(id);
@@ -78,6 +43,7 @@ impl<S: Socket> Shard<S> {
             }
         }
         self.measure_age();
+        self.retry_exits();
         self.subscribers.sweep(tick, QUIET_TICKS);
         self.counters.local_topics.set(self.subscribers.topic_count() as u64);
     }
@@ -90,14 +56,14 @@ impl<S: Socket> Shard<S> {
             let blocked = self.connections.iter().map(|(_, connection)| connection);
             let since =
                 blocked.filter(|c| c.stalled_since.is_some()).map(|c| c.blocked_since).min();
-            since.map_or(0, |since| self.wheel.tick() - since)
+            since.map_or(0, |since| self.now_tick() - since)
         };
         self.counters.outbound_age_seconds.set(u64::from(age));
     }
 
     /// Puts a connection into the slot of the next tick that matters to it.
     pub(super) fn schedule(&mut self, id: ConnectionId) {
-        let tick = self.wheel.tick();
+        let tick = self.now_tick();
         let stall = ticks(self.options.write_stall_max);
         let pong = ticks(self.options.pong_timeout);
         let Some(connection) = self.connection_mut(id) else { return };
@@ -111,16 +77,26 @@ impl<S: Socket> Shard<S> {
                 connection.next_ping.min(stalled).min(silent)
             }
         };
-        let due = wanted.clamp(tick + 1, tick + SLOTS - 1);
+        let due = wanted.max(tick.saturating_add(1));
         if connection.due != due {
             connection.due = due;
-            self.wheel.insert(id, due);
+            self.wheel.insert(due.into(), id);
         }
+    }
+
+    /// Seconds since the shard began.
+    pub(super) fn now_tick(&self) -> u32 {
+        u32::try_from(self.wheel.tick()).unwrap_or(u32::MAX)
+    }
+
+    /// The tick by which this much time has passed.
+    pub(super) fn tick_after(&self, time: Duration) -> u32 {
+        self.now_tick().saturating_add(ticks(time))
     }
 
     /// The socket takes nothing: somebody must wait for it, but not for ever.
     pub(super) fn note_blocked(&mut self, id: ConnectionId) {
-        let tick = self.wheel.tick();
+        let tick = self.now_tick();
         let Some(connection) = self.connection_mut(id) else { return };
         if connection.stalled_since.is_none() {
             connection.stalled_since = Some(tick);
@@ -133,7 +109,7 @@ impl<S: Socket> Shard<S> {
 
     /// The socket took something.
     pub(super) fn note_progress(&mut self, id: ConnectionId) {
-        let tick = self.wheel.tick();
+        let tick = self.now_tick();
         let Some(connection) = self.connection_mut(id) else { return };
         // A peer that takes bytes is there, even if its pong waits behind others to be read.
         connection.pinged = None;
@@ -143,7 +119,7 @@ impl<S: Socket> Shard<S> {
     }
 
     fn look_after(&mut self, id: ConnectionId) {
-        let tick = self.wheel.tick();
+        let tick = self.now_tick();
         let stall = ticks(self.options.write_stall_max);
         let pong = ticks(self.options.pong_timeout);
         let Some(connection) = self.connection(id) else { return };
@@ -163,8 +139,8 @@ impl<S: Socket> Shard<S> {
     }
 
     fn ping(&mut self, id: ConnectionId) {
-        let tick = self.wheel.tick();
-        let next_ping = self.wheel.after(self.options.ping_interval);
+        let tick = self.now_tick();
+        let next_ping = self.tick_after(self.options.ping_interval);
         let Some(connection) = self.connection_mut(id) else { return };
         connection.next_ping = next_ping;
         let wire = connection.wire;

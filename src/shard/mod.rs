@@ -8,16 +8,26 @@
 //! # Not here: offsets and history (`topics`), reading and bytes (`ws`, `dialect`), permission
 //! (`session`).
 
+mod conflation;
 mod connection;
+mod cursor;
 mod delivery;
+mod grant;
 mod joining;
+mod late;
 mod liveness;
+mod members;
 pub mod outbound;
+mod pace;
+pub mod pressure;
+mod quiet;
+mod serving;
 pub mod stream;
 mod subscribers;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod wheel;
 pub mod worker;
 
 pub use connection::ConnectionId;
@@ -30,20 +40,22 @@ use crate::dialect::{Event, encode, frame};
 use crate::metrics::Counters;
 use crate::reason::{Reason, Refusal};
 use crate::topics::mailbox::Inbox;
-use crate::topics::message::{Message, Wire};
-use crate::topics::name::Target;
+use crate::topics::message::{Message, TopicHead, Wire};
 use crate::topics::registry::Registry;
 use crate::topics::topic::ShardId;
 use bytes::Bytes;
 use connection::{Connection, Phase};
-use liveness::Wheel;
+use members::Exit;
 use outbound::{Outbound, Socket};
+use pace::Due;
+use pressure::{Budget, Pressure};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use subscribers::{Memberships, Subscribers};
+use subscribers::{Memberships, Subscribers, Wanted};
 use turn::{Order, Pending, Turn};
+use wheel::Wheel;
 
 /// Frames that may wait for one connection before nothing more is read from it: tiny answers cost
 /// more memory than their bytes.
@@ -55,6 +67,12 @@ pub struct ShardOptions {
     /// Bytes that may wait for one connection before it counts as behind. Default 1 MiB. The worst
     /// case is this times the number of connections.
     pub outbound_bytes_max: usize,
+    /// Nothing more is queued for a connection whose queue has not been empty for so long.
+    /// Default 5 s, in whole seconds.
+    pub outbound_age_max: Duration,
+    /// Topics in which one connection may be behind, or held by its rate, at once; beyond it the
+    /// connection is closed. Default 16,384; each costs about 60 bytes.
+    pub cursors_max: usize,
     /// How long a connection may take nothing while something waits. Default 10 s.
     pub write_stall_max: Duration,
     /// How long a connection may be silent before it is pinged. Default 25 s.
@@ -67,6 +85,8 @@ impl Default for ShardOptions {
     fn default() -> ShardOptions {
         ShardOptions {
             outbound_bytes_max: 1 << 20,
+            outbound_age_max: Duration::from_secs(5),
+            cursors_max: 16_384,
             write_stall_max: Duration::from_secs(10),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
@@ -85,7 +105,7 @@ pub struct Shard<S> {
     next_generation: u32,
     subscribers: Subscribers,
     /// What a connection is about to subscribe to: wanted, whoever leaves meanwhile.
-    joining: Option<Target>,
+    joining: Option<Wanted>,
     turn: Turn,
     /// The chain that is being written.
     order: Order,
@@ -93,7 +113,21 @@ pub struct Shard<S> {
     written: usize,
     /// Counts the messages this shard has delivered.
     sequence: u64,
-    wheel: Wheel,
+    /// Connections by the second at which they want to be looked after.
+    wheel: Wheel<ConnectionId>,
+    /// What is due at a millisecond.
+    pace: Wheel<Due>,
+    /// Memory for what comes out of it.
+    due: Vec<Due>,
+    /// When something is due, as whoever sleeps was told.
+    known_due: Option<Duration>,
+    /// Connections that are behind on more than one serving holds.
+    serving: VecDeque<ConnectionId>,
+    budget: Arc<Budget>,
+    /// How short memory was when the turn began.
+    pressure: Pressure,
+    /// Departures that a full mailbox would not hear of yet.
+    exits: Vec<Exit>,
     /// The time, as it was last told.
     now: Now,
     /// Connections whose socket just stopped taking bytes.
@@ -107,6 +141,7 @@ impl<S: Socket> Shard<S> {
         registry: Arc<Registry>,
         options: ShardOptions,
         counters: Arc<Counters>,
+        budget: Arc<Budget>,
     ) -> Shard<S> {
         Shard {
             registry,
@@ -121,7 +156,15 @@ impl<S: Socket> Shard<S> {
             order: Order::default(),
             written: 0,
             sequence: 0,
-            wheel: Wheel::default(),
+            // Tick 0 is never a connection's due tick.
+            wheel: Wheel::new(liveness::SLOTS, 1),
+            pace: Wheel::new(pace::SLOTS, 0),
+            due: Vec::new(),
+            known_due: None,
+            serving: VecDeque::new(),
+            pressure: budget.pressure(),
+            budget,
+            exits: Vec::new(),
             now: Now::at_ms(0),
             newly_blocked: Vec::new(),
         }
@@ -150,12 +193,12 @@ impl<S: Socket> Shard<S> {
             socket,
             outbound: Outbound::default(),
             memberships: Memberships::default(),
-            lag: None,
+            cursors: None,
             last_sequence: 0,
             pending: Pending::default(),
             generation,
             phase: Phase::Open,
-            next_ping: self.wheel.after(self.options.ping_interval),
+            next_ping: self.tick_after(self.options.ping_interval),
             pinged: None,
             stalled_since: None,
             blocked_since: 0,
@@ -176,12 +219,15 @@ impl<S: Socket> Shard<S> {
         self.push(id, encode(command_id, event, wire));
     }
 
-    /// Queues a message for one connection alone: history, not live. [`Shard::flush`] sends it.
-    pub fn replay(&mut self, id: ConnectionId, message: &Arc<Message>) {
-        let Some(wire) = self.connection(id).map(|connection| connection.wire) else { return };
-        self.counters.replayed.increment();
-        let bytes = delivery::frame_of(message, wire, &self.counters).clone();
-        self.push(id, bytes);
+    /// Queues messages of a topic for one connection alone: history, not live. [`Shard::flush`] sends
+    /// them.
+    pub fn replay(&mut self, id: ConnectionId, head: &TopicHead, messages: &[Arc<Message>]) {
+        self.write_pending(id);
+        let Some(before) = self.open_connection_mut(id).map(|c| c.outbound.bytes()) else { return };
+        self.counters.replayed.add_len(messages.len());
+        self.serving(id, head, |serving| serving.messages(messages));
+        let after = self.connection(id).map_or(before, |connection| connection.outbound.bytes());
+        self.note_outbound(before, after);
     }
 
     /// Queues finished bytes for one connection. [`Shard::flush`] sends them.
@@ -246,12 +292,11 @@ impl<S: Socket> Shard<S> {
 
     fn begin_close(&mut self, id: ConnectionId, reason: Reason, farewell: Bytes) {
         self.write_pending(id);
-        let cut_at = self.wheel.after(liveness::CLOSE_GRACE);
+        let cut_at = self.tick_after(liveness::CLOSE_GRACE);
         let Some(connection) = self.open_connection_mut(id) else { return };
         connection.phase = Phase::Closing { cut_at };
-        connection.lag = None;
         let before = connection.outbound.bytes();
-        if matches!(reason, Reason::SlowConsumer | Reason::NoPong) {
+        if matches!(reason, Reason::SlowConsumer | Reason::NoPong | Reason::Shed) {
             // It does not read: what waits would only keep the reason from it.
             connection.outbound.cut();
         }
@@ -268,7 +313,7 @@ impl<S: Socket> Shard<S> {
     /// takes longer than any connection may take nothing.
     pub fn finish(&mut self, id: ConnectionId) {
         self.write_pending(id);
-        let cut_at = self.wheel.after(self.options.write_stall_max);
+        let cut_at = self.tick_after(self.options.write_stall_max);
         let Some(connection) = self.open_connection_mut(id) else { return };
         connection.phase = Phase::Closing { cut_at };
         self.leave_all(id);
@@ -327,7 +372,15 @@ impl<S: Socket> Shard<S> {
 
     /// Whether something waits to be offered or written.
     pub fn has_work(&self) -> bool {
-        !(self.inbox.queue.is_empty() && self.turn.dirty.is_empty())
+        !(self.inbox.queue.is_empty() && self.turn.dirty.is_empty() && self.serving.is_empty())
+    }
+
+    /// Whether something became due earlier than [`Shard::next_due`] said before.
+    pub fn take_rescheduled(&mut self) -> bool {
+        let due = self.next_due();
+        let earlier = due.is_some_and(|due| self.known_due.is_none_or(|known| due < known));
+        self.known_due = due;
+        earlier
     }
 
     /// Whether something waits to be written to a connection.

@@ -2,13 +2,18 @@
 //! Owns the local view of topics, the groups of connections behind each filter, and where each
 //! connection stands in them.
 //! # Invariants: a connection is at most once in each topic and each group, and knows its index
-//! there; a topic without members and without a matching group does not stay.
+//! there; a topic without members and without a matching group does not stay; one that a cursor
+//! refers to does.
 //! # Not here: sockets, other shards, what is sent.
 
-use crate::dialect::Overflow;
+use super::conflation::Conflation;
+use super::cursor::Mode;
 use crate::topics::filters::FilterTrie;
-use crate::topics::message::{Message, TopicHead};
+use crate::topics::message::{Message, Offset, Stream, TopicHead};
 use crate::topics::name::{Target, TopicFilter, TopicName};
+use crate::topics::rule::Presence;
+use crate::topics::terms::{Policy, Terms};
+use crate::topics::topic::Heard;
 use slab::Slab;
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -73,7 +78,7 @@ pub(super) type Memberships = NumberMap<Place, u32>;
 pub(super) struct Member {
     /// The connection's slot.
     pub(super) connection: u32,
-    pub(super) overflow: Overflow,
+    pub(super) terms: Terms,
     /// The shard's sequence when it joined: messages with a higher one are its own.
     pub(super) joined: u64,
 }
@@ -91,6 +96,17 @@ pub(super) struct LocalTopic {
     pub(super) last_sequence: u64,
     /// When that was, in ticks.
     pub(super) last_tick: u32,
+    /// Offset of the latest message that was offered or is before all that will be.
+    pub(super) top: Offset,
+    /// Cursors of connections in this topic.
+    pub(super) cursors: u32,
+    /// What those of them that conflate have yet to send.
+    pub(super) conflation: Option<Box<Conflation>>,
+    /// When it was last heard of, where its rule has a time after which it is stale.
+    pub(super) heard: Heard,
+    pub(super) is_stale: bool,
+    /// Whether somebody looks when it was last heard of.
+    pub(super) is_timed: bool,
 }
 
 /// The subscribers of one filter.
@@ -113,7 +129,16 @@ pub(super) struct Moved {
 pub(super) struct Departure {
     pub(super) moved: Option<Moved>,
     /// The last member left: the shard no longer wants this.
-    pub(super) ended: Option<Target>,
+    pub(super) ended: Option<Wanted>,
+}
+
+/// What a shard can want of the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The messages of a topic or of all that a filter matches.
+    Messages(Target),
+    /// Who joins and leaves a topic.
+    Presence(TopicName),
 }
 
 /// Who wants what.
@@ -122,6 +147,8 @@ pub(super) struct Subscribers {
     topics: Slab<LocalTopic>,
     by_id: NumberMap<u64, u32>,
     by_name: HashMap<TopicName, u32>,
+    /// Companions of topics, by the names of these.
+    by_watched: HashMap<TopicName, u32>,
     groups: Slab<Group>,
     by_filter: HashMap<TopicFilter, u32>,
     trie: FilterTrie<Option<u32>>,
@@ -142,9 +169,19 @@ impl Subscribers {
         }
     }
 
-    /// Adds a member to a topic. The connection is not a member yet.
-    pub(super) fn enter_topic(&mut self, head: &Arc<TopicHead>, member: Member) -> (Place, u32) {
-        let slot = self.topic_slot(head);
+    /// Where those are who watch who joins and leaves a topic, if anybody does.
+    pub(super) fn watch_place(&self, topic: &TopicName) -> Option<Place> {
+        self.by_watched.get(topic).map(|slot| Place::topic(*slot as usize))
+    }
+
+    /// Adds a member to a topic, which stands at `top`. The connection is not a member yet.
+    pub(super) fn enter_topic(
+        &mut self,
+        head: &Arc<TopicHead>,
+        (top, heard): (Offset, Heard),
+        member: Member,
+    ) -> (Place, u32) {
+        let slot = self.track(head, top, heard);
         let Some(topic) = self.topics.get_mut(slot) else { return (Place::topic(slot), 0) };
         topic.members.push(member);
         (Place::topic(slot), last_index(&topic.members))
@@ -195,24 +232,85 @@ impl Subscribers {
         let slot = match self.by_id.get(&message.head.id) {
             Some(slot) => *slot as usize,
             None if self.groups.is_empty() => return None,
-            None => self.topic_slot(&message.head),
+            None if message.head.stream == Stream::Presence => return None,
+            None => self.track(&message.head, message.offset.previous(), Heard::default()),
         };
-        let topic = self.topics.get_mut(slot)?;
-        if topic.generation != self.generation {
-            topic.generation = self.generation;
-            topic.groups.clear();
+        self.find_groups(slot);
+        let topic = self.topics.get(slot)?;
+        if topic.is_wanted() {
+            return Some(slot);
+        }
+        self.forget_topic(slot);
+        None
+    }
+
+    /// Brings a topic's list of groups up to date.
+    fn find_groups(&mut self, slot: usize) {
+        let Some(topic) = self.topics.get_mut(slot) else { return };
+        if topic.generation == self.generation {
+            return;
+        }
+        topic.generation = self.generation;
+        topic.groups.clear();
+        if topic.head.stream == Stream::Messages {
             self.trie.for_each_match(&topic.head.name, |group| topic.groups.extend(*group));
         }
-        if topic.members.is_empty() && topic.groups.is_empty() {
-            self.forget_topic(slot);
-            return None;
-        }
-        Some(slot)
     }
 
     /// The topic in a slot that [`Subscribers::audience`] gave, and all groups.
     pub(super) fn audience_mut(&mut self, slot: usize) -> Option<(&mut LocalTopic, &Slab<Group>)> {
         self.topics.get_mut(slot).map(|topic| (topic, &self.groups))
+    }
+
+    /// A topic by its id.
+    pub(super) fn topic(&self, id: u64) -> Option<&LocalTopic> {
+        self.by_id.get(&id).and_then(|slot| self.topics.get(*slot as usize))
+    }
+
+    /// A topic by its id, to be changed.
+    pub(super) fn topic_mut(&mut self, id: u64) -> Option<&mut LocalTopic> {
+        self.by_id.get(&id).and_then(|slot| self.topics.get_mut(*slot as usize))
+    }
+
+    /// The topic of a place, if it is not that of a group.
+    pub(super) fn topic_at(&self, place: Place) -> Option<&LocalTopic> {
+        self.topics.get(place.slot()).filter(|_| !place.is_group())
+    }
+
+    /// The member of a place.
+    pub(super) fn member_mut(&mut self, place: Place, index: u32) -> Option<&mut Member> {
+        let members = if place.is_group() {
+            &mut self.groups.get_mut(place.slot())?.members
+        } else {
+            &mut self.topics.get_mut(place.slot())?.members
+        };
+        members.get_mut(index as usize)
+    }
+
+    /// What a connection with these memberships gets of a topic: what its exact subscription says,
+    /// else the filter that gives most.
+    pub(super) fn policy_of(&self, memberships: &Memberships, topic: u64) -> Option<Policy> {
+        let slot = self.by_id.get(&topic).copied()?;
+        let topic = self.topics.get(slot as usize)?;
+        let exact = memberships.get(&Place::topic(slot as usize));
+        let exact = exact.and_then(|index| topic.members.get(*index as usize));
+        let member = exact.or_else(|| strongest(memberships, &topic.groups, &self.groups))?;
+        Some(member.terms.policy.capped(topic.head.rule.cap))
+    }
+
+    /// Everybody who is told of a topic, each connection once.
+    pub(super) fn connections(&mut self, topic: u64) -> Vec<u32> {
+        let Some(slot) = self.by_id.get(&topic).map(|slot| *slot as usize) else {
+            return Vec::new();
+        };
+        self.find_groups(slot);
+        let Some(topic) = self.topics.get(slot) else { return Vec::new() };
+        let groups = topic.groups.iter().filter_map(|group| self.groups.get(*group as usize));
+        let members = topic.members.iter().chain(groups.flat_map(|group| &group.members));
+        let mut connections: Vec<u32> = members.map(|member| member.connection).collect();
+        connections.sort_unstable();
+        connections.dedup();
+        connections
     }
 
     /// How many topics this shard delivers.
@@ -226,8 +324,11 @@ impl Subscribers {
         const SLOTS: usize = 8192;
         let end = (self.sweep_from + SLOTS).min(self.topics.capacity());
         for slot in self.sweep_from..end {
+            self.find_groups(slot);
             let quiet = self.topics.get(slot).is_some_and(|topic| {
-                topic.members.is_empty() && tick.saturating_sub(topic.last_tick) >= quiet_ticks
+                let is_watched = topic.head.rule.stale_after.is_some() && topic.is_wanted();
+                let is_kept = !topic.members.is_empty() || topic.cursors > 0 || is_watched;
+                !is_kept && tick.saturating_sub(topic.last_tick) >= quiet_ticks
             });
             if quiet {
                 self.forget_topic(slot);
@@ -241,9 +342,15 @@ impl Subscribers {
         }
     }
 
-    fn topic_slot(&mut self, head: &Arc<TopicHead>) -> usize {
-        if let Some(slot) = self.by_id.get(&head.id) {
-            return *slot as usize;
+    /// Finds a topic, or begins to keep it in sight: the next message will come after `top`.
+    pub(super) fn track(&mut self, head: &Arc<TopicHead>, top: Offset, heard: Heard) -> usize {
+        if let Some(slot) = self.by_id.get(&head.id).copied() {
+            if let Some(topic) = self.topics.get_mut(slot as usize) {
+                // Nobody may have wanted it for a while.
+                topic.top = topic.top.max(top);
+                topic.heard = if topic.heard.uptime > heard.uptime { topic.heard } else { heard };
+            }
+            return slot as usize;
         }
         let slot = self.topics.insert(LocalTopic {
             head: Arc::clone(head),
@@ -252,10 +359,16 @@ impl Subscribers {
             generation: u64::MAX,
             last_sequence: 0,
             last_tick: 0,
+            top,
+            cursors: 0,
+            conflation: None,
+            heard,
+            is_stale: false,
+            is_timed: false,
         });
         let short = u32::try_from(slot).unwrap_or(u32::MAX);
         self.by_id.insert(head.id, short);
-        self.by_name.insert(head.name.clone(), short);
+        self.names_of(head.stream).insert(head.name.clone(), short);
         slot
     }
 
@@ -268,31 +381,88 @@ impl Subscribers {
         slot
     }
 
-    fn end(&mut self, place: Place) -> Option<Target> {
+    fn names_of(&mut self, stream: Stream) -> &mut HashMap<TopicName, u32> {
+        match stream {
+            Stream::Messages => &mut self.by_name,
+            Stream::Presence => &mut self.by_watched,
+        }
+    }
+
+    fn end(&mut self, place: Place) -> Option<Wanted> {
         if place.is_group() {
             let group = self.groups.try_remove(place.slot())?;
             self.by_filter.remove(&group.filter);
             self.trie.remove(&group.filter);
             self.generation += 1;
-            return Some(Target::Filter(group.filter));
+            return Some(Wanted::Messages(Target::Filter(group.filter)));
         }
         let topic = self.topics.get(place.slot())?;
-        let name = topic.head.name.clone();
+        let (name, stream) = (topic.head.name.clone(), topic.head.stream);
         // Filters may still want it; then the sweep forgets it when it falls quiet.
-        if self.groups.is_empty() {
+        if self.groups.is_empty() || stream == Stream::Presence {
             self.forget_topic(place.slot());
         }
-        Some(Target::Topic(name))
+        Some(match stream {
+            Stream::Messages => Wanted::Messages(Target::Topic(name)),
+            Stream::Presence => Wanted::Presence(name),
+        })
     }
 
     fn forget_topic(&mut self, slot: usize) {
         let Some(topic) = self.topics.try_remove(slot) else { return };
         self.by_id.remove(&topic.head.id);
         // A topic that began anew may have taken over the name.
-        if self.by_name.get(&topic.head.name).is_some_and(|named| *named as usize == slot) {
-            self.by_name.remove(&topic.head.name);
+        let names = self.names_of(topic.head.stream);
+        if names.get(&topic.head.name).is_some_and(|named| *named as usize == slot) {
+            names.remove(&topic.head.name);
         }
     }
+}
+
+impl LocalTopic {
+    /// Whether somebody on this shard is subscribed to it. The groups must be up to date.
+    fn is_wanted(&self) -> bool {
+        !(self.members.is_empty() && self.groups.is_empty())
+    }
+
+    /// Whether those who subscribe to it are listed.
+    pub(super) fn keeps_presence(&self) -> bool {
+        self.head.rule.presence != Presence::Off
+    }
+
+    /// Notes that a connection has a cursor here.
+    pub(super) fn begin_cursor(&mut self, mode: Mode) {
+        self.cursors += 1;
+        if mode == Mode::Conflate {
+            self.conflation.get_or_insert_default().cursors += 1;
+        }
+    }
+
+    /// Notes that it has none any more.
+    pub(super) fn end_cursor(&mut self, mode: Mode) {
+        self.cursors = self.cursors.saturating_sub(1);
+        if mode == Mode::Conflate
+            && let Some(conflation) = &mut self.conflation
+        {
+            conflation.cursors -= 1;
+            if conflation.cursors == 0 {
+                self.conflation = None;
+            }
+        }
+    }
+}
+
+/// Of the groups that a connection is a member of, its membership that gives most.
+pub(super) fn strongest<'a>(
+    memberships: &Memberships,
+    matching: &[u32],
+    groups: &'a Slab<Group>,
+) -> Option<&'a Member> {
+    let member = |slot: &u32| {
+        let index = memberships.get(&Place::group(*slot as usize))?;
+        groups.get(*slot as usize)?.members.get(*index as usize)
+    };
+    matching.iter().filter_map(member).max_by_key(|member| member.terms.policy.reach())
 }
 
 fn last_index(members: &[Member]) -> u32 {

@@ -5,8 +5,8 @@
 //! grown; two connections with the same chain were offered the same frames in the same order.
 //! # Not here: sockets, who gets what.
 
+use super::cursor::Mode;
 use super::subscribers::NumberMap;
-use crate::dialect::Overflow;
 use crate::planted::{self, Bug};
 use crate::topics::message::{Message, Wire};
 use bytes::Bytes;
@@ -66,7 +66,8 @@ impl Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Link {
     before: Pending,
-    /// Index of the frame, shifted left by one; the lowest bit says that it must not be dropped.
+    /// Index of the frame, shifted left by two; the lowest bits say what becomes of it when the
+    /// socket does not take it.
     frame: u32,
 }
 
@@ -82,7 +83,7 @@ pub(super) struct Joined {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Linked<'a> {
     pub(super) frame: &'a Frame,
-    pub(super) overflow: Overflow,
+    pub(super) mode: Mode,
 }
 
 impl Linked<'_> {
@@ -107,10 +108,9 @@ impl Turn {
     }
 
     /// Gives a frame to a connection.
-    pub(super) fn link(&mut self, pending: &mut Pending, frame: FrameIndex, overflow: Overflow) {
+    pub(super) fn link(&mut self, pending: &mut Pending, frame: FrameIndex, mode: Mode) {
         self.deliveries += 1;
-        let keep = u32::from(overflow == Overflow::Disconnect);
-        let link = Link { before: *pending, frame: frame.0 << 1 | keep };
+        let link = Link { before: *pending, frame: frame.0 << 2 | mode as u32 };
         *pending = match self.latest {
             Some((latest, after)) if latest == link => after,
             _ => self.new_link(link),
@@ -143,9 +143,9 @@ impl Turn {
         order: &'a Order,
     ) -> impl Iterator<Item = Linked<'a>> + Clone {
         order.0.iter().filter_map(|link| {
-            let frame = self.frames.get((link >> 1) as usize)?;
-            let overflow = if link & 1 == 1 { Overflow::Disconnect } else { Overflow::Gap };
-            Some(Linked { frame, overflow })
+            let frame = self.frames.get((link >> 2) as usize)?;
+            let mode = Mode::ALL.get((link & 3) as usize).copied()?;
+            Some(Linked { frame, mode })
         })
     }
 
@@ -230,11 +230,11 @@ mod tests {
         }
     }
 
-    fn read(turn: &Turn, pending: Pending) -> Vec<(String, Overflow)> {
+    fn read(turn: &Turn, pending: Pending) -> Vec<(String, Mode)> {
         let mut order = Order::default();
         turn.follow(pending, &mut order);
         let text = |frame| String::from_utf8_lossy(bytes_of(frame)).into_owned();
-        turn.chain(&order).map(|linked| (text(linked.frame), linked.overflow)).collect()
+        turn.chain(&order).map(|linked| (text(linked.frame), linked.mode)).collect()
     }
 
     #[test]
@@ -243,12 +243,12 @@ mod tests {
         let (mut one, mut two) = (Pending::default(), Pending::default());
         let a = turn.add(position("a"));
         let b = turn.add(position("b"));
-        turn.link(&mut one, a, Overflow::Gap);
-        turn.link(&mut two, a, Overflow::Disconnect);
-        turn.link(&mut one, b, Overflow::Disconnect);
-        let expected = [("a".to_owned(), Overflow::Gap), ("b".to_owned(), Overflow::Disconnect)];
+        turn.link(&mut one, a, Mode::Gap);
+        turn.link(&mut two, a, Mode::Disconnect);
+        turn.link(&mut one, b, Mode::Disconnect);
+        let expected = [("a".to_owned(), Mode::Gap), ("b".to_owned(), Mode::Disconnect)];
         assert_eq!(read(&turn, one), expected);
-        assert_eq!(read(&turn, two), [("a".to_owned(), Overflow::Disconnect)]);
+        assert_eq!(read(&turn, two), [("a".to_owned(), Mode::Disconnect)]);
         assert_eq!(read(&turn, Pending::default()), []);
     }
 
@@ -259,7 +259,7 @@ mod tests {
         for text in ["a", "b", "c"] {
             let frame = turn.add(position(text));
             for pending in &mut chains {
-                turn.link(pending, frame, Overflow::Gap);
+                turn.link(pending, frame, Mode::Gap);
             }
         }
         assert_eq!(turn.links.len(), 3);
@@ -272,9 +272,9 @@ mod tests {
         let (mut all, mut fewer) = (Pending::default(), Pending::default());
         for text in ["a", "b", "c", "d", "e"] {
             let frame = turn.add(position(text));
-            turn.link(&mut all, frame, Overflow::Gap);
+            turn.link(&mut all, frame, Mode::Gap);
             if text != "c" {
-                turn.link(&mut fewer, frame, Overflow::Gap);
+                turn.link(&mut fewer, frame, Mode::Gap);
             }
         }
         let mut block = |pending, wire| {
@@ -295,12 +295,12 @@ mod tests {
         let mut short = Pending::default();
         for _ in 0..JOINED_FRAMES_MIN - 1 {
             let frame = turn.add(position("x"));
-            turn.link(&mut short, frame, Overflow::Gap);
+            turn.link(&mut short, frame, Mode::Gap);
         }
         let mut long = Pending::default();
         for _ in 0..JOINED_FRAMES_MIN {
             let frame = turn.add(Frame::Position(vec![0; JOINED_BYTES_MAX / 2].into()));
-            turn.link(&mut long, frame, Overflow::Gap);
+            turn.link(&mut long, frame, Mode::Gap);
         }
         for pending in [short, long].repeat(2) {
             let mut order = Order::default();

@@ -4,6 +4,7 @@
 
 use super::liveness::TICK;
 use super::outbound::Socket;
+use super::pressure::Budget;
 use super::{ConnectionId, Progress, Shard, ShardOptions};
 use crate::clock::{Clock, Now};
 use crate::metrics::Counters;
@@ -66,7 +67,7 @@ impl Context {
         for id in shard.take_newly_blocked() {
             tokio::task::spawn_local(pump(Rc::clone(self), id));
         }
-        if shard.has_work() {
+        if shard.has_work() || shard.take_rescheduled() {
             self.wake.notify_one();
         }
         result
@@ -95,6 +96,14 @@ impl Context {
     pub fn now(&self) -> Now {
         self.clock.now()
     }
+
+    /// Waits until the clock shows this time; for ever if there is none.
+    async fn until(&self, due: Option<Duration>) {
+        match due {
+            Some(due) => tokio::time::sleep(due.saturating_sub(self.now().uptime)).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Sends what waits for a connection whenever its socket takes more. Lives only while it is full.
@@ -116,9 +125,11 @@ async fn deliver(context: Rc<Context>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
+        let due = context.with(|shard| shard.next_due());
         tokio::select! {
             () = context.wake.notified() => {}
             _ = ticks.tick() => context.with(Shard::tick),
+            () = context.until(due) => {}
         }
         while context.with(Shard::turn) == Progress::More {
             // Others have their turn between two slices.
@@ -159,6 +170,7 @@ impl Seed {
         self,
         registry: Arc<Registry>,
         options: ShardOptions,
+        budget: Arc<Budget>,
         clock: Clock,
     ) -> io::Result<ShardHandle> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -166,7 +178,7 @@ impl Seed {
         let name = format!("fanfare-shard-{}", self.id.index());
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             let context = Rc::new(Context {
-                shard: RefCell::new(Shard::new(self.id, registry, options, self.counters)),
+                shard: RefCell::new(Shard::new(self.id, registry, options, self.counters, budget)),
                 read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
                 clock,
                 wake: self.wake,

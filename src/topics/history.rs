@@ -49,8 +49,19 @@ impl HistoryBudget {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn exceeded(&self) -> bool {
+    /// Whether more is held than should be.
+    pub fn exceeded(&self) -> bool {
         self.used() > self.max
+    }
+
+    /// Notes bytes that are held for a topic beside its ring.
+    pub fn charge(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes that they are not held any more.
+    pub fn release(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -80,7 +91,7 @@ impl History {
         let uptime = message.committed;
         let cost = message.cost();
         self.bytes += cost;
-        budget.used.fetch_add(cost, Ordering::Relaxed);
+        budget.charge(cost);
         self.ring.push_back(message);
         while self.ring.len() + usize::from(planted::is(Bug::HistoryTooShort)) > options.messages
             || self.bytes > options.bytes
@@ -145,6 +156,11 @@ impl History {
         self.ring.range(self.ring.len().saturating_sub(count)..)
     }
 
+    /// The oldest offset that it holds, and why those before it are gone.
+    pub fn begin(&self) -> (Option<Offset>, Reason) {
+        (self.ring.front().map(|oldest| oldest.offset), self.loss())
+    }
+
     /// How many messages it holds.
     pub fn len(&self) -> usize {
         self.ring.len()
@@ -166,7 +182,7 @@ impl History {
         if let Some(oldest) = self.ring.pop_front() {
             let cost = oldest.cost();
             self.bytes -= cost;
-            budget.used.fetch_sub(cost, Ordering::Relaxed);
+            budget.release(cost);
             self.last_loss = Some(loss);
         }
     }
@@ -186,12 +202,7 @@ mod tests {
 
     fn message(offset: u64, at_ms: u64, size: usize) -> Arc<Message> {
         let topic = TopicName::parse("t").expect("valid name");
-        let head = TopicHead {
-            id: 1,
-            name: topic.clone(),
-            epoch: Epoch::from_bits(1),
-            rule: Arc::default(),
-        };
+        let head = TopicHead::new(1, topic.clone(), Epoch::from_bits(1), Arc::default());
         let draft = Draft::new(topic, Payload::Text(vec![b'x'; size].into()));
         Arc::new(Message::new(Arc::new(head), Offset(offset), draft, Now::at_ms(at_ms)))
     }

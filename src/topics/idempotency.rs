@@ -63,6 +63,7 @@ impl IdempotencyWindow {
         std::mem::discriminant(&draft.payload).hash(&mut hasher);
         draft.payload.bytes().hash(&mut hasher);
         draft.key.hash(&mut hasher);
+        draft.ttl.hash(&mut hasher);
         hasher.finish()
     }
 }

@@ -146,12 +146,7 @@ mod tests {
 
     fn message(offset: u64, size: usize) -> Arc<Message> {
         let topic = TopicName::parse("t").expect("valid name");
-        let head = TopicHead {
-            id: 1,
-            name: topic.clone(),
-            epoch: Epoch::from_bits(1),
-            rule: Arc::default(),
-        };
+        let head = TopicHead::new(1, topic.clone(), Epoch::from_bits(1), Arc::default());
         let payload = Payload::Binary(vec![0; size].into());
         let draft = Draft::new(topic, payload);
         Arc::new(Message::new(Arc::new(head), Offset(offset), draft, Now::at_ms(0)))

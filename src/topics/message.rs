@@ -139,6 +139,20 @@ pub enum Payload {
     Binary(Bytes),
     /// Nothing: the thing that the key names is gone.
     Deleted,
+    /// Not said by anyone: the connection has subscribed to the topic. Travels by a companion
+    /// topic, whose head has the topic's own name.
+    Joined(Member),
+    /// As [`Payload::Joined`]: it is no longer subscribed.
+    Left(Member),
+}
+
+/// A connection that is subscribed to a topic, as others are told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Names the connection.
+    pub connection: Box<str>,
+    /// The name that it gave itself.
+    pub name: Option<Box<str>>,
 }
 
 impl Payload {
@@ -146,7 +160,7 @@ impl Payload {
     pub fn bytes(&self) -> &Bytes {
         match self {
             Payload::Json(bytes) | Payload::Text(bytes) | Payload::Binary(bytes) => bytes,
-            Payload::Deleted => {
+            Payload::Deleted | Payload::Joined(_) | Payload::Left(_) => {
                 static NOTHING: Bytes = Bytes::new();
                 &NOTHING
             }
@@ -161,6 +175,8 @@ impl fmt::Debug for Payload {
             Payload::Text(bytes) => write!(f, "Text({:?})", String::from_utf8_lossy(bytes)),
             Payload::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len()),
             Payload::Deleted => f.write_str("Deleted"),
+            Payload::Joined(member) => write!(f, "Joined({})", member.connection),
+            Payload::Left(member) => write!(f, "Left({})", member.connection),
         }
     }
 }
@@ -185,6 +201,11 @@ impl Draft {
     pub fn new(topic: TopicName, payload: Payload) -> Draft {
         Draft { topic, payload, key: None, idempotency_key: None, ttl: None }
     }
+
+    /// Whether it deletes what its key names.
+    pub fn is_delete(&self) -> bool {
+        self.payload == Payload::Deleted
+    }
 }
 
 /// Longest time that a message may ask to be sent for.
@@ -204,6 +225,24 @@ pub struct TopicHead {
     pub epoch: Epoch,
     /// What it keeps and grants.
     pub rule: Arc<Rule>,
+    /// What its messages are.
+    pub stream: Stream,
+}
+
+/// What the messages of a topic are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// What publishers say.
+    Messages,
+    /// Who joined and who left: each topic with presence has such a companion of the same name.
+    Presence,
+}
+
+impl TopicHead {
+    /// The head of a topic of messages.
+    pub fn new(id: u64, name: TopicName, epoch: Epoch, rule: Arc<Rule>) -> TopicHead {
+        TopicHead { id, name, epoch, rule, stream: Stream::Messages }
+    }
 }
 
 /// One message of a topic.

@@ -21,9 +21,12 @@ pub mod history;
 pub mod idempotency;
 #[cfg(test)]
 mod invariants;
+pub mod latest;
 pub mod mailbox;
 pub mod message;
 pub mod name;
+pub mod names;
+pub mod presence;
 pub mod registry;
 pub mod rule;
 pub mod terms;

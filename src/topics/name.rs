@@ -87,6 +87,28 @@ impl TopicFilter {
         }
         names.next().is_none()
     }
+
+    /// Whether every topic that `other` matches is one that this filter matches.
+    pub fn contains(&self, other: &TopicFilter) -> bool {
+        let mut theirs = other.segments();
+        for part in self.segments() {
+            match (part, theirs.next()) {
+                (">", Some(_)) => return true,
+                // One segment is all there is of one or more where a name has room for no second.
+                ("*", Some(">")) if !other.has_room() => {}
+                ("*", Some(theirs)) if theirs != ">" => {}
+                (literal, Some(theirs)) if literal == theirs => {}
+                _ => return false,
+            }
+        }
+        theirs.next().is_none()
+    }
+
+    /// Whether a name with more segments than this filter is within the limits of a name.
+    fn has_room(&self) -> bool {
+        // A further segment is at least one character behind a dot.
+        self.segments().count() < NAME_SEGMENTS_MAX && self.0.len() + 2 <= NAME_BYTES_MAX
+    }
 }
 
 impl fmt::Display for TopicFilter {
@@ -114,6 +136,14 @@ impl Target {
             TopicFilter::parse(raw).map(Target::Filter)
         } else {
             TopicName::parse(raw).map(Target::Topic)
+        }
+    }
+
+    /// Whether it is for this topic.
+    pub fn covers(&self, topic: &TopicName) -> bool {
+        match self {
+            Target::Topic(name) => name == topic,
+            Target::Filter(filter) => filter.matches(topic),
         }
     }
 
@@ -293,6 +323,76 @@ mod tests {
             (["*", f @ ..], [_, n @ ..]) => oracle(f, n),
             ([a, f @ ..], [b, n @ ..]) => a == b && oracle(f, n),
             _ => false,
+        }
+    }
+
+    #[test]
+    fn a_filter_contains_those_that_match_less() {
+        let full = format!("{}b", "a.".repeat(15));
+        let (star, tail) = (full.replace('b', "*"), full.replace('b', ">"));
+        let long = "x".repeat(253);
+        let cases = [
+            (">", "a.*.b", true),
+            ("a.>", "a.>", true),
+            ("a.>", "a.*.>", true),
+            ("a.>", "a", false),
+            ("a.*", "a.b", true),
+            ("a.*", "a.>", false),
+            ("a.b", "a.*", false),
+            ("*.>", ">", false),
+            ("*.b", "a.b", true),
+            ("*.b", "*.*", false),
+            ("a.*", "a.b.c", false),
+            // A tail that has room for one segment only is a star.
+            (&star, &tail, true),
+            (&full, &tail, false),
+            (&format!("{long}.*"), &format!("{long}.>"), true),
+            (&format!("{}.*", &long[1..]), &format!("{}.>", &long[1..]), true),
+            (&format!("{}.*", &long[2..]), &format!("{}.>", &long[2..]), false),
+        ];
+        for (wide, narrow, expected) in cases {
+            let filter = |raw| TopicFilter::parse(raw).expect("valid filter");
+            assert_eq!(filter(wide).contains(&filter(narrow)), expected, "{wide} {narrow}");
+        }
+    }
+
+    /// Every way to join one to `depth` of these parts.
+    fn joined(parts: &[&str], depth: usize) -> Vec<String> {
+        let mut longest = vec![String::new()];
+        let mut all = Vec::new();
+        for _ in 0..depth {
+            longest = longest
+                .iter()
+                .flat_map(|start| parts.iter().map(move |part| format!("{start}.{part}")))
+                .collect();
+            all.extend(longest.iter().map(|text| text[1..].to_owned()));
+        }
+        all
+    }
+
+    #[test]
+    fn containing_agrees_with_trying_every_name() {
+        // Behind nothing there is room for more segments than any filter has; behind the others
+        // names reach the most segments, and the most bytes, odd and even.
+        let long = |bytes| format!("{}.", "x".repeat(bytes));
+        for beginning in [String::new(), "x.".repeat(12), long(247), long(248)] {
+            let whole = |end: &String| format!("{beginning}{end}");
+            let names: Vec<_> = joined(&["a", "b", "c"], 5).iter().map(whole).collect();
+            let names: Vec<_> = names.iter().filter_map(|raw| TopicName::parse(raw).ok()).collect();
+            let filters: Vec<_> = joined(&["a", "b", "*", ">"], 4).iter().map(whole).collect();
+            let filters = filters.iter().filter_map(|raw| TopicFilter::parse(raw).ok());
+            let tried: Vec<(TopicFilter, Vec<bool>)> = filters
+                .map(|filter| {
+                    let matches = names.iter().map(|name| filter.matches(name)).collect();
+                    (filter, matches)
+                })
+                .collect();
+            for (wide, all) in &tried {
+                for (narrow, some) in &tried {
+                    let expected = some.iter().zip(all).all(|(some, all)| *all || !some);
+                    assert_eq!(wide.contains(narrow), expected, "{wide} {narrow}");
+                }
+            }
         }
     }
 

@@ -5,14 +5,20 @@
 //! refused; nothing is encoded and nobody waits under a lock.
 //! # Not here: sockets, connections, encoding.
 
+mod keys;
+mod members;
+
 use super::filters::FilterTrie;
 use super::history::HistoryBudget;
 use super::idempotency::{Answer, Found, IdempotencyOptions, IdempotencyWindow};
 use super::mailbox::{Inbox, Mailbox, Permit};
-use super::message::{Draft, Epoch, Message, Position, TopicHead};
+use super::message::{Draft, Epoch, Message, Offset, Position, TopicHead};
 use super::name::{TopicFilter, TopicName};
+use super::names::Names;
 use super::rule::Rules;
-use super::topic::{Ask, Page, ResumeOptions, Seam, ShardId, ShardSet, Topic, TopicState};
+use super::topic::{
+    Ask, Heard, Page, ResumeOptions, Seam, ShardId, ShardSet, Stretch, Topic, TopicState,
+};
 use crate::clock::Now;
 use crate::planted::{self, Bug};
 use crate::reason::Reason;
@@ -58,6 +64,8 @@ pub struct Registry {
     topics: DashMap<TopicName, Arc<Topic>, RandomState>,
     count: AtomicUsize,
     next_id: AtomicU64,
+    /// Of all topics; changed together with the map.
+    names: RwLock<Names>,
     filters: RwLock<FilterTrie<ShardSet>>,
     /// Changes whenever `filters` does.
     generation: AtomicU64,
@@ -79,6 +87,7 @@ impl Registry {
             topics: DashMap::with_hasher(RandomState::new()),
             count: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
+            names: RwLock::default(),
             filters: RwLock::default(),
             generation: AtomicU64::new(0),
             mailboxes,
@@ -117,7 +126,7 @@ impl Registry {
         let topic = self.topic_or_new(topic, now)?;
         self.with_state(topic, now, |topic, state| {
             self.expire(topic, state, now);
-            let seam = topic.seam(state, ask)?;
+            let seam = topic.seam(state, ask, now)?;
             state.exact.insert(inbox.shard);
             if !planted::is(Bug::InboxNotDrained) {
                 self.collect(inbox);
@@ -173,7 +182,7 @@ impl Registry {
         }
         self.expire(&topic, &mut state, now);
         self.collect(inbox);
-        topic.seam(&state, ask).map(Some)
+        topic.seam(&state, ask, now).map(Some)
     }
 
     /// Drains the shard's mailbox to the end of its inbox.
@@ -186,13 +195,31 @@ impl Registry {
     /// The topics that a filter matches now, in the order of their names.
     ///
     /// # Errors
-    /// [`Reason::SnapshotTooLarge`] when there are more than `max`.
+    /// Those of [`Names::matching`].
     pub fn matching(&self, filter: &TopicFilter, max: usize) -> Result<Vec<TopicName>, Reason> {
-        let matching = self.topics.iter().filter(|entry| filter.matches(entry.key()));
-        let mut names: Vec<TopicName> =
-            matching.map(|entry| entry.key().clone()).take(max + 1).collect();
-        names.sort_unstable();
-        if names.len() > max { Err(Reason::SnapshotTooLarge) } else { Ok(names) }
+        self.names.read().matching(filter, max)
+    }
+
+    /// A stretch of a topic's past: what came after `since`, up to `to`. Nothing of it is there
+    /// when the topic has been forgotten.
+    pub fn stretch(
+        &self,
+        head: &TopicHead,
+        (since, to): (Offset, Offset),
+        room: &ResumeOptions,
+        now: Now,
+    ) -> Stretch {
+        let Some(topic) = self.topic(&head.name).filter(|topic| topic.head.id == head.id) else {
+            return Stretch { lost: Some((to, Reason::Expired)), messages: Vec::new() };
+        };
+        let mut state = topic.state.lock();
+        self.expire(&topic, &mut state, now);
+        topic.stretch(&state, since, to, room)
+    }
+
+    /// What applies to a topic, whether it is there or not.
+    pub fn rules(&self) -> &Rules {
+        &self.options.rules
     }
 
     /// Messages that a topic still holds: those after `since`, or the latest. At most `limit`, and
@@ -211,7 +238,7 @@ impl Registry {
         let Some(topic) = self.topic(topic) else { return Ok(None) };
         let mut state = topic.state.lock();
         self.expire(&topic, &mut state, now);
-        topic.page(&state, since, limit, &self.options.resume).map(Some)
+        topic.page(&state, since, limit, &self.options.resume, now).map(Some)
     }
 
     /// Forgets topics that nobody would miss, and what histories hold for too long. Returns how
@@ -232,7 +259,11 @@ impl Registry {
                 state.retired = state.is_idle(now.uptime, topic.head.rule.idle_ttl);
                 state.retired
             });
-            swept += usize::from(removed.is_some());
+            if let Some((name, topic)) = removed {
+                swept += 1;
+                self.forget_name(&name);
+                topic.state.lock().history.clear(&self.budget);
+            }
         }
         self.count.fetch_sub(swept, Ordering::Relaxed);
         if swept > 0 && self.topics.capacity() > 2 * self.topics.len() + 4096 {
@@ -274,15 +305,11 @@ impl Registry {
                 Found::Other => return Err(Reason::IdempotencyMismatch),
             }
         }
-        let cost = draft.payload.bytes().len();
-        let permits =
-            self.reserve(self.interested(topic, state), cost).ok_or(Reason::Overloaded)?;
-        let offset = state.top.next();
-        let message = Arc::new(Message::new(Arc::clone(&topic.head), offset, draft, now));
-        for permit in permits {
-            permit.post(Arc::clone(&message));
-        }
-        state.top = offset;
+        self.check_key(topic, state, &draft)?;
+        let shards = self.interested(topic, state);
+        let message = self.post(topic, state, draft, shards, now)?;
+        let offset = message.offset;
+        self.keep_key(topic, state, &message);
         if topic.head.rule.history.messages > 0 {
             state.history.append(message, &topic.head.rule.history, &self.budget);
         }
@@ -293,6 +320,27 @@ impl Registry {
             return Err(Reason::Overloaded);
         }
         Ok(Position { epoch, offset })
+    }
+
+    /// Gives a message the next offset and posts it, to all of these shards or to none.
+    fn post(
+        &self,
+        topic: &Topic,
+        state: &mut TopicState,
+        draft: Draft,
+        shards: ShardSet,
+        now: Now,
+    ) -> Result<Arc<Message>, Reason> {
+        let permits =
+            self.reserve(shards, draft.payload.bytes().len()).ok_or(Reason::Overloaded)?;
+        let offset = state.top.next();
+        let message = Arc::new(Message::new(Arc::clone(&topic.head), offset, draft, now));
+        for permit in permits {
+            permit.post(Arc::clone(&message));
+        }
+        state.top = offset;
+        state.heard = Heard { uptime: now.uptime, wall_ms: now.wall_ms };
+        Ok(message)
     }
 
     /// Room in every one of these shards, or in none.
@@ -350,21 +398,28 @@ impl Registry {
         }
         let drawn = if planted::is(Bug::EpochReused) { Some(1) } else { (self.epochs)() };
         let bits = drawn.ok_or(Reason::EngineUnavailable)?;
-        let head = TopicHead {
-            id: self.next_id.fetch_add(1, Ordering::Relaxed),
-            name: name.clone(),
-            epoch: Epoch::from_bits(bits),
-            rule: Arc::clone(self.options.rules.of(name)),
-        };
-        let state =
-            TopicState { last_use: now.uptime, generation: u64::MAX, ..TopicState::default() };
-        let topic = Arc::new(Topic { head: Arc::new(head), state: parking_lot::Mutex::new(state) });
+        let id = self.next_id.fetch_add(2, Ordering::Relaxed);
+        let rule = Arc::clone(self.options.rules.of(name));
+        let head = TopicHead::new(id, name.clone(), Epoch::from_bits(bits), rule);
+        let companion = self.companion(&head, now);
+        let topic = new_topic(head, companion, now);
+        // A name is in the index before anybody can publish to the topic.
+        let mut names = self.names.write();
         match self.topics.entry(name.clone()) {
             Entry::Occupied(first) => Ok(Arc::clone(first.get())),
             Entry::Vacant(place) => {
+                names.insert(name.clone());
                 self.count.fetch_add(1, Ordering::Relaxed);
                 Ok(Arc::clone(&place.insert(topic)))
             }
+        }
+    }
+
+    fn forget_name(&self, name: &TopicName) {
+        let mut names = self.names.write();
+        // It may have begun anew meanwhile.
+        if !self.topics.contains_key(name) {
+            names.remove(name);
         }
     }
 
@@ -382,7 +437,22 @@ impl Registry {
     fn expire(&self, topic: &Topic, state: &mut TopicState, now: Now) {
         state.history.expire(now.uptime, &topic.head.rule.history, &self.budget);
         state.answers.expire(now.uptime, &self.window);
+        let mut gone = 0;
+        state
+            .keys
+            .retain(|message| !message.is_expired(now.uptime), |message| gone += message.cost());
+        self.budget.release(gone);
     }
+}
+
+fn new_topic(head: TopicHead, companion: Option<Arc<Topic>>, now: Now) -> Arc<Topic> {
+    let state = TopicState {
+        last_use: now.uptime,
+        heard: Heard { uptime: now.uptime, wall_ms: 0 },
+        generation: u64::MAX,
+        ..TopicState::default()
+    };
+    Arc::new(Topic { head: Arc::new(head), companion, state: parking_lot::Mutex::new(state) })
 }
 
 impl std::fmt::Debug for Registry {

@@ -96,4 +96,56 @@ impl Rules {
         let first = self.ordered.iter().find(|(filter, _)| filter.matches(topic));
         first.map_or(&self.other, |(_, rule)| rule)
     }
+
+    /// The rule of a filter as a whole: the first one whose filter contains it. A topic that it
+    /// matches may have an earlier rule of its own.
+    pub fn covering(&self, filter: &TopicFilter) -> &Arc<Rule> {
+        let first = self.ordered.iter().find(|(wide, _)| wide.contains(filter));
+        first.map_or(&self.other, |(_, rule)| rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(raw: &str) -> TopicFilter {
+        TopicFilter::parse(raw).expect("a filter")
+    }
+
+    /// Rules for these filters, told apart by their groups: 1, 2 …
+    fn rules(filters: &[&str]) -> Rules {
+        let rule =
+            |(group, raw): (u8, &&str)| (filter(raw), Arc::new(Rule { group, ..Rule::default() }));
+        Rules { ordered: (1..).zip(filters).map(rule).collect(), other: Arc::default() }
+    }
+
+    #[test]
+    fn a_filter_has_the_first_rule_that_contains_all_of_it() {
+        let rules = rules(&["ticker.IBM", "ticker.*", "ticker.>", "chat.*"]);
+        let cases = [
+            ("ticker.IBM", 1),
+            ("ticker.*", 2),
+            ("ticker.*.day", 3),
+            ("ticker.>", 3),
+            ("chat.>", 0),
+            (">", 0),
+            ("*.IBM", 0),
+        ];
+        for (raw, expected) in cases {
+            assert_eq!(rules.covering(&filter(raw)).group, expected, "{raw}");
+        }
+        let name = TopicName::parse("ticker.IBM").expect("a name");
+        assert_eq!(rules.of(&name).group, 1);
+    }
+
+    #[test]
+    fn nobody_catches_up_without_a_history() {
+        let mut rule = Rule::default();
+        assert_eq!(rule.overflow(None), Overflow::CatchUp);
+        rule.history.messages = 0;
+        assert_eq!(rule.overflow(None), Overflow::Gap);
+        assert_eq!(rule.overflow(Some(Overflow::CatchUp)), Overflow::Gap);
+        assert_eq!(rule.overflow(Some(Overflow::Disconnect)), Overflow::Disconnect);
+    }
 }

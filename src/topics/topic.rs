@@ -5,10 +5,16 @@
 
 use super::history::History;
 use super::idempotency::Answers;
+use super::latest::{Latest, conflate};
 use super::message::{Message, Offset, Position, TopicHead};
+use super::presence::Roster;
+use super::rule::Snapshot;
+use super::terms::Policy;
+use crate::clock::Now;
 use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +79,8 @@ impl ShardId {
 pub struct Topic {
     /// Its name, its epoch and its rule.
     pub head: Arc<TopicHead>,
+    /// Who joins and leaves, where the rule lets that be known.
+    pub(super) companion: Option<Arc<Topic>>,
     pub(super) state: Mutex<TopicState>,
 }
 
@@ -82,6 +90,12 @@ pub(super) struct TopicState {
     /// Offset of the latest message.
     pub(super) top: Offset,
     pub(super) history: History,
+    /// The latest message of every key, where the rule has snapshots hold them.
+    pub(super) keys: Latest,
+    /// The members, if this is a companion.
+    pub(super) roster: Roster,
+    /// When the latest message was taken; before the first one, when the topic began.
+    pub(super) heard: Heard,
     pub(super) answers: Answers,
     /// Shards with a subscription to exactly this topic.
     pub(super) exact: ShardSet,
@@ -92,13 +106,26 @@ pub(super) struct TopicState {
     pub(super) retired: bool,
 }
 
+/// When a topic was last heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// By the monotonic clock.
+    pub uptime: Duration,
+    /// Milliseconds since 1970; 0 if there never was a message.
+    pub wall_ms: u64,
+}
+
 /// What a subscription wants from the past of one topic.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ask {
     /// The last position the client has processed.
     pub since: Option<Position>,
     /// How many of the latest messages to send if `since` is absent or cannot be met.
-    pub latest: usize,
+    pub last: usize,
+    /// Whether to send what the topic's rule has in a snapshot, too.
+    pub snapshot: bool,
+    /// How live messages will be sent: a policy that conflates has what is missing conflated.
+    pub policy: Policy,
     /// How much may be sent.
     pub room: ResumeOptions,
 }
@@ -150,6 +177,17 @@ pub struct Seam {
     pub recovery: Option<Result<(), Reason>>,
     /// Messages up to `top`, oldest first.
     pub replay: Vec<Arc<Message>>,
+    /// When the topic was last heard of.
+    pub heard: Heard,
+}
+
+/// A stretch of a topic's past for a connection that catches up.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    /// Up to which offset it is gone, and why.
+    pub lost: Option<(Offset, Reason)>,
+    /// What follows, oldest first.
+    pub messages: Vec<Arc<Message>>,
 }
 
 /// A page of a topic's history.
@@ -175,33 +213,81 @@ impl Topic {
     ///
     /// # Errors
     /// [`Reason::SnapshotTooLarge`] when the latest messages have no room.
-    pub(super) fn seam(&self, state: &TopicState, ask: &Ask) -> Result<Seam, Reason> {
-        let resumed = ask.since.map(|since| self.missing(state, since, &ask.room));
+    pub(super) fn seam(&self, state: &TopicState, ask: &Ask, now: Now) -> Result<Seam, Reason> {
+        let resumed = ask.since.map(|since| self.missing(state, since, ask, now));
         let (recovery, replay) = match resumed {
             Some(Ok(missing)) => (Some(Ok(())), missing),
-            other => {
-                let latest = state.history.latest(ask.latest);
-                if !ask.room.holds(latest.clone()) {
-                    return Err(Reason::SnapshotTooLarge);
-                }
-                (other.map(|refused| refused.map(drop)), latest.cloned().collect())
-            }
+            other => (other.map(|refused| refused.map(drop)), self.first(state, ask, now)?),
         };
         let top = if planted::is(Bug::SeamOffByOne) { state.top.previous() } else { state.top };
-        Ok(Seam { head: Arc::clone(&self.head), top, recovery, replay })
+        Ok(Seam { head: Arc::clone(&self.head), top, recovery, replay, heard: state.heard })
     }
 
+    /// Exactly what came after `since`, conflated if live messages will be. Messages whose time is
+    /// over are among them: they are told as missing.
     fn missing(
         &self,
         state: &TopicState,
         since: Position,
-        options: &ResumeOptions,
+        ask: &Ask,
+        now: Now,
     ) -> Result<Vec<Arc<Message>>, Reason> {
         let missing = self.after(state, since)?;
-        if !options.holds(missing.clone()) {
+        if ask.policy.conflates() {
+            if missing.len() > ask.room.messages_max.saturating_mul(CONFLATED_FACTOR) {
+                return Err(Reason::TooMany);
+            }
+            let current = missing.filter(|message| !message.is_expired(now.uptime));
+            let conflated = conflate(current);
+            return if ask.room.holds(conflated.iter()) {
+                Ok(conflated)
+            } else {
+                Err(Reason::TooMany)
+            };
+        }
+        if !ask.room.holds(missing.clone()) {
             return Err(Reason::TooMany);
         }
         Ok(missing.cloned().collect())
+    }
+
+    /// The latest messages and the snapshot that were asked for, in the order of their offsets.
+    fn first(&self, state: &TopicState, ask: &Ask, now: Now) -> Result<Vec<Arc<Message>>, Reason> {
+        let snapshot_of_one = ask.snapshot && self.head.rule.snapshot == Snapshot::Latest;
+        let latest = state.history.latest(ask.last.max(usize::from(snapshot_of_one)));
+        if !ask.room.holds(latest.clone()) {
+            return Err(Reason::SnapshotTooLarge);
+        }
+        let is_current = |message: &&Arc<Message>| !message.is_expired(now.uptime);
+        if !ask.snapshot || snapshot_of_one {
+            return Ok(latest.filter(is_current).cloned().collect());
+        }
+        let all = latest.chain(state.keys.after(Offset(0))).filter(is_current);
+        let sorted: BTreeMap<Offset, &Arc<Message>> =
+            all.map(|message| (message.offset, message)).collect();
+        let first: Vec<_> = sorted.into_values().cloned().collect();
+        if ask.room.holds(first.iter()) { Ok(first) } else { Err(Reason::SnapshotTooLarge) }
+    }
+
+    /// The messages after `since` and up to `to`, as many as `room` holds and at least one, and what
+    /// of them is gone.
+    pub(super) fn stretch(
+        &self,
+        state: &TopicState,
+        since: Offset,
+        to: Offset,
+        room: &ResumeOptions,
+    ) -> Stretch {
+        let to = to.min(state.top);
+        let (first, loss) = state.history.begin();
+        let begin = first.map_or(to, |first| first.previous().min(to));
+        let lost = (since < begin).then_some((begin, loss));
+        let from = since.max(begin);
+        let messages = match state.history.between(from, to) {
+            Ok(messages) => fitting(messages.take(room.messages_max), room.bytes_max),
+            Err(_) => Vec::new(),
+        };
+        Stretch { lost, messages }
     }
 
     /// A page of the messages after `since`, or of the latest ones.
@@ -211,17 +297,20 @@ impl Topic {
         since: Option<Position>,
         limit: usize,
         options: &ResumeOptions,
+        now: Now,
     ) -> Result<Page, Reason> {
         let limit = limit.min(options.messages_max);
         let top = Position { epoch: self.head.epoch, offset: state.top };
+        let is_current = |message: &&Arc<Message>| !message.is_expired(now.uptime);
         let Some(since) = since else {
-            let mut messages = fitting(state.history.latest(limit).rev(), options.bytes_max);
+            let latest = state.history.latest(limit).rev().filter(is_current);
+            let mut messages = fitting(latest, options.bytes_max);
             messages.reverse();
             return Ok(Page { top, messages, more: false });
         };
-        let messages = fitting(self.after(state, since)?.take(limit), options.bytes_max);
-        let last = messages.last().map_or(since.offset, |message| message.offset);
-        Ok(Page { top, messages, more: last < top.offset })
+        let mut current = self.after(state, since)?.filter(is_current);
+        let messages = fitting(current.clone().take(limit), options.bytes_max);
+        Ok(Page { top, more: current.nth(messages.len()).is_some(), messages })
     }
 
     fn after<'a>(
@@ -244,10 +333,14 @@ impl TopicState {
     pub(super) fn is_idle(&self, uptime: Duration, ttl: Duration) -> bool {
         self.exact.is_empty()
             && self.history.is_empty()
+            && self.keys.is_empty()
             && self.answers.is_empty()
             && uptime.saturating_sub(self.last_use) >= ttl
     }
 }
+
+/// Missing messages that are looked at for each that a resume may send, when they are conflated.
+const CONFLATED_FACTOR: usize = 16;
 
 /// As many messages from the front as fit, and at least one.
 fn fitting<'a>(

@@ -16,14 +16,17 @@ pub(crate) fn command(json: Value) -> schema::Command {
     let mut fields = Fields::of(json);
     let id = fields.number("id");
     let actions = [
-        fields.object("connect").map(|fields| {
-            fields.end();
-            Action::Connect(schema::Connect {})
-        }),
+        fields.object("connect").map(connect),
         fields.object("subscribe").map(subscribe),
-        fields.object("unsubscribe").map(unsubscribe),
+        fields
+            .object("unsubscribe")
+            .map(|fields| Action::Unsubscribe(schema::Unsubscribe { topic: only_topic(fields) })),
+        fields.object("update").map(update),
         fields.object("publish").map(|fields| Action::Publish(publish(fields))),
         fields.object("history").map(history),
+        fields
+            .object("presence")
+            .map(|fields| Action::Presence(schema::Presence { topic: only_topic(fields) })),
         fields.object("ping").map(|fields| {
             fields.end();
             Action::Ping(schema::Ping {})
@@ -36,14 +39,13 @@ pub(crate) fn command(json: Value) -> schema::Command {
     schema::Command { id, action }
 }
 
+fn connect(mut fields: Fields) -> Action {
+    let name = fields.text("name");
+    fields.end();
+    Action::Connect(schema::Connect { name })
+}
+
 fn subscribe(mut fields: Fields) -> Action {
-    let overflow = match fields.text("overflow").as_str() {
-        "" => 0,
-        "gap" => schema::Overflow::Gap.into(),
-        "disconnect" => schema::Overflow::Disconnect.into(),
-        // What nobody knows here, nobody knows there.
-        _ => 99,
-    };
     let since = fields.object("since").map(position);
     let positions = fields.list("positions").into_iter().map(Fields::of).map(topic_position);
     let subscribe = schema::Subscribe {
@@ -51,17 +53,59 @@ fn subscribe(mut fields: Fields) -> Action {
         since,
         last: fields.small("last"),
         snapshot: fields.flag("snapshot"),
-        overflow,
+        overflow: overflow(&mut fields),
         positions: positions.collect(),
+        policy: policy(&mut fields),
+        max_hz: max_hz(&mut fields),
+        presence: fields.flag("presence"),
     };
     fields.end();
     Action::Subscribe(subscribe)
 }
 
-fn unsubscribe(mut fields: Fields) -> Action {
+fn update(mut fields: Fields) -> Action {
+    let update = schema::Update {
+        topic: fields.text("topic"),
+        overflow: overflow(&mut fields),
+        policy: policy(&mut fields),
+        max_hz: max_hz(&mut fields),
+    };
+    fields.end();
+    Action::Update(update)
+}
+
+/// What nobody knows in one spelling, nobody knows in the other.
+const UNKNOWN: i32 = 99;
+
+fn overflow(fields: &mut Fields) -> i32 {
+    match fields.text("overflow").as_str() {
+        "" => 0,
+        "catchUp" => schema::Overflow::CatchUp.into(),
+        "gap" => schema::Overflow::Gap.into(),
+        "disconnect" => schema::Overflow::Disconnect.into(),
+        _ => UNKNOWN,
+    }
+}
+
+fn policy(fields: &mut Fields) -> i32 {
+    match fields.text("policy").as_str() {
+        "" => 0,
+        "all" => schema::Policy::All.into(),
+        "latest" => schema::Policy::Latest.into(),
+        "maxHz" => schema::Policy::MaxHz.into(),
+        _ => UNKNOWN,
+    }
+}
+
+/// What is not a number in one spelling is none in the other.
+fn max_hz(fields: &mut Fields) -> Option<f64> {
+    fields.value("maxHz").map(|value| value.as_f64().unwrap_or(f64::NAN))
+}
+
+fn only_topic(mut fields: Fields) -> String {
     let topic = fields.text("topic");
     fields.end();
-    Action::Unsubscribe(schema::Unsubscribe { topic })
+    topic
 }
 
 /// The object of a publish command as protobuf.
@@ -78,6 +122,8 @@ pub(crate) fn publish(mut fields: Fields) -> schema::Publish {
         payload: payloads.next(),
         key: fields.text("key"),
         idempotency_key: fields.text("idempotencyKey"),
+        delete: fields.flag("delete"),
+        ttl_ms: fields.number("ttlMs"),
     };
     assert!(payloads.next().is_none(), "two payloads cannot be said in protobuf");
     fields.end();
@@ -194,6 +240,12 @@ pub(crate) fn event(event: schema::Event) -> Value {
         Body::Ping(schema::ServerPing {}) => ("ping", json!({})),
         Body::HistoryPage(said) => ("historyPage", history_page(said)),
         Body::Position(said) => ("position", placed(&said)),
+        Body::Updated(said) => ("updated", updated(&said)),
+        Body::PresenceState(said) => ("presenceState", presence_state(&said)),
+        Body::Joined(schema::Joined { topic, member }) => ("joined", presence(&topic, member)),
+        Body::Left(schema::Left { topic, member }) => ("left", presence(&topic, member)),
+        Body::Stale(said) => ("stale", stale(&said)),
+        Body::Fresh(said) => ("fresh", json!({"topic": said.topic})),
     };
     let mut json = json!({ name: body });
     put(&mut json, "id", (event.id != 0).then(|| event.id.into()));
@@ -203,11 +255,13 @@ pub(crate) fn event(event: schema::Event) -> Value {
 fn message(said: schema::Message) -> Value {
     let mut json = json!({"topic": said.topic, "offset": said.offset, "time": said.time});
     put(&mut json, "key", (!said.key.is_empty()).then(|| said.key.into()));
-    let (name, payload) = match said.payload.expect("a message has a payload") {
-        Got::Data(bytes) => ("data", serde_json::from_slice(&bytes).expect("a JSON value")),
-        Got::Text(text) => ("text", text.into()),
-        Got::Binary(bytes) => ("base64", BASE64.encode(bytes).into()),
+    let (name, payload) = match said.payload {
+        Some(Got::Data(bytes)) => ("data", serde_json::from_slice(&bytes).expect("a JSON value")),
+        Some(Got::Text(text)) => ("text", text.into()),
+        Some(Got::Binary(bytes)) => ("base64", BASE64.encode(bytes).into()),
+        None => ("deleted", said.deleted.into()),
     };
+    assert_eq!(said.deleted, name == "deleted", "a message has a payload or is a delete");
     put(&mut json, name, Some(payload));
     json
 }
@@ -219,7 +273,29 @@ fn subscribed(said: &schema::Subscribed) -> Value {
     put(&mut json, "reason", why(said.reason()));
     let topics: Vec<_> = said.topics.iter().map(topic_recovery).collect();
     put(&mut json, "topics", (!topics.is_empty()).then(|| topics.into()));
+    put_terms(&mut json, said.policy(), said.max_hz, said.overflow());
+    put(&mut json, "stale", said.stale.then(|| true.into()));
     json
+}
+
+fn updated(said: &schema::Updated) -> Value {
+    let mut json = json!({"topic": said.topic});
+    put_terms(&mut json, said.policy(), said.max_hz, said.overflow());
+    json
+}
+
+fn put_terms(
+    json: &mut Value,
+    policy: schema::Policy,
+    max_hz: Option<f64>,
+    overflow: schema::Overflow,
+) {
+    let policy_is_told = policy != schema::Policy::Unspecified;
+    put(json, "policy", policy_is_told.then(|| camel(policy.as_str_name()).into()));
+    // A whole number has no fraction in the JSON spelling.
+    put(json, "maxHz", max_hz.map(|hz| serde_json::from_str(&hz.to_string()).expect("a number")));
+    let overflow_is_told = overflow != schema::Overflow::Unspecified;
+    put(json, "overflow", overflow_is_told.then(|| camel(overflow.as_str_name()).into()));
 }
 
 fn topic_recovery(said: &schema::TopicRecovery) -> Value {
@@ -240,7 +316,8 @@ fn error(said: &schema::Error) -> Value {
 }
 
 fn gap(said: &schema::Gap) -> Value {
-    let reason = camel(said.reason().as_str_name());
+    let name = said.reason().as_str_name();
+    let reason = camel(name.strip_prefix("GAP_REASON_").unwrap_or(name));
     json!({
         "topic": said.topic, "from": said.from, "to": said.to, "count": said.count,
         "reason": reason,
@@ -251,6 +328,27 @@ fn history_page(said: schema::HistoryPage) -> Value {
     let messages: Vec<_> = said.messages.into_iter().map(message).collect();
     let mut json = json!({"topic": said.topic, "messages": messages, "more": said.more});
     put(&mut json, "top", said.top.as_ref().map(place));
+    json
+}
+
+fn presence_state(said: &schema::PresenceState) -> Value {
+    let members: Vec<_> = said.members.iter().map(member).collect();
+    json!({"topic": said.topic, "count": said.count, "members": members, "more": said.more})
+}
+
+fn presence(topic: &str, changed: Option<schema::Member>) -> Value {
+    json!({"topic": topic, "member": member(&changed.expect("somebody"))})
+}
+
+fn member(said: &schema::Member) -> Value {
+    let mut json = json!({"connection": said.connection});
+    put(&mut json, "name", (!said.name.is_empty()).then(|| said.name.as_str().into()));
+    json
+}
+
+fn stale(said: &schema::Stale) -> Value {
+    let mut json = json!({"topic": said.topic});
+    put(&mut json, "since", (said.since != 0).then(|| said.since.into()));
     json
 }
 

@@ -15,6 +15,7 @@ use fanfare::engine::Engine;
 use fanfare::metrics::Counters;
 use fanfare::reason::{Reason, Refusal};
 use fanfare::session::{Broker, Close, Session};
+use fanfare::shard::pressure::Budget;
 use fanfare::shard::{ConnectionId, Progress, Shard};
 use fanfare::topics::mailbox::Mailbox;
 use fanfare::topics::message::{Position, Wire};
@@ -74,11 +75,18 @@ impl Life {
         };
         let registry =
             Arc::new(Registry::new(scenario.registry.clone(), mailboxes.clone(), Box::new(epochs)));
+        let budget = Arc::new(Budget::new(usize::MAX, Vec::new()));
         let station = |(index, woken)| {
             let counters = Arc::<Counters>::default();
             let id = ShardId::new(index).expect("few shards");
             let registry = Arc::clone(&registry);
-            let shard = Shard::new(id, registry, scenario.shard, Arc::clone(&counters));
+            let shard = Shard::new(
+                id,
+                registry,
+                scenario.shard,
+                Arc::clone(&counters),
+                Arc::clone(&budget),
+            );
             Station { shard, counters, woken, is_busy: false, full: Vec::new() }
         };
         let stations = wakers.into_iter().enumerate().map(station).collect();
@@ -88,6 +96,7 @@ impl Life {
             limits: scenario.limits,
             ping_ms: 25_000,
             clock: fanfare::clock::Clock::start(),
+            budget,
         });
         let (served, direct) = (Vec::new(), Counters::default());
         Life { registry, broker, mailboxes, stations, served, direct, now }

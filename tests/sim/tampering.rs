@@ -397,7 +397,8 @@ fn exchange_answers(history: &mut [Record]) -> Option<()> {
 fn keep_epoch(history: &mut [Record]) -> Option<()> {
     let crash = history.iter().position(|record| record.fact == Fact::Crash {})?;
     let [before, after] = two_answers(history, |one, other| {
-        one.record < crash && other.record > crash && one.publish.topic == other.publish.topic
+        // What is heard after the crash may have been on its way before.
+        one.record < crash && other.sent > crash && one.publish.topic == other.publish.topic
     })?;
     let place = Position { epoch: before.place.epoch, ..after.place };
     *event_mut(history, after.record)? = Event::Published(place);

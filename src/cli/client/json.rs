@@ -33,7 +33,7 @@ pub(in crate::cli) fn failure_name(failure: RecoveryFailure) -> &'static str {
 pub(super) fn encode(command: &schema::Command) -> Result<Vec<u8>, ClientError> {
     let mut spelled = Command { id: command.id, ..Command::default() };
     match &command.action {
-        Some(Action::Connect(schema::Connect {})) => spelled.connect = Some(Empty {}),
+        Some(Action::Connect(schema::Connect { .. })) => spelled.connect = Some(Empty {}),
         Some(Action::Subscribe(subscribe)) => spelled.subscribe = Some(subscribe.into()),
         Some(Action::Publish(publish)) => spelled.publish = Some(Publish::of(publish)?),
         other => return Err(ClientError::Malformed(format!("a command that is {other:?}"))),
@@ -234,7 +234,7 @@ impl Message<'_> {
             }
         };
         let Message { topic, offset, time, key, .. } = self;
-        Ok(schema::Message { topic, offset, time, key, payload: Some(payload) })
+        Ok(schema::Message { topic, offset, time, key, payload: Some(payload), deleted: false })
     }
 }
 
@@ -278,6 +278,7 @@ impl From<Subscribed> for schema::Subscribed {
             reason: reason.into(),
             // They answer `positions`, which no client command sends.
             topics: Vec::new(),
+            ..Default::default()
         }
     }
 }

@@ -13,7 +13,7 @@ use prost::Message as _;
 
 pub(super) fn encode(id: u64, command: &Command) -> Vec<u8> {
     let action = match command {
-        Command::Connect {} => Action::Connect(schema::Connect {}),
+        Command::Connect {} => Action::Connect(schema::Connect::default()),
         Command::Ping {} => Action::Ping(schema::Ping {}),
         Command::Unsubscribe { topic } => {
             Action::Unsubscribe(schema::Unsubscribe { topic: topic.clone() })
@@ -37,6 +37,7 @@ pub(super) fn encode(id: u64, command: &Command) -> Vec<u8> {
                 payload: Some(payload),
                 key: publish.content.key.clone(),
                 idempotency_key: publish.idempotency_key.clone(),
+                ..Default::default()
             })
         }
     };
@@ -60,6 +61,7 @@ fn spell_subscribe(subscribe: &Subscribe) -> schema::Subscribe {
         snapshot: subscribe.snapshot,
         overflow: overflow.into(),
         positions: subscribe.positions.iter().map(spell).collect(),
+        ..Default::default()
     }
 }
 
@@ -105,11 +107,12 @@ fn event(body: Body) -> Result<Event, String> {
             Event::HistoryPage(Page { topic, top: top.map(position), messages, more })
         }
         Body::Position(spelled) => Event::Position(topic_position(spelled)),
+        other => return Err(format!("nobody asked for {other:?}")),
     })
 }
 
 fn message(spelled: schema::Message) -> Result<Message, String> {
-    let schema::Message { topic, offset, time, key, payload } = spelled;
+    let schema::Message { topic, offset, time, key, payload, deleted: _ } = spelled;
     let payload = match payload {
         Some(message::Payload::Data(data)) => {
             Payload::Data(String::from_utf8(data.to_vec()).map_err(|error| error.to_string())?)

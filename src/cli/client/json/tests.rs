@@ -31,12 +31,7 @@ fn heard(frame: &bytes::Bytes, wire: Wire) -> schema::Event {
 }
 
 fn message(key: Option<&str>, payload: Payload) -> Taken {
-    let head = Arc::new(TopicHead {
-        id: 1,
-        name: topic("a.b"),
-        epoch: Epoch::from_bits(1),
-        rule: Arc::default(),
-    });
+    let head = Arc::new(TopicHead::new(1, topic("a.b"), Epoch::from_bits(1), Arc::default()));
     let draft = Draft { key: key.map(Into::into), ..Draft::new(topic("a.b"), payload) };
     Taken::new(head, Offset(45), draft, Now::at_ms(1_763_683_200_000))
 }
@@ -76,6 +71,8 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
             position: Some(place(44)),
             recovery,
             topics: Vec::new(),
+            terms: dialect::Terms::default(),
+            stale: false,
         })
     };
     let positions = vec![dialect::TopicPosition { topic: topic("a.b"), position: place(3) }];
@@ -84,7 +81,12 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
         Said::Unsubscribed(target.clone()),
         Said::Published(place(9)),
         Said::Error(Refusal::new(Reason::BadTopic, "it is empty")),
-        Said::Gap(dialect::Gap { topic: topic("a.b"), from: 50, to: 61 }),
+        Said::Gap(dialect::Gap {
+            topic: topic("a.b"),
+            from: 50,
+            to: 61,
+            reason: dialect::GapReason::Slow,
+        }),
         Said::SnapshotEnd(dialect::SnapshotEnd { target: target.clone(), positions }),
         Said::Position(dialect::TopicPosition { topic: topic("a.b"), position: place(0) }),
         subscribed(None),
@@ -110,7 +112,7 @@ fn a_command_means_the_same_to_a_broker_in_both_spellings() {
         last: 3,
         snapshot: true,
         overflow: schema::Overflow::Disconnect.into(),
-        positions: Vec::new(),
+        ..Default::default()
     };
     let publish = |key: &str, payload| {
         Action::Publish(schema::Publish {
@@ -118,10 +120,11 @@ fn a_command_means_the_same_to_a_broker_in_both_spellings() {
             payload: Some(payload),
             key: key.into(),
             idempotency_key: key.into(),
+            ..Default::default()
         })
     };
     let actions = [
-        Action::Connect(schema::Connect {}),
+        Action::Connect(schema::Connect::default()),
         Action::Subscribe(schema::Subscribe { topic: "a.>".into(), ..Default::default() }),
         Action::Subscribe(subscribe),
         publish("", publish::Payload::Data(r#"{"x": [1.50]}"#.into())),

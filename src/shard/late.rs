@@ -1,0 +1,132 @@
+//! What a socket did not take of a turn: queued, or left to a cursor.
+//! # Invariants: what is queued is bounded in bytes and in time; a message is queued, or behind a
+//! cursor, or ends the connection, and never two of these; one frame always fits, because only what
+//! waits in the queue makes somebody write, and then serve the cursors.
+//! # Not here: serving the cursors (`serving`).
+
+use super::ShardOptions;
+use super::connection::Connection;
+use super::cursor::{Cursor, Mode};
+use super::pressure::Pressure;
+use super::subscribers::Subscribers;
+use super::turn::{Frame, Linked};
+use crate::planted::{self, Bug};
+use crate::topics::message::Message;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Why a chain could not be sent or kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unsent {
+    /// The socket reports that there is nobody.
+    PeerGone,
+    /// The connection is behind and may not miss this, or is behind on too much.
+    MustClose,
+}
+
+/// Keeps what the socket of one connection did not take.
+pub(super) struct Late<'a, S> {
+    pub(super) connection: &'a mut Connection<S>,
+    pub(super) subscribers: &'a mut Subscribers,
+    pub(super) options: &'a ShardOptions,
+    pub(super) pressure: Pressure,
+    /// Seconds since the shard began.
+    pub(super) tick: u32,
+    /// Messages that were queued.
+    pub(super) queued: u64,
+    /// Whether the frame before this one was a position that found no room.
+    pub(super) untold: bool,
+}
+
+impl<S> Late<'_, S> {
+    /// Keeps one frame, whose bytes these are.
+    pub(super) fn keep(&mut self, linked: Linked<'_>, bytes: &Bytes) -> Result<(), Unsent> {
+        match linked.frame {
+            Frame::Position(_) => {
+                // One that has no room waits with its message.
+                self.untold = !self.has_room(linked.mode, bytes.len());
+                if !self.untold {
+                    self.connection.outbound.push(bytes.clone());
+                }
+                Ok(())
+            }
+            Frame::Message(message) => self.keep_message(message, linked.mode, bytes),
+        }
+    }
+
+    fn keep_message(
+        &mut self,
+        message: &Arc<Message>,
+        mode: Mode,
+        bytes: &Bytes,
+    ) -> Result<(), Unsent> {
+        let untold = std::mem::take(&mut self.untold) && !planted::is(Bug::PositionParted);
+        let topic = message.head.id;
+        let cursor = self.connection.cursors.as_ref().and_then(|cursors| cursors.get(topic));
+        // A cursor that is held began behind this very message.
+        if let Some(cursor) = cursor.filter(|cursor| cursor.held.is_none()) {
+            self.note_conflated(message, cursor.mode);
+            return Ok(());
+        }
+        if self.has_room(mode, bytes.len()) {
+            self.connection.outbound.push(bytes.clone());
+            self.queued += 1;
+            return Ok(());
+        }
+        if mode == Mode::Disconnect {
+            return Err(Unsent::MustClose);
+        }
+        let since = message.offset.previous();
+        if cursor.is_none() {
+            self.begin(topic, mode)?;
+        }
+        self.note_conflated(message, mode);
+        self.connection.set_cursor(topic, Cursor::waiting(since, mode, untold));
+        Ok(())
+    }
+
+    /// Whether a frame may be queued.
+    fn has_room(&self, mode: Mode, len: usize) -> bool {
+        let waiting = self.connection.outbound.bytes();
+        if waiting == 0 && !planted::is(Bug::LongFrameForgotten) {
+            return true;
+        }
+        let overflowed = self.connection.cursors.as_ref().is_some_and(|c| c.has_overflowed());
+        let is_behind = overflowed && !planted::is(Bug::GapOvertaken);
+        mode != Mode::Conflate
+            && !is_behind
+            && self.pressure < Pressure::DropLive
+            && self.is_young()
+            && waiting + len <= self.options.outbound_bytes_max
+    }
+
+    /// Whether the queue was empty not too long ago.
+    fn is_young(&self) -> bool {
+        let age = self
+            .connection
+            .stalled_since
+            .map_or(0, |_| self.tick.saturating_sub(self.connection.blocked_since));
+        u64::from(age) < self.options.outbound_age_max.as_secs().max(1)
+    }
+
+    fn begin(&mut self, topic: u64, mode: Mode) -> Result<(), Unsent> {
+        let count = self.connection.cursors.as_ref().map_or(0, |cursors| cursors.len());
+        if count >= self.options.cursors_max {
+            return Err(Unsent::MustClose);
+        }
+        if let Some(local) = self.subscribers.topic_mut(topic) {
+            local.begin_cursor(mode);
+        }
+        Ok(())
+    }
+
+    /// Leaves a message to the conflating cursors of its topic.
+    fn note_conflated(&mut self, message: &Arc<Message>, mode: Mode) {
+        if mode == Mode::Conflate
+            && let Some(local) = self.subscribers.topic_mut(message.head.id)
+            && let Some(conflation) = &mut local.conflation
+        {
+            conflation.add(message);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Serving the cursors of a connection whose socket takes bytes again: gaps are told, history is
+//! read, the latest of each key is sent.
+//! # Invariants: those who waited longest come first; one serving is bounded, so that others have
+//! their turn; after it a cursor stands where the topic stands, or waits for its next turn.
+//! # Not here: when a cursor begins (`late`, `delivery`), writing (`delivery`).
+
+use super::Shard;
+use super::connection::ConnectionId;
+use super::cursor::{Cursor, Mode};
+use super::delivery::frame_of;
+use super::outbound::{Outbound, Socket};
+use crate::clock::Now;
+use crate::dialect::{Event, Gap, GapReason, PresenceState, TopicPosition, encode};
+use crate::metrics::Counters;
+use crate::planted::{self, Bug};
+use crate::reason::Reason;
+use crate::topics::latest::conflate;
+use crate::topics::message::{Message, Offset, Position, Stream, TopicHead, Wire};
+use crate::topics::name::Target;
+use crate::topics::terms::Policy;
+use crate::topics::topic::ResumeOptions;
+use std::sync::Arc;
+
+/// Bytes that one serving may queue before the socket is asked again.
+const SERVING_BYTES_MAX: usize = 64 << 10;
+
+/// What is read from history at once.
+const STRETCH: ResumeOptions = ResumeOptions { messages_max: 1_000, bytes_max: SERVING_BYTES_MAX };
+
+/// Connections that are served before other work gets its turn.
+const SERVINGS_MAX: usize = 64;
+
+impl<S: Socket> Shard<S> {
+    /// Serves some of the connections that one serving was not enough for.
+    pub(super) fn serve_slice(&mut self) {
+        for _ in 0..SERVINGS_MAX {
+            let Some(id) = self.serving.pop_front() else { return };
+            self.flush(id);
+        }
+    }
+
+    /// Queues what a connection is behind with, as much as one serving may be.
+    pub(super) fn serve(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else { return };
+        let full = connection.outbound.bytes() + SERVING_BYTES_MAX;
+        while let Some(connection) = self.connection_mut(id) {
+            if connection.outbound.bytes() >= full {
+                return;
+            }
+            let ready = connection.cursors.as_mut().and_then(|cursors| cursors.take_ready());
+            let Some((topic, cursor)) = ready else { return };
+            self.serve_topic(id, topic, cursor);
+        }
+    }
+
+    /// Goes on from where a cursor stands. The cursor has been taken out.
+    fn serve_topic(&mut self, id: ConnectionId, topic: u64, cursor: Cursor) {
+        let Some(local) = self.subscribers.topic(topic) else { return };
+        let (head, top) = (Arc::clone(&local.head), local.top);
+        let memberships = self.connection(id).map(|connection| &connection.memberships);
+        let policy = memberships.and_then(|all| self.subscribers.policy_of(all, topic));
+        let reached = match cursor.mode {
+            Mode::Gap | Mode::Disconnect => self.tell_gap(id, &head, (cursor.since, top)),
+            Mode::CatchUp => self.catch_up(id, &head, cursor, policy.unwrap_or_default()),
+            Mode::Conflate => self.send_latest(id, &head, cursor),
+        };
+        self.go_on(id, &head, Cursor { since: reached, untold: false, ..cursor }, policy);
+    }
+
+    /// Keeps the cursor as long as it is needed.
+    fn go_on(
+        &mut self,
+        id: ConnectionId,
+        head: &TopicHead,
+        cursor: Cursor,
+        policy: Option<Policy>,
+    ) {
+        let Some(local) = self.subscribers.topic(head.id) else { return };
+        let is_behind = cursor.since < local.top;
+        match (cursor.mode, policy) {
+            (Mode::Conflate, Some(Policy::MaxHz(rate))) => self.hold(id, head.id, rate, cursor),
+            _ if is_behind => {
+                if let Some(connection) = self.connection_mut(id) {
+                    connection.set_cursor(head.id, cursor);
+                }
+            }
+            _ => self.forget_cursor(id, head.id, cursor.mode),
+        }
+    }
+
+    /// Tells that everything between is missing.
+    fn tell_gap(
+        &mut self,
+        id: ConnectionId,
+        head: &TopicHead,
+        (since, to): (Offset, Offset),
+    ) -> Offset {
+        if head.stream == Stream::Presence {
+            self.tell_attendance(id, head);
+            return to;
+        }
+        self.serving(id, head, |serving| serving.gap(since, to, GapReason::Slow));
+        to
+    }
+
+    /// Who is there now, for who has missed how that came about.
+    fn tell_attendance(&mut self, id: ConnectionId, head: &TopicHead) {
+        let Ok(there) = self.registry.attendance(&head.name) else { return };
+        let event = Event::PresenceState(PresenceState {
+            topic: head.name.clone(),
+            more: there.has_more(),
+            count: there.count,
+            members: there.members,
+        });
+        if let Some(connection) = self.connection_mut(id) {
+            connection.outbound.push(encode(0, &event, connection.wire));
+        }
+    }
+
+    /// Reads on in the topic's history.
+    fn catch_up(
+        &mut self,
+        id: ConnectionId,
+        head: &TopicHead,
+        cursor: Cursor,
+        policy: Policy,
+    ) -> Offset {
+        let Some(top) = self.subscribers.topic(head.id).map(|local| local.top) else {
+            return cursor.since;
+        };
+        let stretch = self.registry.stretch(head, (cursor.since, top), &STRETCH, self.now);
+        let lost = stretch.lost.filter(|_| !planted::is(Bug::LapUntold));
+        let begin = stretch.lost.map_or(cursor.since, |(lost, _)| lost);
+        let reached = stretch.messages.last().map_or(begin, |last| last.offset);
+        let messages =
+            if policy.conflates() { conflate(stretch.messages.iter()) } else { stretch.messages };
+        self.counters.caught_up.add_len(messages.len());
+        self.serving(id, head, |serving| {
+            if cursor.untold {
+                serving.position(cursor.since);
+            }
+            if let Some((lost, reason)) = lost {
+                serving.gap(cursor.since, lost, gap_reason(reason));
+            }
+            serving.messages(&messages);
+        });
+        // Whatever happens, a cursor moves: one that finds nothing has nothing to wait for.
+        if reached > cursor.since { reached } else { top }
+    }
+
+    /// Sends the latest message of every key that came after the cursor.
+    fn send_latest(&mut self, id: ConnectionId, head: &TopicHead, cursor: Cursor) -> Offset {
+        let Some(local) = self.subscribers.topic(head.id) else { return cursor.since };
+        let Some(conflation) = &local.conflation else { return local.top };
+        let lost = conflation.lost_after(cursor.since);
+        let from = lost.unwrap_or(cursor.since);
+        let current = conflation.after(from).filter(|m| !m.is_expired(self.now.uptime));
+        let messages: Vec<Arc<Message>> = current.cloned().collect();
+        let top = local.top;
+        let passed = (top.0 - from.0).saturating_sub(messages.len() as u64);
+        self.counters.conflated.add(passed);
+        self.serving(id, head, |serving| {
+            if cursor.untold {
+                serving.position(cursor.since);
+            }
+            if let Some(lost) = lost {
+                serving.gap(cursor.since, lost, GapReason::Slow);
+            }
+            serving.messages(&messages);
+        });
+        top
+    }
+
+    /// Queues for one connection and one topic.
+    pub(super) fn serving(
+        &mut self,
+        id: ConnectionId,
+        head: &TopicHead,
+        act: impl FnOnce(&mut Serving<'_>),
+    ) {
+        let (now, counters) = (self.now, Arc::clone(&self.counters));
+        let Some(connection) = self.connection_mut(id) else { return };
+        let wire = connection.wire;
+        act(&mut Serving {
+            outbound: &mut connection.outbound,
+            wire,
+            head,
+            now,
+            counters: &counters,
+        });
+    }
+
+    /// Brings a connection to the present of the topics that a change of its subscriptions affects:
+    /// what it missed means something only under the subscriptions that it was missed by.
+    pub(super) fn settle_cursors(&mut self, id: ConnectionId, affected: &Target) {
+        if planted::is(Bug::GapToldLate) {
+            return;
+        }
+        self.write_pending(id);
+        for (topic, cursor) in self.cursors_in(id, affected) {
+            self.finish_cursor(id, topic, cursor);
+        }
+    }
+
+    /// Sends or tells at once what a cursor is behind with, and ends it.
+    pub(super) fn finish_cursor(&mut self, id: ConnectionId, topic: u64, cursor: Cursor) {
+        let Some(local) = self.subscribers.topic(topic) else { return };
+        let (head, top) = (Arc::clone(&local.head), local.top);
+        let Some(connection) = self.open_connection_mut(id) else { return };
+        let before = connection.outbound.bytes();
+        if cursor.since < top {
+            match cursor.mode {
+                Mode::Conflate => self.send_latest(id, &head, cursor),
+                Mode::Gap | Mode::CatchUp | Mode::Disconnect => {
+                    self.tell_gap(id, &head, (cursor.since, top))
+                }
+            };
+        }
+        self.end_cursor(id, topic);
+        let after = self.connection(id).map_or(before, |connection| connection.outbound.bytes());
+        self.note_outbound(before, after);
+    }
+
+    /// The cursors of a connection in the topics of a subscription.
+    pub(super) fn cursors_in(&self, id: ConnectionId, target: &Target) -> Vec<(u64, Cursor)> {
+        let Some(cursors) = self.connection(id).and_then(|c| c.cursors.as_ref()) else {
+            return Vec::new();
+        };
+        let is_affected = |topic: &u64| {
+            self.subscribers.topic(*topic).is_some_and(|local| target.covers(&local.head.name))
+        };
+        let topics = cursors.topics().filter(is_affected);
+        let mut found: Vec<(u64, Cursor)> =
+            topics.filter_map(|topic| Some((topic, cursors.get(topic)?))).collect();
+        // A topic that began anew meanwhile has two, the older one first: ids ascend.
+        if !planted::is(Bug::GapsUnordered) {
+            found.sort_unstable_by_key(|(topic, _)| *topic);
+        }
+        found
+    }
+
+    /// Ends a cursor; nothing of it is left to send.
+    pub(super) fn end_cursor(&mut self, id: ConnectionId, topic: u64) {
+        let removed = self.connection_mut(id).and_then(|c| c.remove_cursor(topic));
+        if let Some(cursor) = removed {
+            self.forget_cursor(id, topic, cursor.mode);
+        }
+    }
+
+    /// Ends all cursors of a connection that is not sent anything any more.
+    pub(super) fn end_cursors(&mut self, id: ConnectionId) {
+        let Some(cursors) = self.connection_mut(id).and_then(|c| c.cursors.take()) else { return };
+        for topic in cursors.topics() {
+            if let (Some(cursor), Some(local)) =
+                (cursors.get(topic), self.subscribers.topic_mut(topic))
+            {
+                local.end_cursor(cursor.mode);
+            }
+        }
+    }
+
+    /// Notes that a cursor which was taken out has ended.
+    fn forget_cursor(&mut self, id: ConnectionId, topic: u64, mode: Mode) {
+        if let Some(local) = self.subscribers.topic_mut(topic) {
+            local.end_cursor(mode);
+        }
+        let Some(connection) = self.connection_mut(id) else { return };
+        if connection.cursors.as_ref().is_some_and(|cursors| cursors.is_empty()) {
+            connection.cursors = None;
+        }
+    }
+}
+
+/// What is sent of one topic to one connection that is behind.
+pub(super) struct Serving<'a> {
+    outbound: &'a mut Outbound,
+    wire: Wire,
+    head: &'a TopicHead,
+    now: Now,
+    counters: &'a Counters,
+}
+
+impl Serving<'_> {
+    /// Tells that the messages after `since` and up to `to` are missing.
+    fn gap(&mut self, since: Offset, to: Offset, reason: GapReason) {
+        self.counters.dropped.add(to.0 - since.0);
+        if planted::is(Bug::GapUntold) {
+            return;
+        }
+        self.counters.gaps.increment();
+        let topic = self.head.name.clone();
+        let told = to.0 - u64::from(planted::is(Bug::GapTooShort));
+        let gap = Gap { topic, from: since.next().0, to: told, reason };
+        self.outbound.push(encode(0, &Event::Gap(gap), self.wire));
+        self.position(to);
+    }
+
+    /// Tells where the topic stands.
+    fn position(&mut self, offset: Offset) {
+        let position = Position { epoch: self.head.epoch, offset };
+        let position = TopicPosition { topic: self.head.name.clone(), position };
+        self.outbound.push(encode(0, &Event::Position(position), self.wire));
+    }
+
+    /// Sends messages, oldest first; those whose time is over are told as missing in their place.
+    pub(super) fn messages(&mut self, messages: &[Arc<Message>]) {
+        let mut expired: Option<(Offset, Offset)> = None;
+        for message in messages {
+            if message.is_expired(self.now.uptime) && !planted::is(Bug::ExpiredSent) {
+                let (since, _) = expired.unwrap_or((message.offset.previous(), message.offset));
+                expired = Some((since, message.offset));
+                continue;
+            }
+            if let Some((since, to)) = expired.take() {
+                self.gap(since, to, GapReason::Expired);
+            }
+            self.outbound.push(frame_of(message, self.wire, self.counters).clone());
+            self.counters.deliveries.increment();
+        }
+        if let Some((since, to)) = expired {
+            self.gap(since, to, GapReason::Expired);
+        }
+    }
+}
+
+fn gap_reason(reason: Reason) -> GapReason {
+    match reason {
+        Reason::Expired => GapReason::Expired,
+        _ => GapReason::Trimmed,
+    }
+}
