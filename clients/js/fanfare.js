@@ -137,7 +137,9 @@
  * @property {(terms: Terms) => void} [onGranted] What the server grants: at first, and when it changes.
  * @property {(staleness: Staleness) => void} [onStale] A topic has fallen silent.
  * @property {(topic: { topic: string }) => void} [onFresh] A topic that was stale is so no more.
- * @property {(member: Member) => void} [onJoined]
+ * @property {(state: PresenceState) => void} [onPresence] With `presence`: who is there, at first and
+ *   whenever joining and leaving may have been missed.
+ * @property {(member: Member) => void} [onJoined] It may be one that `onPresence` has told already.
  * @property {(member: Member) => void} [onLeft]
  * @property {(error?: FanfareError) => void} [onEnd] Called once; with an error unless the
  *   application ended the subscription.
@@ -658,6 +660,8 @@ export class Client {
   #subscribed(feed, answer) {
     feed.subscribed(answer);
     this.#update(feed);
+    const ignore = () => {};
+    if (feed.presence) this.#ask('presence', { topic: feed.topic }, (state) => this.#present(state), ignore);
   }
 
   /** @param {Feed} feed @param {FanfareError} error */
@@ -744,7 +748,8 @@ export class Client {
   }
 
   /** Returns whether the event could be understood. @param {any} event */
-  #push({ message, position, gap, snapshotEnd, joined, left, stale, fresh, unsubscribed, ping }) {
+  #push(event) {
+    const { message, position, gap, snapshotEnd, unsubscribed, presenceState, joined, left, stale, fresh } = event;
     if (message) {
       if (!isTopicOffset(message) || !decode(message)) return false;
       const feeds = this.#takers(message.topic, message.offset);
@@ -763,11 +768,13 @@ export class Client {
       const left = [...this.#left].find((feed) => feed.topic === snapshotEnd.topic);
       if (left) this.#left.delete(left);
       else this.#feeds.get(snapshotEnd.topic)?.snapshotEnd(positions.filter(isTopicPosition));
+    } else if (presenceState) {
+      this.#present(presenceState);
     } else if (joined || left) {
       const member = decodeMember((joined ?? left).member);
       if (!member) return false;
       const feed = this.#feeds.get((joined ?? left).topic);
-      if (feed?.live) feed.tell(joined ? 'onJoined' : 'onLeft', member);
+      if (feed?.live && feed.presence) feed.tell(joined ? 'onJoined' : 'onLeft', member);
     } else if (stale) {
       if (typeof stale.topic !== 'string') return false;
       for (const feed of this.#route(stale.topic)) feed.becameStale(stale.topic, stale.since);
@@ -777,9 +784,15 @@ export class Client {
     } else if (unsubscribed) {
       this.#unsubscribed(this.#feeds.get(unsubscribed.topic));
     } else {
-      return Boolean(ping);
+      return Boolean(event.ping);
     }
     return true;
+  }
+
+  /** @param {any} state */
+  #present(state) {
+    const feed = this.#feeds.get(state.topic);
+    if (feed?.live && feed.presence) feed.tell('onPresence', decodePresence(state));
   }
 
   /** @param {Feed} [feed] */
@@ -803,13 +816,13 @@ export class Client {
 
   /**
    * The feeds to be told of a message, or of a gap that begins at `offset`. What was asked to come first
-   * is for who asked: to the others it may come out of turn, for they may have to wait for older ones.
+   * is for who asked: it may have holes, and be older than what the others asked for.
    * @param {string} topic
    * @param {number} offset
    */
   #takers(topic, offset) {
     const feeds = this.#route(topic);
-    const first = [...feeds.filter(({ filling }) => filling), ...this.#left].some((feed) => feed.matches(topic));
+    const first = feeds.some(({ filling }) => filling) || [...this.#left].some((feed) => feed.matches(topic));
     return first ? feeds.filter((feed) => feed.filling || feed.follows(topic, offset)) : feeds;
   }
 
@@ -1009,6 +1022,11 @@ class Feed {
     for (const position of [...asked.past.positions].reverse()) this.#begin(position.topic, position);
   }
 
+  /** Whether it is told who joins and leaves. */
+  get presence() {
+    return this.#asked.presence;
+  }
+
   /** @param {string} topic */
   matches(topic) {
     return this.#pattern ? this.#pattern.test(topic) : this.topic === topic;
@@ -1101,7 +1119,7 @@ class Feed {
 
   // === Opening and resuming ===
 
-  /** Whether something comes first, closed by `snapshotEnd`. */
+  /** Whether something is to come first, closed by `snapshotEnd`. */
   get fills() {
     return this.#asked.past.latest > 0;
   }
@@ -1158,6 +1176,7 @@ class Feed {
     this.#filling = this.fills;
     for (const subscription of this.#subscriptions) subscription.opened();
     this.granted(answer);
+    // Of a filter's topics it is told after what comes first.
     if (!this.filter && answer.stale === true) this.becameStale(this.topic);
     else if (!this.filter) this.becameFresh(this.topic);
     if (loss) this.#recovered({ topic: this.topic, recovered: false, reason: loss });
@@ -1250,6 +1269,7 @@ class Feed {
     // What is missing is missed no more when nothing is kept of the time before.
     if (!this.#asked.past.snapshot || this.#kept.take(message) <= 1) place.gap = undefined;
     this.#put(topic, place);
+    if (this.filter) this.becameFresh(topic);
     for (const subscription of this.#subscriptions) subscription.take(message);
   }
 
@@ -1356,12 +1376,16 @@ class Feed {
 
   /** @param {Recovery} recovery */
   #recovered(recovery) {
+    const { topic, recovered } = recovery;
+    // Of a filter's topics it is told anew which are stale.
+    const doubtful = this.filter && !recovered ? [...this.stale.keys()] : [];
+    for (const name of doubtful) if (topic === this.topic || topic === name) this.becameFresh(name);
     this.#emit('recovered', recovery);
     this.tell('onRecovered', recovery);
   }
 }
 
-/** @typedef {'onGap' | 'onRecovered' | 'onSnapshotEnd' | 'onGranted' | 'onStale' | 'onFresh' | 'onJoined' | 'onLeft'} Callback */
+/** @typedef {'onGap' | 'onRecovered' | 'onSnapshotEnd' | 'onGranted' | 'onStale' | 'onFresh' | 'onPresence' | 'onJoined' | 'onLeft'} Callback */
 /** @template {Callback} C @typedef {Parameters<NonNullable<SubscribeOptions[C]>>[0]} Detail */
 
 /**

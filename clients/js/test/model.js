@@ -168,7 +168,7 @@ export function linkClass(broker) {
       if (maxHz < 0) return this.refuse(id, 105, 'badOption');
       if (policy) subscription.asked = { ...subscription.asked, policy, maxHz };
       if (overflow) subscription.asked = { ...subscription.asked, overflow };
-      this.#release();
+      if (subscription.asked.policy === 'all') this.#settle(topic);
       this.out.push({ id, updated: { topic, ...this.#granted(topic, subscription) } });
     }
 
@@ -177,8 +177,8 @@ export function linkClass(broker) {
     }
 
     unsubscribe(id, { topic }) {
+      this.#settle(topic);
       this.#subscriptions.delete(topic);
-      this.#release();
       this.out.push({ id, unsubscribed: { topic } });
     }
 
@@ -198,10 +198,10 @@ export function linkClass(broker) {
       if (maxHz < 0) return this.refuse(id, 105, 'badOption');
       // What is on its way is older than what this subscription will be given.
       this.drain(Infinity);
+      this.#settle(topic);
       const exact = !/[*>]/.test(topic);
       const subscription = { exact, next: new Map(), asked: { policy, maxHz, overflow } };
       this.#subscriptions.set(topic, subscription);
-      this.#release();
       const replay = [];
       const recovered = new Set();
       const topics = [];
@@ -287,13 +287,9 @@ export function linkClass(broker) {
       this.#pending.delete(topic);
     }
 
-    /** Nothing is held back where the terms do not say so any more. */
-    #release() {
-      for (const topic of this.#pending.keys()) {
-        const terms = this.#terms(topic);
-        if (!terms) this.#pending.delete(topic);
-        else if (terms.policy === 'all') this.#flush(topic);
-      }
+    /** Sends what is held back of the topics of a subscription that is about to change. */
+    #settle(target) {
+      for (const topic of [...this.#pending.keys()]) if (matches(target, topic)) this.#flush(topic);
     }
 
     #gap(topic, offset, reason) {
