@@ -670,7 +670,6 @@ export class Client {
     if (error.retry === 'later') {
       const message = `the subscription to ${feed.topic} is tried again later`;
       this.#emit('warning', { message, detail: error });
-      feed.agreement.lost();
       feed.timer = setTimeout(() => this.#subscribe(feed), this.#backoff(feed.attempt++));
     } else if (feed.forget(error)) {
       this.#subscribe(feed);
