@@ -248,7 +248,7 @@ const ANSWERS = new Map([
   ['ping', 'pong'],
 ]);
 /** Commands that are sent again after a reconnect. */
-const RESENT = new Set(['publish', 'history', 'presence']);
+const RESENT = new Set(['publish', 'history']);
 /** The server does not take the positions themselves: badPosition, tooManyPositions. */
 const POSITIONS_REFUSED = new Set([104, 111]);
 /** The server does not take an option: badOption. */
@@ -900,9 +900,9 @@ class Agreement {
   grant({ policy, maxHz, overflow }) {
     const before = this.granted;
     this.granted = Object.freeze({
-      policy: String(policy ?? 'all'),
+      policy: word(policy ?? 'all'),
       maxHz: Number.isFinite(maxHz) ? maxHz : undefined,
-      overflow: typeof overflow === 'string' ? overflow : undefined,
+      overflow: word(overflow) || undefined,
     });
     this.#asked = changed(this.#asked, this.#sent?.terms);
     this.#sent?.outcome.resolve(this.granted);
@@ -1205,7 +1205,7 @@ class Feed {
     }
     if (known) this.#begin(topic, position, this.#asked.past.latest);
     else this.#drop(topic);
-    if (since) this.#recovered({ topic, recovered: false, reason: String(reason) });
+    if (since) this.#recovered({ topic, recovered: false, reason: word(reason) });
     else if (this.#wasAway) this.#recovered({ topic, recovered: false, reason: 'noPosition' });
   }
 
@@ -1327,7 +1327,7 @@ class Feed {
     this.#advance(topic, place, from, to, dense);
     const most = to - first + 1;
     const missing = isOffset(count) ? Math.min(count, most) : most;
-    this.#missed({ topic, from: first, to, count: missing, reason: String(reason) });
+    this.#missed({ topic, from: first, to, count: missing, reason: word(reason) });
   }
 
   /** @param {TopicPosition[]} positions */
@@ -1655,6 +1655,11 @@ function isSame(one, other) {
   return JSON.stringify(one) === JSON.stringify(other);
 }
 
+/** A word of the server's; the empty one if it is none. @param {unknown} value */
+function word(value) {
+  return typeof value === 'string' ? value : '';
+}
+
 /** @param {unknown} value */
 function isOffset(value) {
   return Number.isSafeInteger(value) && Number(value) >= 0;
@@ -1728,7 +1733,7 @@ function decodePresence({ topic, count, members, more }) {
 /** @param {any} member @returns {Member | undefined} */
 function decodeMember(member) {
   if (typeof member?.connection !== 'string') return undefined;
-  return { connection: member.connection, name: typeof member.name === 'string' ? member.name : '' };
+  return { connection: member.connection, name: word(member.name) };
 }
 
 /** @param {Uint8Array} bytes */
@@ -1758,7 +1763,7 @@ function closeError(code, reason) {
 
 /** @param {any} error */
 function refusal({ code, name, retry, message }) {
-  return new FanfareError(Number(code) || 0, String(name), String(retry), String(message));
+  return new FanfareError(isOffset(code) ? code : 0, word(name), word(retry), word(message));
 }
 
 function ended() {

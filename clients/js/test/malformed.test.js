@@ -20,6 +20,8 @@ const ODD = [
   {},
   { topic: null },
   { topic: 'a' },
+  // What is no primitive value and cannot be made one.
+  { toString: 0, valueOf: 0 },
 ];
 
 const EVENTS = {
