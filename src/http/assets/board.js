@@ -17,7 +17,7 @@ const COMPANIES = new Map([
 
 const HIDDEN_PER_DRAW = 4;
 const BLINK_EVERY_MS = 250;
-const FIELDS = ['symbol', 'name', 'price', 'change', 'percent', 'volume', 'date', 'rate', 'note'];
+const FIELDS = ['symbol', 'name', 'price', 'change', 'percent', 'volume', 'date', 'rate', 'cap'];
 
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 
@@ -158,7 +158,7 @@ class Row {
     if (select.getAttribute('aria-label') !== name) select.setAttribute('aria-label', name);
     if (select.value !== quote.terms) select.value = quote.terms;
     const capped = !quote.pending && quote.granted !== quote.terms;
-    say(this.#cells.note, capped ? `granted: ${format.terms(quote.granted)}` : '');
+    say(this.#cells.cap, capped ? format.cap(quote.granted) : '');
     if (this.element.dataset.stale === stale) return;
     this.element.dataset.stale = stale;
     this.#cells.rate.title = quote.stale?.since ? `no message since ${format.clock(quote.stale.since)}` : '';

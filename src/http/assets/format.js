@@ -100,6 +100,11 @@ export function terms(value) {
   return value === 'latest' ? 'Latest' : 'All';
 }
 
+/** The same, where a rule of the broker grants no more than that. */
+export function cap(value) {
+  return Number(value) > 0 ? `max ${terms(value)}` : `only ${terms(value)}`;
+}
+
 /** The time of the day, from milliseconds since 1970. */
 export function clock(time) {
   const v = number(time);

@@ -142,7 +142,10 @@ export class Quotes {
   /** Notes facts about a quote: `stale`, the `terms` that were chosen, those `granted`, or `pending`. */
   note(topic, facts) {
     const quote = this.#byTopic.get(topic);
-    if (quote) this.changed.add(Object.assign(quote, facts));
+    if (!quote) return;
+    this.changed.add(Object.assign(quote, facts));
+    // What came before on other terms would only blur the rate.
+    if ('granted' in facts) quote.frequency = new Frequency();
   }
 
   get(topic) {
@@ -150,9 +153,11 @@ export class Quotes {
   }
 }
 
-/** Messages per second, over the last four seconds. */
+/** Messages per second: over the last four seconds, or over more if so few came. */
 class Frequency {
-  static #MARKS = 16;
+  static #FEW = 8;
+  static #MARKS_MIN = 16;
+  static #MARKS_MAX = 80;
   #counts = [0];
 
   /** NaN until there is a second to speak of. */
@@ -163,10 +168,16 @@ class Frequency {
   }
 
   mark() {
-    const marks = this.#counts.length;
-    this.rate = marks < 4 ? NaN : (4 * this.#counts.reduce((a, b) => a + b)) / marks;
+    let sum = 0;
+    let marks = 0;
+    for (const count of this.#counts) {
+      if (marks >= Frequency.#MARKS_MIN && sum >= Frequency.#FEW) break;
+      sum += count;
+      marks += 1;
+    }
+    this.rate = marks < 4 ? NaN : (4 * sum) / marks;
     this.#counts.unshift(0);
-    if (this.#counts.length > Frequency.#MARKS) this.#counts.pop();
+    if (this.#counts.length > Frequency.#MARKS_MAX) this.#counts.pop();
   }
 }
 
