@@ -1102,8 +1102,8 @@ class Feed {
     this.agreement.lost();
     // What the rest of a filter's snapshot would have held is not known; nor is it of a topic's, before
     // the first of its messages: they rise, so from that one on it can be resumed.
-    const blank = [...this.#places.values()].some(({ seen }) => seen < 0);
-    if (this.#filling && (this.filter || blank)) this.#loss ||= 'noPosition';
+    const { seen = -1 } = this.#places.get(this.topic) ?? {};
+    if (this.#filling && (this.filter || seen < 0)) this.#loss ||= 'noPosition';
     this.#filling = false;
   }
 
@@ -1265,8 +1265,9 @@ class Feed {
     }
     this.#advance(topic, place, offset, offset, dense);
     message.epoch = place.epoch;
-    // What is missing is missed no more when nothing is kept of the time before.
-    if (!this.#asked.past.snapshot || this.#kept.take(message) <= 1) place.gap = undefined;
+    const keys = this.#asked.past.snapshot ? this.#kept.take(message) : 0;
+    // Nothing is missed any more where there are no keys, and so nothing is kept of the time before.
+    if (keys <= 1 && !message.key) place.gap = undefined;
     this.#put(topic, place);
     if (this.filter) this.becameFresh(topic);
     for (const subscription of this.#subscriptions) subscription.take(message);

@@ -351,7 +351,7 @@ test('who joins a snapshot of keys is given the latest of each', async (t) => {
   const { told, options } = recorder();
   client.subscribe('a.b', { ...options, snapshot: true });
   await peer.settle(client);
-  // Which key the missing one was of is not known.
+  // Which key the missing one was of is not known, and stays so.
   assert.deepEqual(told, ['a.b 17', 'a.b 22', 'gap a.b 21-21 1 slow', 'snapshotEnd']);
 });
 
