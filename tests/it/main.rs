@@ -11,6 +11,7 @@
               printed last is shown when it fails"
 )]
 
+mod catch_up;
 mod client;
 mod drain;
 mod edge;
@@ -25,8 +26,12 @@ mod noise;
 mod ops;
 mod order;
 mod pipe;
+mod policies;
 mod process;
+mod publisher;
+mod reader;
 mod slow;
+mod snapshots;
 mod socket;
 mod spelling;
 mod transcripts;
