@@ -103,6 +103,19 @@ impl Reader {
         }
     }
 
+    /// As [`Reader::until`], but the server may close. Says whether it did not.
+    pub(crate) async fn is_there_until(&mut self, topic: &str, offset: u64) -> bool {
+        while self.topics.get(topic).is_none_or(|account| account.last < offset || account.owed) {
+            let Some(event) = self.client.try_hear().await else { return false };
+            let is_farewell = event["error"].is_object() && event["id"].is_null();
+            if is_farewell {
+                return false;
+            }
+            self.note(&event);
+        }
+        true
+    }
+
     /// The next event, which is accounted for.
     pub(crate) async fn hear(&mut self) -> Value {
         let event = self.client.hear().await;
