@@ -63,7 +63,7 @@ impl<S: Socket> Shard<S> {
         self.note_membership(joiner.connection, place, index);
         self.counters.topic_subscriptions.increment();
         self.begin_quiet(&seam.head);
-        self.hold_behind(joiner.connection, &seam);
+        self.hold_behind(joiner, &seam);
         Ok(seam)
     }
 
@@ -97,6 +97,7 @@ impl<S: Socket> Shard<S> {
         let seams = asks().and_then(|asks| Ok(self.seams(asks)?));
         self.settle_before(filter, seams.iter().flatten().flatten());
         self.settle_cursors(joiner.connection, &target);
+        self.settle_replayed(joiner.connection, seams.iter().flatten().flatten());
         let member = self.member(joiner);
         let (place, index) = self.subscribers.enter_group(filter, member);
         self.joining = None;
@@ -106,7 +107,7 @@ impl<S: Socket> Shard<S> {
             Ok(seams) => {
                 for seam in seams.iter().flatten() {
                     self.watch_quiet(&seam.head, seam.top, seam.heard);
-                    self.hold_behind(joiner.connection, seam);
+                    self.hold_behind(joiner, seam);
                 }
             }
             Err(_) => self.leave(joiner.connection, &target)?,
@@ -176,10 +177,16 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Holds a connection to its rate when it was sent messages of the past.
-    fn hold_behind(&mut self, id: ConnectionId, seam: &Seam) {
+    fn hold_behind(&mut self, joiner: Joiner, seam: &Seam) {
         if seam.replay.is_empty() {
             return;
         }
+        let id = joiner.connection;
+        if matches!(joiner.terms.policy.capped(seam.head.rule.cap), Policy::MaxHz(_)) {
+            // A filter may bring the past of a topic of which nothing live has come here yet.
+            self.subscribers.track(&seam.head, seam.top, seam.heard);
+        }
+        self.subscribers.refresh(seam.head.id);
         let memberships = self.connection(id).map(|connection| &connection.memberships);
         let policy = memberships.and_then(|all| self.subscribers.policy_of(all, seam.head.id));
         let has_cursor = self.connection(id).is_some_and(|c| c.has_cursor(seam.head.id));
@@ -247,6 +254,17 @@ impl<S: Socket> Shard<S> {
         self.inbox.queue = older;
         self.settle();
         self.inbox.queue = newer;
+    }
+
+    /// Brings a connection to the present of topics whose past it is about to be sent: also where
+    /// another subscription of its own goes on.
+    fn settle_replayed<'a>(&mut self, id: ConnectionId, seams: impl Iterator<Item = &'a Seam>) {
+        for seam in seams {
+            let cursors = self.connection(id).and_then(|connection| connection.cursors.as_ref());
+            if let Some(cursor) = cursors.and_then(|cursors| cursors.get(seam.head.id)) {
+                self.finish_cursor(id, seam.head.id, cursor);
+            }
+        }
     }
 
     fn member(&self, joiner: Joiner) -> Member {
