@@ -218,3 +218,109 @@ fn a_rule_closes_slow_readers_that_did_not_say_otherwise() {
         lenient.until("strict.a", 150).await;
     });
 }
+
+/// No offsets.
+const NOTHING: [u64; 0] = [];
+
+/// Publishes one message, and says which topic's messages a reader was sent before a fence.
+async fn sent(reader: &mut Reader, publisher: &mut Publisher, topic: &str) -> Vec<u64> {
+    let before = reader.account(topic).messages.len();
+    publisher.publish(&json!({"topic": topic, "data": 1})).await;
+    let fence = publisher.publish(&json!({"topic": "fence", "data": 1})).await;
+    reader.until("fence", fence["offset"].as_u64().expect("an offset")).await;
+    reader.account(topic).offsets()[before..].to_vec()
+}
+
+/// A reader of a fence and of `a.b` under a rate that has been used up, with one message held back.
+async fn held(broker: &Broker, wire: Wire, publisher: &mut Publisher, target: &str) -> Reader {
+    let mut reader = Reader::begin(broker, wire, &json!({"topic": "fence"})).await;
+    let subscribe = json!({"topic": target, "maxHz": SELDOM});
+    let reply = reader.ask(&json!({"id": 2, "subscribe": subscribe})).await;
+    let top = reply["subscribed"]["position"]["offset"].as_u64();
+    reader.skips = true;
+    if let Some(top) = top {
+        reader.start("a.b", top);
+    }
+    assert_eq!(sent(&mut reader, publisher, "a.b").await.len(), 1);
+    assert_eq!(sent(&mut reader, publisher, "a.b").await, NOTHING);
+    reader
+}
+
+#[test]
+fn a_change_lets_go_of_what_was_held_back() {
+    with_broker(SETTINGS, async |broker| {
+        let mut publisher = Publisher::connect(broker).await;
+        let mut top = 0;
+        for wire in Wire::ALL {
+            for target in ["a.b", "a.*"] {
+                for terms in
+                    [json!({"policy": "all"}), json!({"policy": "latest"}), json!({"maxHz": 1000})]
+                {
+                    let mut reader = held(broker, wire, &mut publisher, target).await;
+                    top += 2;
+                    let mut update = json!({"topic": target});
+                    let fields = update.as_object_mut().expect("an object");
+                    fields.extend(terms.as_object().expect("fields").clone());
+                    reader.ask(&json!({"id": 3, "update": update})).await;
+                    reader.until("a.b", top).await;
+                    assert_eq!(reader.account("a.b").offsets(), [top - 1, top], "{terms}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn what_happens_to_a_filter_leaves_the_rate_of_an_exact_subscription_alone() {
+    for wire in Wire::ALL {
+        with_broker(SETTINGS, async |broker| {
+            let mut publisher = Publisher::connect(broker).await;
+            let mut reader = held(broker, wire, &mut publisher, "a.b").await;
+            for command in [
+                json!({"id": 4, "subscribe": {"topic": "a.*"}}),
+                json!({"id": 4, "update": {"topic": "a.*", "policy": "latest"}}),
+                json!({"id": 4, "update": {"topic": "a.*", "policy": "all"}}),
+                json!({"id": 4, "unsubscribe": {"topic": "a.*"}}),
+            ] {
+                let reply = reader.ask(&command).await;
+                assert!(reply["error"].is_null(), "{reply}");
+                assert_eq!(sent(&mut reader, &mut publisher, "a.b").await, NOTHING, "{command}");
+            }
+            // It was held back, not lost.
+            reader.ask(&json!({"id": 5, "unsubscribe": {"topic": "a.b"}})).await;
+            assert_eq!(reader.account("a.b").offsets(), [1, 6]);
+        });
+    }
+}
+
+#[test]
+fn what_a_subscription_is_sent_first_counts_for_its_rate() {
+    for wire in Wire::ALL {
+        with_broker(SETTINGS, async |broker| {
+            let mut publisher = Publisher::connect(broker).await;
+            let first = publisher.publish(&json!({"topic": "a.b", "data": 1})).await;
+            publisher.publish(&json!({"topic": "a.b", "data": 1})).await;
+            let position = json!({"topic": "a.b", "epoch": first["epoch"], "offset": 1});
+            let since = json!({"epoch": first["epoch"], "offset": 1});
+            let mut top = 2;
+            for fields in [
+                json!({"topic": "a.b", "last": 1}),
+                json!({"topic": "a.b", "snapshot": true}),
+                json!({"topic": "a.b", "since": since}),
+                json!({"topic": "a.*", "last": 1}),
+                json!({"topic": "a.*", "snapshot": true}),
+                json!({"topic": "a.*", "positions": [position]}),
+            ] {
+                let mut reader = Reader::begin(broker, wire, &json!({"topic": "fence"})).await;
+                reader.skips = true;
+                reader.start("a.b", 0);
+                let mut subscribe = fields.clone();
+                subscribe["maxHz"] = SELDOM.into();
+                reader.ask(&json!({"id": 2, "subscribe": subscribe})).await;
+                reader.until("a.b", top).await;
+                assert_eq!(sent(&mut reader, &mut publisher, "a.b").await, NOTHING, "{fields}");
+                top += 1;
+            }
+        });
+    }
+}
