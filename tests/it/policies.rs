@@ -331,3 +331,52 @@ fn a_change_of_what_is_not_subscribed_is_refused_and_of_nothing_tells_how_it_is(
         }
     });
 }
+
+#[test]
+fn with_more_keys_than_may_wait_the_oldest_are_told_as_missing() {
+    const KEYS: u64 = 5_000;
+    const HELD: u64 = 4_096;
+    for wire in Wire::ALL {
+        with_broker(NARROW, async |broker| {
+            let subscribe = json!({"topic": "t", "policy": "latest"});
+            let mut reader = Reader::narrow(broker, wire, &subscribe).await;
+            let mut publisher = Publisher::connect(broker).await;
+            publisher.publish_all(&keyed(1..=STALLED)).await;
+            publisher.settle(broker).await;
+            assert_eq!(broker.count("fanfare_blocked_connections").await, 1);
+            let key = |n: u64| json!({"topic": "t", "key": format!("n{n}"), "data": n});
+            publisher.publish_all(&(1..=KEYS).map(key).collect::<Vec<_>>()).await;
+            publisher.settle(broker).await;
+            reader.until("t", STALLED + KEYS).await;
+            let account = reader.account("t");
+            let [(_, to, reason)] = account.gaps.as_slice() else { panic!("{:?}", account.gaps) };
+            assert_eq!((*to, reason.as_str()), (STALLED + KEYS - HELD, "slow"));
+            let after = account.offsets().into_iter().filter(|offset| offset > to);
+            assert!(after.eq(to + 1..=STALLED + KEYS));
+        });
+    }
+}
+
+#[test]
+fn a_rate_holds_for_who_catches_up_when_it_is_asked_for() {
+    for wire in Wire::ALL {
+        with_broker(NARROW, async |broker| {
+            let mut reader = Reader::narrow(broker, wire, &json!({"topic": "t"})).await;
+            let mut publisher = Publisher::connect(broker).await;
+            publisher.publish_all(&keyed(1..=STALLED)).await;
+            publisher.settle(broker).await;
+            assert_eq!(broker.count("fanfare_blocked_connections").await, 1);
+            let reply =
+                reader.ask(&json!({"id": 2, "update": {"topic": "t", "maxHz": 0.01}})).await;
+            assert_eq!(reply["updated"]["policy"], "maxHz", "{reply}");
+            reader.skips = true;
+            reader.until("t", STALLED).await;
+            let heard = reader.account("t").messages.len();
+            publisher.publish_all(&keyed(STALLED + 1..=ALL)).await;
+            publisher.settle(broker).await;
+            reader.ask(&json!({"id": 3, "ping": {}})).await;
+            let more = reader.account("t").messages.len() - heard;
+            assert!(more <= 1, "{more} messages in no time");
+        });
+    }
+}

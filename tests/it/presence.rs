@@ -174,6 +174,48 @@ fn who_stops_watching_is_told_nothing_more_and_is_no_member() {
 }
 
 #[test]
+fn watching_is_part_of_the_subscription_and_no_other_one() {
+    let settings = format!("limits.subscriptions_max = 2\nlimits.filters_max = 1\n{SETTINGS}");
+    with_broker(&settings, async |broker| {
+        let mut client = Client::connect(broker, Wire::WebSocketJson).await;
+        for topic in ["room.x", "room.y"] {
+            join(&mut client, topic, &true.into()).await;
+        }
+        let third = json!({"id": 3, "subscribe": {"topic": "room.z"}});
+        assert_eq!(client.ask(&third).await["error"]["name"], "tooManySubscriptions");
+        let series = "fanfare_subscriptions{target=\"topic\"}";
+        assert_eq!(broker.count(series).await, 2);
+        client.ask(&json!({"id": 4, "unsubscribe": {"topic": "room.x"}})).await;
+        assert_eq!(broker.count(series).await, 1);
+        client.reset();
+        broker.until(series, |left| left == 0).await;
+    });
+}
+
+#[test]
+fn who_is_closed_leaves() {
+    with_broker(SETTINGS, async |broker| {
+        let (mut watcher, _) = named(broker, Wire::WebSocketJson, "watcher").await;
+        join(&mut watcher, "room.e", &true.into()).await;
+        for wire in Wire::ALL {
+            let mut client = narrow(broker, wire).await;
+            let member = introduce(&mut client, "slow").await;
+            join(&mut client, "room.e", &false.into()).await;
+            let joined = json!({"joined": {"topic": "room.e", "member": member}});
+            assert_eq!(watcher.hear().await, joined);
+            let subscribe = json!({"topic": "loud", "overflow": "disconnect"});
+            let mut slow = Reader::of(client, &subscribe).await;
+            let mut publisher = Publisher::connect(broker).await;
+            let message = json!({"topic": "loud", "text": "x".repeat(8 << 10)});
+            publisher.publish_all(&vec![message; 150]).await;
+            let left = json!({"left": {"topic": "room.e", "member": member}});
+            assert_eq!(watcher.hear().await, left);
+            assert_eq!(slow.end().await.name, "slowConsumer");
+        }
+    });
+}
+
+#[test]
 fn only_subscribers_of_exactly_the_topic_are_members_and_each_once() {
     with_broker(SETTINGS, async |broker| {
         let (mut member, listed) = named(broker, Wire::WebSocketJson, "one").await;
