@@ -10,7 +10,7 @@ use super::outbound::Socket;
 use super::subscribers::{Departure, Member, Place, Wanted};
 use crate::planted::{self, Bug};
 use crate::reason::{Reason, Refusal};
-use crate::topics::message::{Message, Offset};
+use crate::topics::message::{Message, Offset, Stream};
 use crate::topics::name::{Target, TopicFilter, TopicName};
 use crate::topics::terms::{Policy, Terms};
 use crate::topics::topic::{Ask, Seam};
@@ -136,6 +136,7 @@ impl<S: Socket> Shard<S> {
         let Some(place) = self.subscribers.watch_place(topic) else { return };
         let Some(connection) = self.connection_mut(id) else { return };
         let Some(index) = connection.memberships.remove(&place) else { return };
+        connection.watches -= 1;
         if let Some(companion) = self.subscribers.topic_at(place).map(|local| local.head.id) {
             self.end_cursor(id, companion);
         }
@@ -208,7 +209,8 @@ impl<S: Socket> Shard<S> {
 
     /// How many subscriptions a connection has, filters among them.
     pub fn subscription_count(&self, id: ConnectionId) -> usize {
-        self.connection(id).map_or(0, |connection| connection.memberships.len())
+        self.connection(id)
+            .map_or(0, |connection| connection.memberships.len() - connection.watches as usize)
     }
 
     /// How many filters a connection has.
@@ -219,6 +221,7 @@ impl<S: Socket> Shard<S> {
     pub(super) fn leave_all(&mut self, id: ConnectionId) {
         let Some(connection) = self.connection_mut(id) else { return };
         connection.filters = 0;
+        connection.watches = 0;
         let memberships = std::mem::take(&mut connection.memberships);
         self.end_cursors(id);
         for (place, index) in memberships {
@@ -279,7 +282,9 @@ impl<S: Socket> Shard<S> {
     }
 
     fn depart(&mut self, id: ConnectionId, place: Place, index: u32) {
-        let local = self.subscribers.topic_at(place).filter(|local| local.keeps_presence());
+        let local = self.subscribers.topic_at(place);
+        let is_watch = local.is_some_and(|local| local.head.stream == Stream::Presence);
+        let local = local.filter(|local| local.keeps_presence());
         if let Some(head) = local.map(|local| Arc::clone(&local.head)) {
             self.exit(id, &head);
         }
@@ -289,12 +294,11 @@ impl<S: Socket> Shard<S> {
         {
             connection.memberships.insert(moved.place, moved.index);
         }
-        let gauge = if place.is_group() {
-            &self.counters.filter_subscriptions
-        } else {
-            &self.counters.topic_subscriptions
-        };
-        gauge.decrement();
+        if place.is_group() {
+            self.counters.filter_subscriptions.decrement();
+        } else if !is_watch {
+            self.counters.topic_subscriptions.decrement();
+        }
         match ended {
             // The last subscriber was closed while what it still had was written. The shard goes on
             // wanting this, for the one who joins.
