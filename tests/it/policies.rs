@@ -7,11 +7,11 @@
 use crate::harness::{Broker, with_broker};
 use crate::publisher::Publisher;
 use crate::reader::{Account, Reader};
+use fanfare::clock::Clock;
 use fanfare::topics::message::Wire;
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 /// Little enough waits for a connection that a test can publish more.
 const NARROW: &str = r#"
@@ -23,8 +23,8 @@ topics.history.bytes = "64 MiB"
 
 /// More messages than this have not been sent since then at this rate. A slower machine allows more,
 /// never less.
-fn allowed(since: Instant, hz: f64) -> usize {
-    let rounds = since.elapsed().as_secs_f64() * hz;
+fn allowed(since: Clock, hz: f64) -> usize {
+    let rounds = since.now().uptime.as_secs_f64() * hz;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
     let rounds = rounds.ceil() as usize;
     rounds + 2
@@ -35,7 +35,7 @@ fn of_one_busy_topic_each_gets_what_its_policy_gives() {
     const MESSAGES: u64 = 3_000;
     const HZ: f64 = 20.0;
     with_broker("", async |broker| {
-        let begun = Instant::now();
+        let begun = Clock::start();
         let all = json!({"topic": "t"});
         let mut all = Reader::begin(broker, Wire::WebSocketJson, &all).await;
         let latest = json!({"topic": "t", "policy": "latest"});
@@ -72,7 +72,7 @@ fn a_rate_gives_each_topic_of_a_filter_and_each_key_its_turn() {
     const ROUNDS: u64 = 300;
     let (topics, keys) = (["f.a", "f.b", "f.c"], ["", "k", "l"]);
     with_broker("", async |broker| {
-        let begun = Instant::now();
+        let begun = Clock::start();
         let rated = json!({"topic": "f.*", "policy": "maxHz", "maxHz": HZ});
         let mut rated = Reader::begin(broker, Wire::WebSocketJson, &rated).await;
         let mut publisher = Publisher::connect(broker).await;
@@ -153,8 +153,8 @@ fn must_be_conflated(account: &Account) {
         got.collect::<Vec<_>>(),
         expected.into_iter().map(|(k, n)| (k, Some(n))).collect::<Vec<_>>()
     );
-    let deleted = |message: &&Value| message["deleted"] == true;
-    let deletes = account.messages.iter().filter(deleted).map(|m| m["offset"].as_u64());
+    let is_delete = |message: &&Value| message["deleted"] == true;
+    let deletes = account.messages.iter().filter(is_delete).map(|m| m["offset"].as_u64());
     let expected = (1..=ALL + 1).filter(|n| n.is_multiple_of(11)).map(Some);
     assert!(deletes.eq(expected), "a delete was passed over");
 }
@@ -234,8 +234,8 @@ fn a_policy_can_be_changed_in_the_middle_of_a_stream() {
                 change_and_hear(&mut reader).await;
                 stop.set(true);
             };
-            let (published, ()) = tokio::join!(publish_until(&mut publisher, &stop), change);
-            reader.until("t", published).await;
+            let (top, ()) = tokio::join!(publish_until(&mut publisher, &stop), change);
+            reader.until("t", top).await;
             assert!(reader.account("t").gaps.is_empty());
         });
     }
@@ -254,7 +254,7 @@ async fn change_and_hear(reader: &mut Reader) {
     for round in 0..3 {
         // Until the answer every message comes, after it so many a second.
         id += 1;
-        let begun = Instant::now();
+        let begun = Clock::start();
         let reply = reader.ask(&update(id, "maxHz")).await;
         assert_eq!(reply["updated"], json!({"topic": "t", "policy": "maxHz", "maxHz": 50}));
         reader.skips = true;

@@ -37,7 +37,7 @@ pub(crate) struct Account {
 impl Account {
     /// The offsets of the messages.
     pub(crate) fn offsets(&self) -> Vec<u64> {
-        self.messages.iter().map(|message| offset_of(message)).collect()
+        self.messages.iter().map(offset_of).collect()
     }
 
     /// The latest message of every key; the key of those without one is null.

@@ -302,15 +302,15 @@ fn what_a_subscription_is_sent_first_counts_for_its_rate() {
             publisher.publish(&json!({"topic": "a.b", "data": 1})).await;
             let position = json!({"topic": "a.b", "epoch": first["epoch"], "offset": 1});
             let since = json!({"epoch": first["epoch"], "offset": 1});
-            let mut top = 2;
-            for fields in [
+            let cases = [
                 json!({"topic": "a.b", "last": 1}),
                 json!({"topic": "a.b", "snapshot": true}),
                 json!({"topic": "a.b", "since": since}),
                 json!({"topic": "a.*", "last": 1}),
                 json!({"topic": "a.*", "snapshot": true}),
                 json!({"topic": "a.*", "positions": [position]}),
-            ] {
+            ];
+            for (top, fields) in (2..).zip(cases) {
                 let mut reader = Reader::begin(broker, wire, &json!({"topic": "fence"})).await;
                 reader.skips = true;
                 reader.start("a.b", 0);
@@ -319,7 +319,6 @@ fn what_a_subscription_is_sent_first_counts_for_its_rate() {
                 reader.ask(&json!({"id": 2, "subscribe": subscribe})).await;
                 reader.until("a.b", top).await;
                 assert_eq!(sent(&mut reader, &mut publisher, "a.b").await, NOTHING, "{fields}");
-                top += 1;
             }
         });
     }

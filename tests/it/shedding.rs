@@ -183,7 +183,7 @@ async fn must_recover(
     };
     let mut client = within("a new connection to be taken", accepted).await;
     client.ask(&json!({"id": 1, "ping": {}})).await;
-    let published = async {
+    let heard = async {
         let publish = json!({"id": 1, "publish": message});
         loop {
             let reply = publisher.client.ask(&publish).await;
@@ -193,7 +193,7 @@ async fn must_recover(
             assert_eq!(reply["error"]["name"], "overloaded", "{reply}");
         }
     };
-    let offset = within("publishers to be heard", published).await;
+    let offset = within("publishers to be heard", heard).await;
     for reader in readers {
         reader.until("t", offset).await;
     }

@@ -56,12 +56,11 @@ fn apply(rows: &mut BTreeMap<String, Rows>, message: &Value) {
     let topic = message["topic"].as_str().expect("a topic");
     let key = message["key"].as_str().unwrap_or_default().to_owned();
     let rows = rows.entry(topic.to_owned()).or_default();
-    match message["data"].as_u64() {
-        Some(number) => drop(rows.insert(key, number)),
-        None => {
-            assert_eq!(message["deleted"], true, "{message}");
-            rows.remove(&key);
-        }
+    if let Some(number) = message["data"].as_u64() {
+        rows.insert(key, number);
+    } else {
+        assert_eq!(message["deleted"], true, "{message}");
+        rows.remove(&key);
     }
 }
 
@@ -143,13 +142,17 @@ fn a_snapshot_meets_the_present_without_a_hole_or_a_double() {
         let log = log.into_inner();
         for (mut client, target, messages, positions) in joined {
             let mut rows = BTreeMap::new();
-            messages.iter().for_each(|message| apply(&mut rows, message));
+            for message in &messages {
+                apply(&mut rows, message);
+            }
             let of = |topic: &Value| target != "row.1" || topic == "row.1";
             let log: Vec<&Value> = log.iter().filter(|message| of(&message["topic"])).collect();
             let place = |topic: &Value| positions.get(topic.as_str().expect("a topic")).copied();
             let is_past = |m: &&&Value| place(&m["topic"]).is_some_and(|top| offset_of(m) <= top);
             let mut expected = BTreeMap::new();
-            log.iter().filter(is_past).for_each(|message| apply(&mut expected, message));
+            for message in log.iter().filter(is_past) {
+                apply(&mut expected, message);
+            }
             expected.retain(|_, rows| !rows.is_empty());
             assert_eq!(rows, expected, "the snapshot of {target}");
 
@@ -171,7 +174,9 @@ fn a_snapshot_meets_the_present_without_a_hole_or_a_double() {
                 apply(&mut rows, &message);
             }
             let mut all = BTreeMap::new();
-            log.iter().for_each(|message| apply(&mut all, message));
+            for message in &log {
+                apply(&mut all, message);
+            }
             let full = |rows: BTreeMap<String, Rows>| -> BTreeMap<_, _> {
                 rows.into_iter().filter(|(_, rows)| !rows.is_empty()).collect()
             };
