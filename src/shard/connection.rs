@@ -56,6 +56,8 @@ pub(super) struct Connection<S> {
     /// The slot of the wheel that counts; others are stale.
     pub(super) due: u32,
     pub(super) filters: u32,
+    /// How many of its memberships only tell who joins and leaves.
+    pub(super) watches: u32,
     pub(super) wire: Wire,
 }
 

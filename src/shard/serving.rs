@@ -227,13 +227,16 @@ impl<S: Socket> Shard<S> {
         self.note_outbound(before, after);
     }
 
-    /// The cursors of a connection in the topics of a subscription.
+    /// The cursors of a connection in the topics of a subscription. What happens to a filter does
+    /// not matter to topics that the connection is subscribed to by themselves.
     pub(super) fn cursors_in(&self, id: ConnectionId, target: &Target) -> Vec<(u64, Cursor)> {
-        let Some(cursors) = self.connection(id).and_then(|c| c.cursors.as_ref()) else {
-            return Vec::new();
-        };
+        let Some(connection) = self.connection(id) else { return Vec::new() };
+        let Some(cursors) = &connection.cursors else { return Vec::new() };
+        let is_filter = matches!(target, Target::Filter(_));
         let is_affected = |topic: &u64| {
-            self.subscribers.topic(*topic).is_some_and(|local| target.covers(&local.head.name))
+            let local = self.subscribers.topic(*topic);
+            local.is_some_and(|local| target.covers(&local.head.name))
+                && !(is_filter && self.subscribers.has_exact(&connection.memberships, *topic))
         };
         let topics = cursors.topics().filter(is_affected);
         let mut found: Vec<(u64, Cursor)> =

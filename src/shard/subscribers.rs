@@ -244,6 +244,13 @@ impl Subscribers {
         None
     }
 
+    /// Brings a topic's list of groups up to date, if this shard knows the topic.
+    pub(super) fn refresh(&mut self, topic: u64) {
+        if let Some(slot) = self.by_id.get(&topic) {
+            self.find_groups(*slot as usize);
+        }
+    }
+
     /// Brings a topic's list of groups up to date.
     fn find_groups(&mut self, slot: usize) {
         let Some(topic) = self.topics.get_mut(slot) else { return };
@@ -285,6 +292,12 @@ impl Subscribers {
             &mut self.topics.get_mut(place.slot())?.members
         };
         members.get_mut(index as usize)
+    }
+
+    /// Whether one of these memberships is a subscription to exactly this topic.
+    pub(super) fn has_exact(&self, memberships: &Memberships, topic: u64) -> bool {
+        let slot = self.by_id.get(&topic);
+        slot.is_some_and(|slot| memberships.contains_key(&Place::topic(*slot as usize)))
     }
 
     /// What a connection with these memberships gets of a topic: what its exact subscription says,
