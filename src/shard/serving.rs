@@ -202,6 +202,23 @@ impl<S: Socket> Shard<S> {
         }
     }
 
+    /// Brings every connection to the end of a topic that has begun anew: a message does not name its
+    /// epoch, so nothing of the old one may come behind the position of the new one.
+    #[cold]
+    pub(super) fn finish_topic(&mut self, topic: u64) {
+        if self.subscribers.topic(topic).is_none_or(|local| local.cursors == 0) {
+            return;
+        }
+        for id in self.ids() {
+            let cursors = self.connection(id).and_then(|connection| connection.cursors.as_ref());
+            if let Some(cursor) = cursors.and_then(|cursors| cursors.get(topic)) {
+                self.write_pending(id);
+                self.finish_cursor(id, topic, cursor);
+                self.flush(id);
+            }
+        }
+    }
+
     /// Sends or tells at once what a cursor is behind with, and ends it.
     pub(super) fn finish_cursor(&mut self, id: ConnectionId, topic: u64, cursor: Cursor) {
         let Some(local) = self.subscribers.topic(topic) else { return };

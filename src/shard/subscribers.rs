@@ -107,6 +107,8 @@ pub(super) struct LocalTopic {
     pub(super) is_stale: bool,
     /// Whether somebody looks when it was last heard of.
     pub(super) is_timed: bool,
+    /// The topic that had the name before this one: connections may still be behind on it.
+    older: Option<u64>,
 }
 
 /// The subscribers of one filter.
@@ -244,6 +246,19 @@ impl Subscribers {
         None
     }
 
+    /// Topics that had the name of the one in this slot before it, the oldest first, as long as it
+    /// has had no message.
+    pub(super) fn older(&self, slot: usize) -> Vec<u64> {
+        let mut older = Vec::new();
+        let mut next = self.topics.get(slot).filter(|topic| topic.last_sequence == 0);
+        while let Some(id) = next.and_then(|topic| topic.older) {
+            older.push(id);
+            next = self.topic(id);
+        }
+        older.reverse();
+        older
+    }
+
     /// Brings a topic's list of groups up to date.
     fn find_groups(&mut self, slot: usize) {
         let Some(topic) = self.topics.get_mut(slot) else { return };
@@ -352,6 +367,8 @@ impl Subscribers {
             }
             return slot as usize;
         }
+        let older = self.names_of(head.stream).get(&head.name).copied();
+        let older = older.and_then(|slot| self.topics.get(slot as usize)).map(|t| t.head.id);
         let slot = self.topics.insert(LocalTopic {
             head: Arc::clone(head),
             members: Vec::new(),
@@ -365,6 +382,7 @@ impl Subscribers {
             heard,
             is_stale: false,
             is_timed: false,
+            older,
         });
         let short = u32::try_from(slot).unwrap_or(u32::MAX);
         self.by_id.insert(head.id, short);
