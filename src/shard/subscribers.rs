@@ -105,8 +105,8 @@ pub(super) struct LocalTopic {
     /// When it was last heard of, where its rule has a time after which it is stale.
     pub(super) heard: Heard,
     pub(super) is_stale: bool,
-    /// Whether somebody looks when it was last heard of.
-    pub(super) is_timed: bool,
+    /// The tick of the pace at which somebody looks when it was last heard of.
+    pub(super) judged_at: Option<u64>,
     /// The topic that had the name before this one: connections may still be behind on it.
     older: Option<u64>,
 }
@@ -341,7 +341,8 @@ impl Subscribers {
         for slot in self.sweep_from..end {
             self.find_groups(slot);
             let quiet = self.topics.get(slot).is_some_and(|topic| {
-                let is_watched = topic.head.rule.stale_after.is_some() && topic.is_wanted();
+                let is_timed = topic.is_stale || topic.judged_at.is_some();
+                let is_watched = is_timed && topic.is_wanted();
                 let is_kept = !topic.members.is_empty() || topic.cursors > 0 || is_watched;
                 !is_kept && tick.saturating_sub(topic.last_tick) >= quiet_ticks
             });
@@ -363,12 +364,20 @@ impl Subscribers {
             if let Some(topic) = self.topics.get_mut(slot as usize) {
                 // Nobody may have wanted it for a while.
                 topic.top = topic.top.max(top);
-                topic.heard = if topic.heard.uptime > heard.uptime { topic.heard } else { heard };
+                if heard.uptime > topic.heard.uptime {
+                    topic.heard = heard;
+                    topic.is_stale = false;
+                    topic.judged_at = None;
+                }
             }
             return slot as usize;
         }
         let older = self.names_of(head.stream).get(&head.name).copied();
-        let older = older.and_then(|slot| self.topics.get(slot as usize)).map(|t| t.head.id);
+        let older = older.and_then(|slot| self.topics.get_mut(slot as usize)).map(|older| {
+            // Whether it is quiet does not matter any more.
+            (older.is_stale, older.judged_at) = (false, None);
+            older.head.id
+        });
         let slot = self.topics.insert(LocalTopic {
             head: Arc::clone(head),
             members: Vec::new(),
@@ -381,7 +390,7 @@ impl Subscribers {
             conflation: None,
             heard,
             is_stale: false,
-            is_timed: false,
+            judged_at: None,
             older,
         });
         let short = u32::try_from(slot).unwrap_or(u32::MAX);
