@@ -68,7 +68,8 @@ impl<S> Late<'_, S> {
             self.note_conflated(message, cursor.mode);
             return Ok(());
         }
-        if self.has_room(mode, bytes.len()) {
+        // A message may be shorter than its position, and never comes without it.
+        if !untold && self.has_room(mode, bytes.len()) {
             self.connection.outbound.push(bytes.clone());
             self.queued += 1;
             return Ok(());
