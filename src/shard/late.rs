@@ -81,7 +81,9 @@ impl<S> Late<'_, S> {
         if cursor.is_none() {
             self.begin(topic, mode)?;
         }
-        self.note_conflated(message, mode);
+        if !planted::is(Bug::ConflationLate) {
+            self.note_conflated(message, mode);
+        }
         self.connection.set_cursor(topic, Cursor::waiting(since, mode, untold));
         Ok(())
     }
@@ -98,7 +100,8 @@ impl<S> Late<'_, S> {
             && !is_behind
             && self.pressure < Pressure::DropLive
             && self.is_young()
-            && waiting + len <= self.options.outbound_bytes_max
+            && (waiting + len <= self.options.outbound_bytes_max
+                || planted::is(Bug::QueueUnbounded))
     }
 
     /// Whether the queue was empty not too long ago.

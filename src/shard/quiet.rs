@@ -8,6 +8,7 @@ use super::connection::ConnectionId;
 use super::outbound::Socket;
 use super::pace::{Due, tick_of};
 use crate::dialect::{Event, Stale};
+use crate::planted::{self, Bug};
 use crate::topics::message::{Message, Offset, TopicHead};
 use crate::topics::topic::Heard;
 use std::sync::Arc;
@@ -29,8 +30,7 @@ impl<S: Socket> Shard<S> {
 
     /// Begins to look when a topic was last heard of. Whoever asks for this tells what it finds now.
     pub(super) fn begin_quiet(&mut self, head: &TopicHead) {
-        let (Some(after), Some(topic)) =
-            (head.rule.stale_after, self.subscribers.topic_mut(head.id))
+        let (Some(after), Some(topic)) = (stale_after(head), self.subscribers.topic_mut(head.id))
         else {
             return;
         };
@@ -52,7 +52,9 @@ impl<S: Socket> Shard<S> {
         let Some(topic) = self.subscribers.topic_mut(message.head.id) else { return };
         topic.heard = Heard { uptime: message.committed, wall_ms: message.time_ms };
         if std::mem::take(&mut topic.is_stale) {
-            self.tell(message.head.id, &Event::Fresh(message.head.name.clone()));
+            if !planted::is(Bug::FreshUntold) {
+                self.tell(message.head.id, &Event::Fresh(message.head.name.clone()));
+            }
         } else if topic.judged_at.is_some() {
             return;
         }
@@ -62,7 +64,7 @@ impl<S: Socket> Shard<S> {
 
     /// Looks again when a topic that was heard of then would be stale.
     fn judge_later(&mut self, head: &TopicHead, heard: Duration) {
-        let Some(after) = head.rule.stale_after else { return };
+        let Some(after) = stale_after(head) else { return };
         let tick = tick_of(heard.saturating_add(after));
         if let Some(topic) = self.subscribers.topic_mut(head.id) {
             topic.judged_at = Some(tick);
@@ -80,7 +82,7 @@ impl<S: Socket> Shard<S> {
         let head = Arc::clone(&topic.head);
         let since_ms = topic.heard.wall_ms;
         self.begin_quiet(&head);
-        if self.is_stale(&head) {
+        if self.is_stale(&head) && !planted::is(Bug::StaleUntold) {
             self.tell(id, &Event::Stale(Stale { topic: head.name.clone(), since_ms }));
         }
     }
@@ -98,4 +100,10 @@ impl<S: Socket> Shard<S> {
             self.flush(id);
         }
     }
+}
+
+/// How long a topic may be quiet.
+fn stale_after(head: &TopicHead) -> Option<Duration> {
+    let after = head.rule.stale_after?;
+    Some(if planted::is(Bug::StaleEarly) { after / 2 } else { after })
 }

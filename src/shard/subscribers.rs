@@ -8,6 +8,7 @@
 
 use super::conflation::Conflation;
 use super::cursor::Mode;
+use crate::planted::{self, Bug};
 use crate::topics::filters::FilterTrie;
 use crate::topics::message::{Message, Offset, Stream, TopicHead};
 use crate::topics::name::{Target, TopicFilter, TopicName};
@@ -489,7 +490,11 @@ pub(super) fn strongest<'a>(
         let index = memberships.get(&Place::group(*slot as usize))?;
         groups.get(*slot as usize)?.members.get(*index as usize)
     };
-    matching.iter().filter_map(member).max_by_key(|member| member.terms.policy.reach())
+    let weakest = planted::is(Bug::WeakestFilter);
+    matching.iter().filter_map(member).max_by_key(|member| {
+        let reach = member.terms.policy.reach();
+        if weakest { u32::MAX - reach } else { reach }
+    })
 }
 
 fn last_index(members: &[Member]) -> u32 {

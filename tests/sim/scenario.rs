@@ -178,6 +178,9 @@ impl Scenario {
             registry,
             weights: weights(chance),
         };
+        if chance.chance(4) {
+            scenario.enlarge();
+        }
         match chance.below(5) {
             0 => scenario.slow_down(chance),
             1 => {
@@ -212,6 +215,13 @@ impl Scenario {
         }
         self.registry.idempotency.window = Duration::from_millis(100);
         self.weigh(Action::Sweep, 200);
+    }
+
+    /// Messages so large that one serving of a connection that is behind does not hold all of them.
+    fn enlarge(&mut self) {
+        self.padding = 20_000;
+        self.limits.message_bytes_max = 64 << 10;
+        self.steps = self.steps.min(500);
     }
 
     /// Shards that seldom work: much waits in the mailboxes while subscriptions come and go.

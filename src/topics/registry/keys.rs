@@ -4,6 +4,7 @@
 //! # Not here: what a snapshot sends (`topic`).
 
 use super::Registry;
+use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use crate::topics::message::{Draft, Message};
 use crate::topics::rule::Snapshot;
@@ -23,13 +24,15 @@ impl Registry {
         if is_known || draft.is_delete() {
             return Ok(());
         }
-        let is_full = state.keys.len() >= max || self.budget.exceeded();
+        let is_full = state.keys.len() >= max + usize::from(planted::is(Bug::KeysOverfilled))
+            || self.budget.exceeded();
         if is_full { Err(Reason::TooManyKeys) } else { Ok(()) }
     }
 
     /// Keeps a message as the latest of its key; a delete ends the key.
     pub(super) fn keep_key(&self, topic: &Topic, state: &mut TopicState, message: &Arc<Message>) {
-        if topic.head.rule.snapshot == Snapshot::Latest {
+        let is_kept = message.is_delete() && planted::is(Bug::DeletedKept);
+        if topic.head.rule.snapshot == Snapshot::Latest || is_kept {
             return;
         }
         let older = state.keys.remove(message.key.as_deref().unwrap_or_default());
