@@ -29,9 +29,9 @@ impl<S: Socket> Shard<S> {
     /// Lists a connection that has just joined a topic, if the topic's rule says so.
     ///
     /// # Errors
-    /// [`Reason::Overloaded`] when those who watch cannot be told now.
+    /// [`Reason::Overloaded`] when those who watch cannot be told now, be it that it left before.
     pub fn enter(
-        &self,
+        &mut self,
         id: ConnectionId,
         head: &TopicHead,
         name: Option<Box<str>>,
@@ -40,6 +40,13 @@ impl<S: Socket> Shard<S> {
             return Ok(());
         }
         let member = Member { connection: self.name_of(id).into(), name };
+        // Its last departure comes first, or it would end this membership.
+        self.retry_exits();
+        let is_leaving =
+            |exit: &Exit| exit.head.id == head.id && exit.connection == member.connection;
+        if self.exits.iter().any(is_leaving) {
+            return Err(Reason::Overloaded);
+        }
         self.registry.enter(head, member, self.now)
     }
 
