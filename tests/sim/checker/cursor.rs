@@ -71,6 +71,12 @@ impl Cursor {
         }
     }
 
+    /// Some of the latest messages come again, behind where it stands now.
+    pub(super) fn repeat(&mut self, asked: Moment) {
+        (self.past, self.asked) = (Past::Latest, asked);
+        self.replayed = Replayed::default();
+    }
+
     /// The next message of the topic.
     pub(super) fn take(&mut self, arrival: Arrival<'_>, log: &mut Log) -> Checked {
         let Message { topic, offset, .. } = arrival.message;

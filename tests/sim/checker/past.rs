@@ -104,11 +104,7 @@ impl Stream {
         } else {
             self.begin_quiet(target, Some(subscribed.stale));
         }
-        for topic in self.cursors_of(target) {
-            if let Some(cursor) = self.cursors.get_mut(&topic) {
-                cursor.round = None;
-            }
-        }
+        self.end_rounds(target);
     }
 
     /// A subscription tells where it stands in a topic.

@@ -76,9 +76,10 @@ fn check_topic(stream: &mut Stream, top: &TopicPosition, moment: Moment, log: &m
     };
     cursor.complete(topic, moment, log)?;
     let cause = match (cursor.conflated_until, &cursor.past) {
+        _ if policy.conflates() => Some(Cause::Conflated(moment)),
         (Some(changed), _) => Some(Cause::Conflated(changed)),
         (None, Past::Latest) => Some(Cause::Ended(moment)),
-        (None, _) => policy.conflates().then_some(Cause::Conflated(moment)),
+        (None, _) => None,
     };
     if cursor.epoch == top.epoch
         && cursor.offset < top.offset

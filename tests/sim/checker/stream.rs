@@ -190,6 +190,10 @@ impl Stream {
             }
             (command, Event::Error { name }) => {
                 self.refused(command, name, log)?;
+                if let Command::Subscribe(subscribe) = command {
+                    // It had begun, and that let out what a rate held back.
+                    self.end_rounds(&subscribe.topic);
+                }
                 match asked.attempt {
                     Some(number) => log.refused(number, name),
                     None => Ok(()),
@@ -261,6 +265,15 @@ impl Stream {
         }
     }
 
+    /// The next messages of these topics are the first ones of their rates.
+    pub(super) fn end_rounds(&mut self, target: &str) {
+        for (topic, cursor) in &mut self.cursors {
+            if covers(target, topic) {
+                cursor.round = None;
+            }
+        }
+    }
+
     /// Whether it has asked for something that changes what it gets of a topic.
     fn is_changing(&self, topic: &str) -> bool {
         self.asked.iter().any(|asked| match &asked.command {
@@ -284,8 +297,8 @@ impl Stream {
         cursor.complete(topic, moment, log)?;
         let stands = Position { epoch: cursor.epoch.clone(), offset: cursor.offset };
         let cause = match (&cursor.past, cursor.conflated_until) {
-            (_, Some(changed)) => Some(Cause::Conflated(changed)),
             _ if conflates => Some(Cause::Conflated(moment)),
+            (_, Some(changed)) => Some(Cause::Conflated(changed)),
             (Past::Latest, None) => Some(Cause::Ended(moment)),
             _ => None,
         };
@@ -435,8 +448,7 @@ impl Stream {
         {
             cursor.seam = cursor.offset;
             cursor.offset = at.offset;
-            cursor.past = Past::Latest;
-            cursor.asked = self.latest_since.unwrap_or(moment);
+            cursor.repeat(self.latest_since.unwrap_or(moment));
             return Ok(());
         }
         self.stands_at(moment, topic, &at, log)?;
