@@ -219,9 +219,10 @@ impl<S: Socket> Shard<S> {
             return;
         }
         for id in self.ids() {
+            // What this turn has for the connection may be of the topic, too.
+            self.write_pending(id);
             let cursors = self.connection(id).and_then(|connection| connection.cursors.as_ref());
             if let Some(cursor) = cursors.and_then(|cursors| cursors.get(topic)) {
-                self.write_pending(id);
                 self.finish_cursor(id, topic, cursor);
                 self.flush(id);
             }
