@@ -267,9 +267,18 @@ impl Subscribers {
             return;
         }
         topic.generation = self.generation;
-        topic.groups.clear();
-        if topic.head.stream == Stream::Messages {
-            self.trie.for_each_match(&topic.head.name, |group| topic.groups.extend(*group));
+        let (head, mut groups) = (Arc::clone(&topic.head), std::mem::take(&mut topic.groups));
+        groups.clear();
+        self.for_each_group(&head, |group| groups.push(group));
+        if let Some(topic) = self.topics.get_mut(slot) {
+            topic.groups = groups;
+        }
+    }
+
+    /// The groups whose filter matches a topic.
+    fn for_each_group(&self, head: &TopicHead, mut act: impl FnMut(u32)) {
+        if head.stream == Stream::Messages {
+            self.trie.for_each_match(&head.name, |group| group.iter().for_each(|slot| act(*slot)));
         }
     }
 
@@ -310,7 +319,15 @@ impl Subscribers {
         let topic = self.topics.get(slot as usize)?;
         let exact = memberships.get(&Place::topic(slot as usize));
         let exact = exact.and_then(|index| topic.members.get(*index as usize));
-        let member = exact.or_else(|| strongest(memberships, &topic.groups, &self.groups))?;
+        let mut current = SmallVec::<[u32; 2]>::new();
+        let groups = if topic.generation == self.generation {
+            &topic.groups
+        } else {
+            // Slots of groups that have ended may be those of others by now.
+            self.for_each_group(&topic.head, |group| current.push(group));
+            &current
+        };
+        let member = exact.or_else(|| strongest(memberships, groups, &self.groups))?;
         Some(member.terms.policy.capped(topic.head.rule.cap))
     }
 
