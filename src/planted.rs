@@ -95,6 +95,54 @@ bugs! {
     LapUntold,
     /// A message is sent though its time is over.
     ExpiredSent,
+    /// A message whose time is over is left out and not told.
+    ExpiredUntold,
+    /// An update is answered and not done.
+    UpdateIgnored,
+    /// What was passed over under the old terms is forgotten when they change.
+    UpdateForgets,
+    /// A rate holds back after the first message of a subscription only.
+    RateForgotten,
+    /// A rule's cap is told and does not apply.
+    CapIgnored,
+    /// Of two filters the one that gives less counts.
+    WeakestFilter,
+    /// The message that begins a conflation is not part of it.
+    ConflationLate,
+    /// A conflation leaves out the first message behind its cursor.
+    ConflationOffByOne,
+    /// A cursor that one serving was not enough for ends.
+    CursorDropped,
+    /// The cursors of a connection that goes stay.
+    CursorsLeft,
+    /// Who wants to catch up is told a gap.
+    CatchUpRefused,
+    /// What is left of an old epoch comes behind the position of the new one.
+    EpochsMixed,
+    /// A queue takes whatever comes.
+    QueueUnbounded,
+    /// The slowest are closed when new connections should be refused.
+    ShedEarly,
+    /// Publishers are refused when queues should be dropped.
+    PublishersFirst,
+    /// A delete does not end its key.
+    DeletedKept,
+    /// One key more than the rule says has room.
+    KeysOverfilled,
+    /// Who watches is not told that a member has left.
+    LeftUntold,
+    /// A connection that goes stays a member.
+    MemberStays,
+    /// A departure that had no room in a mailbox is not told later.
+    ExitForgotten,
+    /// Who was too slow for the changes is not told who is there.
+    AttendanceUntold,
+    /// A quiet topic is not told as stale.
+    StaleUntold,
+    /// A topic that is heard of again is not told as fresh.
+    FreshUntold,
+    /// A topic is stale in half the time.
+    StaleEarly,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -50,7 +50,12 @@ impl Broker {
         counters: &Counters,
         now: Now,
     ) -> Result<Position, Refusal> {
-        if self.budget.pressure() >= Pressure::RefusePublishes {
+        let from = if planted::is(Bug::PublishersFirst) {
+            Pressure::DropLive
+        } else {
+            Pressure::RefusePublishes
+        };
+        if self.budget.pressure() >= from {
             return Err(Refusal::new(Reason::Overloaded, "the broker is short of memory"));
         }
         let bytes = draft.payload.bytes().len();

@@ -77,6 +77,9 @@ impl<S: Socket> Shard<S> {
     /// Gives a message to every connection that wants it.
     fn offer(&mut self, message: Arc<Message>) {
         let Some(slot) = self.subscribers.audience(&message) else { return };
+        for older in self.subscribers.older(slot) {
+            self.finish_topic(older);
+        }
         self.note_heard(&message);
         let tick = self.now_tick();
         let Some((topic, groups)) = self.subscribers.audience_mut(slot) else { return };

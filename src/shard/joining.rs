@@ -164,11 +164,15 @@ impl<S: Socket> Shard<S> {
         let cursors = self.cursors_in(id, target);
         for (topic, cursor) in &cursors {
             let conflates = terms.policy.conflates() || cursor.mode == Mode::CatchUp;
-            if !conflates || cursor.mode == Mode::Gap {
+            if (!conflates || cursor.mode == Mode::Gap) && planted::is(Bug::UpdateForgets) {
+                self.end_cursor(id, *topic);
+            } else if !conflates || cursor.mode == Mode::Gap {
                 self.finish_cursor(id, *topic, *cursor);
             }
         }
-        if let Some(member) = self.subscribers.member_mut(place, index) {
+        if let Some(member) = self.subscribers.member_mut(place, index)
+            && !planted::is(Bug::UpdateIgnored)
+        {
             member.terms = terms;
         }
         for (topic, _) in cursors {
@@ -223,7 +227,9 @@ impl<S: Socket> Shard<S> {
         connection.filters = 0;
         connection.watches = 0;
         let memberships = std::mem::take(&mut connection.memberships);
-        self.end_cursors(id);
+        if !planted::is(Bug::CursorsLeft) {
+            self.end_cursors(id);
+        }
         for (place, index) in memberships {
             self.depart(id, place, index);
         }
@@ -285,6 +291,7 @@ impl<S: Socket> Shard<S> {
         let local = self.subscribers.topic_at(place);
         let is_watch = local.is_some_and(|local| local.head.stream == Stream::Presence);
         let local = local.filter(|local| local.keeps_presence());
+        let local = local.filter(|_| !planted::is(Bug::MemberStays));
         if let Some(head) = local.map(|local| Arc::clone(&local.head)) {
             self.exit(id, &head);
         }

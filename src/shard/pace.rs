@@ -21,7 +21,7 @@ pub(super) enum Due {
     /// The rate of a subscription holds its cursor no longer.
     Cursor { id: ConnectionId, topic: u64, tick: u64 },
     /// A topic may have become stale.
-    Quiet { topic: u64 },
+    Quiet { topic: u64, tick: u64 },
 }
 
 /// The wheel's tick at this time.
@@ -51,7 +51,7 @@ impl<S: Socket> Shard<S> {
         for due in due.drain(..) {
             match due {
                 Due::Cursor { id, topic, tick } => self.release(id, topic, tick),
-                Due::Quiet { topic } => self.judge_quiet(topic),
+                Due::Quiet { topic, tick } => self.judge_quiet(topic, tick),
             }
         }
         self.due = due;

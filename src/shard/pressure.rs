@@ -7,6 +7,7 @@ use super::Shard;
 use super::connection::ConnectionId;
 use super::outbound::Socket;
 use crate::metrics::Counters;
+use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -76,7 +77,9 @@ impl<S: Socket> Shard<S> {
     /// Sees how short memory is, and gives up what this shard has to.
     pub(super) fn relieve(&mut self) {
         self.pressure = self.budget.measure();
-        if self.pressure < Pressure::CloseSlowest {
+        let from =
+            if planted::is(Bug::ShedEarly) { Pressure::RefuseNew } else { Pressure::CloseSlowest };
+        if self.pressure < from {
             return;
         }
         let open = self.connections.iter().filter(|(_, connection)| connection.is_open());

@@ -8,9 +8,11 @@ use super::connection::ConnectionId;
 use super::outbound::Socket;
 use super::pace::{Due, tick_of};
 use crate::dialect::{Event, Stale};
+use crate::planted::{self, Bug};
 use crate::topics::message::{Message, Offset, TopicHead};
 use crate::topics::topic::Heard;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl<S: Socket> Shard<S> {
     /// Whether a topic that somebody on this shard is subscribed to is stale.
@@ -26,21 +28,19 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Begins to look when a topic was last heard of.
+    /// Begins to look when a topic was last heard of. Whoever asks for this tells what it finds now.
     pub(super) fn begin_quiet(&mut self, head: &TopicHead) {
-        let (Some(after), Some(topic)) =
-            (head.rule.stale_after, self.subscribers.topic_mut(head.id))
+        let (Some(after), Some(topic)) = (stale_after(head), self.subscribers.topic_mut(head.id))
         else {
             return;
         };
-        if topic.is_timed {
+        if topic.is_stale || topic.judged_at.is_some() {
             return;
         }
-        topic.is_timed = true;
-        topic.is_stale = self.now.uptime.saturating_sub(topic.heard.uptime) >= after;
+        let heard = topic.heard.uptime;
+        topic.is_stale = self.now.uptime.saturating_sub(heard) >= after;
         if !topic.is_stale {
-            let at = tick_of(topic.heard.uptime.saturating_add(after));
-            self.pace.insert(at, Due::Quiet { topic: head.id });
+            self.judge_later(head, heard);
         }
     }
 
@@ -52,20 +52,37 @@ impl<S: Socket> Shard<S> {
         let Some(topic) = self.subscribers.topic_mut(message.head.id) else { return };
         topic.heard = Heard { uptime: message.committed, wall_ms: message.time_ms };
         if std::mem::take(&mut topic.is_stale) {
-            topic.is_timed = false;
-            self.tell(message.head.id, &Event::Fresh(message.head.name.clone()));
+            if !planted::is(Bug::FreshUntold) {
+                self.tell(message.head.id, &Event::Fresh(message.head.name.clone()));
+            }
+        } else if topic.judged_at.is_some() {
+            return;
         }
-        self.begin_quiet(&message.head);
+        // It may be late already: that is told when it is judged.
+        self.judge_later(&message.head, message.committed);
+    }
+
+    /// Looks again when a topic that was heard of then would be stale.
+    fn judge_later(&mut self, head: &TopicHead, heard: Duration) {
+        let Some(after) = stale_after(head) else { return };
+        let tick = tick_of(heard.saturating_add(after));
+        if let Some(topic) = self.subscribers.topic_mut(head.id) {
+            topic.judged_at = Some(tick);
+            self.pace.insert(tick, Due::Quiet { topic: head.id, tick });
+        }
     }
 
     /// Tells that a topic is stale, if it has not been heard of meanwhile.
-    pub(super) fn judge_quiet(&mut self, id: u64) {
+    pub(super) fn judge_quiet(&mut self, id: u64, tick: u64) {
         let Some(topic) = self.subscribers.topic_mut(id) else { return };
-        topic.is_timed = false;
+        if topic.judged_at != Some(tick) {
+            return;
+        }
+        topic.judged_at = None;
         let head = Arc::clone(&topic.head);
         let since_ms = topic.heard.wall_ms;
         self.begin_quiet(&head);
-        if self.is_stale(&head) {
+        if self.is_stale(&head) && !planted::is(Bug::StaleUntold) {
             self.tell(id, &Event::Stale(Stale { topic: head.name.clone(), since_ms }));
         }
     }
@@ -83,4 +100,10 @@ impl<S: Socket> Shard<S> {
             self.flush(id);
         }
     }
+}
+
+/// How long a topic may be quiet.
+fn stale_after(head: &TopicHead) -> Option<Duration> {
+    let after = head.rule.stale_after?;
+    Some(if planted::is(Bug::StaleEarly) { after / 2 } else { after })
 }

@@ -59,7 +59,11 @@ impl<S: Socket> Shard<S> {
         let (head, top) = (Arc::clone(&local.head), local.top);
         let memberships = self.connection(id).map(|connection| &connection.memberships);
         let policy = memberships.and_then(|all| self.subscribers.policy_of(all, topic));
-        let reached = match cursor.mode {
+        let mode = match cursor.mode {
+            Mode::CatchUp if planted::is(Bug::CatchUpRefused) => Mode::Gap,
+            mode => mode,
+        };
+        let reached = match mode {
             Mode::Gap | Mode::Disconnect => self.tell_gap(id, &head, (cursor.since, top)),
             Mode::CatchUp => self.catch_up(id, &head, cursor, policy.unwrap_or_default()),
             Mode::Conflate => self.send_latest(id, &head, cursor),
@@ -78,8 +82,10 @@ impl<S: Socket> Shard<S> {
         let Some(local) = self.subscribers.topic(head.id) else { return };
         let is_behind = cursor.since < local.top;
         match (cursor.mode, policy) {
-            (Mode::Conflate, Some(Policy::MaxHz(rate))) => self.hold(id, head.id, rate, cursor),
-            _ if is_behind => {
+            (Mode::Conflate, Some(Policy::MaxHz(rate))) if !planted::is(Bug::RateForgotten) => {
+                self.hold(id, head.id, rate, cursor);
+            }
+            _ if is_behind && !planted::is(Bug::CursorDropped) => {
                 if let Some(connection) = self.connection_mut(id) {
                     connection.set_cursor(head.id, cursor);
                 }
@@ -96,7 +102,9 @@ impl<S: Socket> Shard<S> {
         (since, to): (Offset, Offset),
     ) -> Offset {
         if head.stream == Stream::Presence {
-            self.tell_attendance(id, head);
+            if !planted::is(Bug::AttendanceUntold) {
+                self.tell_attendance(id, head);
+            }
             return to;
         }
         self.serving(id, head, |serving| serving.gap(since, to, GapReason::Slow));
@@ -203,6 +211,25 @@ impl<S: Socket> Shard<S> {
         self.write_pending(id);
         for (topic, cursor) in self.cursors_in(id, affected) {
             self.finish_cursor(id, topic, cursor);
+        }
+    }
+
+    /// Brings every connection to the end of a topic that has begun anew: a message does not name its
+    /// epoch, so nothing of the old one may come behind the position of the new one.
+    #[cold]
+    pub(super) fn finish_topic(&mut self, topic: u64) {
+        let has_cursors = self.subscribers.topic(topic).is_some_and(|local| local.cursors > 0);
+        if !has_cursors || planted::is(Bug::EpochsMixed) {
+            return;
+        }
+        for id in self.ids() {
+            // What this turn has for the connection may be of the topic, too.
+            self.write_pending(id);
+            let cursors = self.connection(id).and_then(|connection| connection.cursors.as_ref());
+            if let Some(cursor) = cursors.and_then(|cursors| cursors.get(topic)) {
+                self.finish_cursor(id, topic, cursor);
+                self.flush(id);
+            }
         }
     }
 
@@ -319,7 +346,7 @@ impl Serving<'_> {
                 expired = Some((since, message.offset));
                 continue;
             }
-            if let Some((since, to)) = expired.take() {
+            if let Some((since, to)) = expired.take().filter(|_| !planted::is(Bug::ExpiredUntold)) {
                 self.gap(since, to, GapReason::Expired);
             }
             self.outbound.push(frame_of(message, self.wire, self.counters).clone());

@@ -8,6 +8,7 @@
 
 use super::conflation::Conflation;
 use super::cursor::Mode;
+use crate::planted::{self, Bug};
 use crate::topics::filters::FilterTrie;
 use crate::topics::message::{Message, Offset, Stream, TopicHead};
 use crate::topics::name::{Target, TopicFilter, TopicName};
@@ -105,8 +106,10 @@ pub(super) struct LocalTopic {
     /// When it was last heard of, where its rule has a time after which it is stale.
     pub(super) heard: Heard,
     pub(super) is_stale: bool,
-    /// Whether somebody looks when it was last heard of.
-    pub(super) is_timed: bool,
+    /// The tick of the pace at which somebody looks when it was last heard of.
+    pub(super) judged_at: Option<u64>,
+    /// The topic that had the name before this one: connections may still be behind on it.
+    older: Option<u64>,
 }
 
 /// The subscribers of one filter.
@@ -251,6 +254,19 @@ impl Subscribers {
         }
     }
 
+    /// Topics that had the name of the one in this slot before it, the oldest first, as long as it
+    /// has had no message.
+    pub(super) fn older(&self, slot: usize) -> Vec<u64> {
+        let mut older = Vec::new();
+        let mut next = self.topics.get(slot).filter(|topic| topic.last_sequence == 0);
+        while let Some(id) = next.and_then(|topic| topic.older) {
+            older.push(id);
+            next = self.topic(id);
+        }
+        older.reverse();
+        older
+    }
+
     /// Brings a topic's list of groups up to date.
     fn find_groups(&mut self, slot: usize) {
         let Some(topic) = self.topics.get_mut(slot) else { return };
@@ -258,9 +274,18 @@ impl Subscribers {
             return;
         }
         topic.generation = self.generation;
-        topic.groups.clear();
-        if topic.head.stream == Stream::Messages {
-            self.trie.for_each_match(&topic.head.name, |group| topic.groups.extend(*group));
+        let (head, mut groups) = (Arc::clone(&topic.head), std::mem::take(&mut topic.groups));
+        groups.clear();
+        self.for_each_group(&head, |group| groups.push(group));
+        if let Some(topic) = self.topics.get_mut(slot) {
+            topic.groups = groups;
+        }
+    }
+
+    /// The groups whose filter matches a topic.
+    fn for_each_group(&self, head: &TopicHead, mut act: impl FnMut(u32)) {
+        if head.stream == Stream::Messages {
+            self.trie.for_each_match(&head.name, |group| group.iter().for_each(|slot| act(*slot)));
         }
     }
 
@@ -307,7 +332,15 @@ impl Subscribers {
         let topic = self.topics.get(slot as usize)?;
         let exact = memberships.get(&Place::topic(slot as usize));
         let exact = exact.and_then(|index| topic.members.get(*index as usize));
-        let member = exact.or_else(|| strongest(memberships, &topic.groups, &self.groups))?;
+        let mut current = SmallVec::<[u32; 2]>::new();
+        let groups = if topic.generation == self.generation {
+            &topic.groups
+        } else {
+            // Slots of groups that have ended may be those of others by now.
+            self.for_each_group(&topic.head, |group| current.push(group));
+            &current
+        };
+        let member = exact.or_else(|| strongest(memberships, groups, &self.groups))?;
         Some(member.terms.policy.capped(topic.head.rule.cap))
     }
 
@@ -339,7 +372,8 @@ impl Subscribers {
         for slot in self.sweep_from..end {
             self.find_groups(slot);
             let quiet = self.topics.get(slot).is_some_and(|topic| {
-                let is_watched = topic.head.rule.stale_after.is_some() && topic.is_wanted();
+                let is_timed = topic.is_stale || topic.judged_at.is_some();
+                let is_watched = is_timed && topic.is_wanted();
                 let is_kept = !topic.members.is_empty() || topic.cursors > 0 || is_watched;
                 !is_kept && tick.saturating_sub(topic.last_tick) >= quiet_ticks
             });
@@ -361,10 +395,20 @@ impl Subscribers {
             if let Some(topic) = self.topics.get_mut(slot as usize) {
                 // Nobody may have wanted it for a while.
                 topic.top = topic.top.max(top);
-                topic.heard = if topic.heard.uptime > heard.uptime { topic.heard } else { heard };
+                if heard.uptime > topic.heard.uptime {
+                    topic.heard = heard;
+                    topic.is_stale = false;
+                    topic.judged_at = None;
+                }
             }
             return slot as usize;
         }
+        let older = self.names_of(head.stream).get(&head.name).copied();
+        let older = older.and_then(|slot| self.topics.get_mut(slot as usize)).map(|older| {
+            // Whether it is quiet does not matter any more.
+            (older.is_stale, older.judged_at) = (false, None);
+            older.head.id
+        });
         let slot = self.topics.insert(LocalTopic {
             head: Arc::clone(head),
             members: Vec::new(),
@@ -377,7 +421,8 @@ impl Subscribers {
             conflation: None,
             heard,
             is_stale: false,
-            is_timed: false,
+            judged_at: None,
+            older,
         });
         let short = u32::try_from(slot).unwrap_or(u32::MAX);
         self.by_id.insert(head.id, short);
@@ -475,7 +520,11 @@ pub(super) fn strongest<'a>(
         let index = memberships.get(&Place::group(*slot as usize))?;
         groups.get(*slot as usize)?.members.get(*index as usize)
     };
-    matching.iter().filter_map(member).max_by_key(|member| member.terms.policy.reach())
+    let weakest = planted::is(Bug::WeakestFilter);
+    matching.iter().filter_map(member).max_by_key(|member| {
+        let reach = member.terms.policy.reach();
+        if weakest { u32::MAX - reach } else { reach }
+    })
 }
 
 fn last_index(members: &[Member]) -> u32 {

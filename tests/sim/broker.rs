@@ -5,6 +5,7 @@
 //! when the shard asked for that: a wake-up that is lost shows.
 //! # Not here: clients, what happens next (`world`).
 
+use crate::history::{Held, Member, Roster};
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::socket::{End, ServerEnd, SimSocket, Upward};
@@ -15,16 +16,18 @@ use fanfare::engine::Engine;
 use fanfare::metrics::Counters;
 use fanfare::reason::{Reason, Refusal};
 use fanfare::session::{Broker, Close, Session};
-use fanfare::shard::pressure::Budget;
+use fanfare::shard::pressure::{Budget, Pressure};
 use fanfare::shard::{ConnectionId, Progress, Shard};
 use fanfare::topics::mailbox::Mailbox;
 use fanfare::topics::message::{Position, Wire};
 use fanfare::topics::name::TopicName;
 use fanfare::topics::registry::Registry;
+use fanfare::topics::rule::Snapshot;
 use fanfare::topics::topic::ShardId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 pub(crate) struct Life {
     registry: Arc<Registry>,
@@ -35,6 +38,10 @@ pub(crate) struct Life {
     /// What comes in beside the connections counts here.
     direct: Counters,
     pub(crate) now: Now,
+    /// What may wait for all connections, if that is bounded.
+    budget_bytes: Option<usize>,
+    /// The most that has waited for all of them when a shard looked.
+    most: Held,
 }
 
 /// A shard, and what its thread would remember for it.
@@ -44,6 +51,10 @@ pub(crate) struct Station {
     woken: Arc<AtomicBool>,
     /// The slice before was not the last: the thread goes on without being woken again.
     is_busy: bool,
+    /// Until when the thread sleeps if nobody wakes it.
+    alarm: Option<Duration>,
+    /// The most that has waited here for each connection.
+    peak: Held,
     /// Connections whose socket was full and which are to be written to when it is not.
     pub(crate) full: Vec<ConnectionId>,
 }
@@ -75,21 +86,18 @@ impl Life {
         };
         let registry =
             Arc::new(Registry::new(scenario.registry.clone(), mailboxes.clone(), Box::new(epochs)));
-        let budget = Arc::new(Budget::new(usize::MAX, Vec::new()));
-        let station = |(index, woken)| {
-            let counters = Arc::<Counters>::default();
+        let counters: Vec<Arc<Counters>> = wakers.iter().map(|_| Arc::default()).collect();
+        let budget_bytes = scenario.budget_bytes;
+        let budget = Arc::new(Budget::new(budget_bytes.unwrap_or(usize::MAX), counters.clone()));
+        let station = |(index, (woken, counters))| {
             let id = ShardId::new(index).expect("few shards");
-            let registry = Arc::clone(&registry);
-            let shard = Shard::new(
-                id,
-                registry,
-                scenario.shard,
-                Arc::clone(&counters),
-                Arc::clone(&budget),
-            );
-            Station { shard, counters, woken, is_busy: false, full: Vec::new() }
+            let (registry, budget) = (Arc::clone(&registry), Arc::clone(&budget));
+            let shard = Shard::new(id, registry, scenario.shard, Arc::clone(&counters), budget);
+            let peak = Held { shard: Some(index as u64), connections: 0, bytes: 0 };
+            let (is_busy, alarm, full) = (false, None, Vec::new());
+            Station { shard, counters, woken, is_busy, alarm, peak, full }
         };
-        let stations = wakers.into_iter().enumerate().map(station).collect();
+        let stations = wakers.into_iter().zip(counters).enumerate().map(station).collect();
         let engine = Engine::memory(Arc::clone(&registry));
         let broker = Arc::new(Broker {
             engine,
@@ -98,26 +106,46 @@ impl Life {
             clock: fanfare::clock::Clock::start(),
             budget,
         });
-        let (served, direct) = (Vec::new(), Counters::default());
-        Life { registry, broker, mailboxes, stations, served, direct, now }
+        Life {
+            registry,
+            broker,
+            mailboxes,
+            stations,
+            served: Vec::new(),
+            direct: Counters::default(),
+            now,
+            budget_bytes,
+            most: Held { shard: None, connections: 0, bytes: 0 },
+        }
     }
 
-    /// Takes in a connection.
-    pub(crate) fn open(&mut self, station: usize, pipe: SimSocket, wire: Wire) {
+    /// Whether new connections are refused before they begin.
+    pub(crate) fn turns_away(&self) -> bool {
+        self.broker.budget.pressure() >= Pressure::RefuseNew
+    }
+
+    /// Takes in a connection. Returns what the broker calls it.
+    pub(crate) fn open(&mut self, station: usize, pipe: SimSocket, wire: Wire) -> String {
         let socket = ServerEnd(SimSocket::clone(&pipe));
         let id = self.with(station, |shard| shard.open(socket, wire));
+        let name = self.stations[station].shard.name_of(id);
         let session = Session::new(Arc::clone(&self.broker), id);
         self.served.push(Served { station, id, wire, session, pipe });
+        name
     }
 
     /// Runs `act` with a shard and sees to what it left to do, as the shard's thread does.
     fn with<T>(&mut self, station: usize, act: impl FnOnce(&mut Shard<ServerEnd>) -> T) -> T {
-        let Station { shard, woken, full, .. } = &mut self.stations[station];
+        let Station { shard, woken, full, counters, peak, .. } = &mut self.stations[station];
         shard.set_now(self.now);
         let result = act(shard);
         full.extend(shard.take_newly_blocked());
-        if shard.has_work() {
+        if shard.has_work() || shard.take_rescheduled() {
             woken.store(true, Ordering::Relaxed);
+        }
+        let (connections, bytes) = (shard.connection_count() as u64, counters.outbound_bytes.get());
+        if bytes * peak.connections.max(1) > peak.bytes * connections.max(1) {
+            *peak = Held { connections, bytes, ..*peak };
         }
         result
     }
@@ -148,13 +176,46 @@ impl Life {
 
     /// Lets a shard do a slice of its work, if it was woken or has not finished.
     pub(crate) fn turn(&mut self, station: usize) -> bool {
-        let Station { woken, is_busy, .. } = &self.stations[station];
-        if !*is_busy && !woken.swap(false, Ordering::Relaxed) {
+        let Station { woken, is_busy, alarm, .. } = &self.stations[station];
+        let is_due = alarm.is_some_and(|due| due <= self.now.uptime);
+        if !*is_busy && !woken.swap(false, Ordering::Relaxed) && !is_due {
             return false;
         }
+        self.note_most();
         let progress = self.with(station, Shard::turn);
-        self.stations[station].is_busy = progress == Progress::More;
+        let is_busy = progress == Progress::More;
+        self.stations[station].is_busy = is_busy;
+        if !is_busy {
+            self.stations[station].alarm = self.with(station, |shard| shard.next_due());
+        }
         true
+    }
+
+    /// Notes how much waits for all connections, as a shard is about to find it.
+    fn note_most(&mut self) {
+        let bytes = self.stations.iter().map(|station| station.counters.outbound_bytes.get()).sum();
+        if bytes > self.most.bytes {
+            let connections = self.served.len() as u64;
+            self.most = Held { shard: None, connections, bytes };
+        }
+    }
+
+    /// The most that has waited for all connections, when it is more than `before` by what matters.
+    pub(crate) fn most(&self, before: u64) -> Option<Held> {
+        let percent = |bytes: u64| bytes * 100 / self.budget_bytes.unwrap_or(usize::MAX) as u64;
+        let level = |bytes: u64| [70, 80, 90, 100].map(|from| percent(bytes) >= from);
+        (self.budget_bytes.is_some() && level(before) != level(self.most.bytes))
+            .then_some(self.most)
+    }
+
+    /// The most that has waited for the connections of each shard.
+    pub(crate) fn peaks(&self) -> impl Iterator<Item = Held> {
+        self.stations.iter().map(|station| station.peak).filter(|peak| peak.bytes > 0)
+    }
+
+    /// When something is due that no event will bring about, at the earliest.
+    pub(crate) fn next_alarm(&self) -> Option<Duration> {
+        self.stations.iter().filter_map(|station| station.alarm).min()
     }
 
     /// Writes to a socket that was full, if it takes bytes again.
@@ -208,6 +269,17 @@ impl Life {
             .map(|page| page.top)
     }
 
+    /// Who is listed in a topic; nothing where nobody ever is.
+    pub(crate) fn roster(&self, topic: &str) -> Option<Roster> {
+        let there = self.registry.attendance(&TopicName::parse(topic).expect("a topic")).ok()?;
+        let member = |member: &fanfare::topics::message::Member| Member {
+            connection: member.connection.to_string(),
+            name: member.name.as_deref().unwrap_or_default().to_owned(),
+        };
+        let members = there.members.iter().map(member).collect();
+        Some(Roster { count: there.count, more: there.has_more(), members })
+    }
+
     /// Ends every connection as a crash does: nobody is told.
     pub(crate) fn crash(&mut self) {
         for served in self.served.drain(..) {
@@ -216,7 +288,7 @@ impl Life {
     }
 
     /// What must be 0 when nobody is there and enough time has passed.
-    pub(crate) fn gauges(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn gauges(&self, topics: &[&str]) -> BTreeMap<String, u64> {
         let mut gauges = BTreeMap::new();
         let mut add = |name: &str, value: u64| {
             let sum: &mut u64 = gauges.entry(name.to_owned()).or_default();
@@ -232,12 +304,25 @@ impl Life {
             add("blocked connections", counters.blocked.get());
             add("local topics", counters.local_topics.get());
             add("connections in shards", shard.connection_count() as u64);
+            add("things that are due", u64::from(shard.next_due().is_some()));
+            add("work", u64::from(shard.has_work()));
         }
         for mailbox in &self.mailboxes {
             add("mailbox depth", mailbox.depth() as u64);
         }
-        add("topics", self.registry.topic_count() as u64);
-        add("history bytes", self.registry.history_bytes() as u64);
+        for topic in topics {
+            add("members", self.roster(topic).map_or(0, |roster| roster.count));
+        }
+        // A topic that keeps its keys stays for as long as it has any.
+        let rules = &self.registry.rules().ordered;
+        let keeps_keys = rules.iter().filter(|(topic, rule)| {
+            rule.snapshot != Snapshot::Latest && self.top(topic.as_str()).is_some()
+        });
+        let kept = keeps_keys.count() as u64;
+        add("topics", self.registry.topic_count() as u64 - kept);
+        if kept == 0 {
+            add("history bytes", self.registry.history_bytes() as u64);
+        }
         add("idempotency keys", self.registry.idempotency().used() as u64);
         gauges
     }

@@ -6,16 +6,23 @@
 
 mod attempts;
 mod cursor;
+mod deferred;
 mod log;
+mod memory;
+mod pace;
 mod past;
 mod quiet;
+mod roster;
+mod stale;
 mod stream;
+mod terms;
 
-use crate::history::{Command, Event, Fact, Record};
+use crate::history::{Command, Ending, Event, Fact, Record};
 use log::Log;
+use memory::{GivenUp, Memory};
 use std::collections::BTreeMap;
 use std::fmt;
-use stream::Stream;
+use stream::{Heard, Stream};
 
 /// The promises, named after what the research calls I1 to I17.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,10 +49,23 @@ pub(crate) enum Invariant {
     Uninvited,
     /// Every command is answered once, in order, and truly.
     Reply,
-    /// I14: bytes are whole frames, and nothing follows a close.
+    /// A rate lets no more through than it says.
+    Rate,
+    /// What has ended is not sent again.
+    Expiry,
+    /// Who is there is told as it is.
+    Presence,
+    /// Stale and fresh alternate and are true.
+    Stale,
+    /// I12, I18: what waits and what is sent again is bounded, and nothing is given up before its
+    /// turn.
+    Bound,
+    /// I14: bytes are whole frames, nothing follows a close, and the server says why it ends.
     Frame,
     /// I15: in the end everybody is at the top or was told.
     Liveness,
+    /// I16: the last message of a key is never passed over, nor is a delete.
+    Conflation,
     /// I17: nothing stays behind.
     Leak,
 }
@@ -69,6 +89,8 @@ struct Fault {
     connection: Option<u64>,
     topic: Option<String>,
     says: String,
+    /// Where it shows, if that is earlier than it is known.
+    record: Option<usize>,
 }
 
 type Checked = Result<(), Fault>;
@@ -82,7 +104,7 @@ struct Moment {
 
 fn fault<T>(invariant: Invariant, topic: &str, says: String) -> Result<T, Fault> {
     let topic = (!topic.is_empty()).then(|| topic.to_owned());
-    Err(Fault { invariant, connection: None, topic, says })
+    Err(Fault { invariant, connection: None, topic, says, record: None })
 }
 
 /// Whether every promise was kept.
@@ -102,34 +124,48 @@ pub(crate) fn check(history: &[Record]) -> Result<(), Violation> {
 #[derive(Default)]
 struct Checker {
     log: Log,
+    memory: Memory,
     streams: BTreeMap<u64, Stream>,
 }
 
 impl Checker {
     fn step(&mut self, moment: Moment, fact: &Fact) -> Checked {
-        let Checker { log, streams } = self;
+        let Checker { log, memory, streams } = self;
         match fact {
-            Fact::Begin(terms) => log.terms = terms.clone(),
+            Fact::Begin(promise) => log.promise = promise.clone(),
             Fact::Crash {} => log.life += 1,
-            Fact::Open { connection, .. } => {
-                streams.insert(*connection, Stream::new(*connection, log.life));
+            Fact::Open { connection, name, .. } => {
+                streams.insert(*connection, Stream::new(*connection, log.life, name));
             }
+            Fact::TurnedAway {} => {
+                memory.gives_up(GivenUp::NewConnections, log.life, &log.promise)?;
+            }
+            Fact::Held(held) => memory.held(held, log.life, &log.promise)?,
             Fact::Sent { connection, id, command } => {
                 if let Some(stream) = streams.get_mut(connection) {
                     stream.sent(moment, *id, command, log);
                 }
             }
-            Fact::Heard { connection, id, event } => {
+            Fact::Heard { connection, id, event, sent } => {
                 let Some(stream) = streams.get_mut(connection) else {
                     return fault(Invariant::Frame, "", "heard on no connection".into());
                 };
-                return stream.heard(moment, *id, event, log);
+                check_memory(event, *id, stream, (memory, log))?;
+                return stream.heard(Heard { moment, sent: *sent }, *id, event, log);
             }
-            Fact::Closed { connection, .. } => drop(streams.remove(connection)),
+            Fact::Closed { connection, by } => {
+                let told = streams.remove(connection).is_none_or(|stream| stream.is_over);
+                if *by == Ending::Server && !told {
+                    return fault(Invariant::Frame, "", "it ends without a word".into());
+                }
+            }
             Fact::Garbled { detail, .. } => {
                 return fault(Invariant::Frame, "", detail.clone());
             }
-            Fact::Quiet { tops } => return quiet::check(streams, tops, log),
+            Fact::Quiet { tops, rosters } => {
+                quiet::check(streams, tops, moment, log)?;
+                roster::check(streams, rosters, &log.promise)?;
+            }
             Fact::Restless {} => {
                 return fault(Invariant::Liveness, "", "it never becomes quiet".into());
             }
@@ -144,9 +180,57 @@ impl Checker {
     }
 }
 
+/// How a server may end a connection: the codes that the protocol lists, and their names.
+const ENDS: [(u16, &str); 9] = [
+    (1000, "normal"),
+    (1001, "goingAway"),
+    (1002, "protocolError"),
+    (1009, "messageTooBig"),
+    (1011, "internalError"),
+    (4408, "slowConsumer"),
+    (4410, "noPong"),
+    (4429, "shed"),
+    (4500, "badProtocol"),
+];
+
+/// A server says truly why it ends a connection or refuses a publisher.
+fn check_memory(
+    event: &Event,
+    id: u64,
+    stream: &Stream,
+    (memory, log): (&Memory, &Log),
+) -> Checked {
+    let code = match event {
+        Event::Close { code } => *code,
+        Event::Error { name } if id == 0 => {
+            ENDS.iter().find(|(_, end)| end == name).map_or(0, |(code, _)| *code)
+        }
+        Event::Error { name } if name == "overloaded" && !log.promise.mailboxes_fill => {
+            let is_publish = stream
+                .asked
+                .front()
+                .is_some_and(|asked| matches!(asked.command, Command::Publish(_)));
+            return if is_publish {
+                memory.gives_up(GivenUp::Publishers, stream.life, &log.promise)
+            } else {
+                Ok(())
+            };
+        }
+        _ => return Ok(()),
+    };
+    if !ENDS.iter().any(|(listed, _)| *listed == code) {
+        return fault(Invariant::Frame, "", format!("{event:?} is no end that is listed"));
+    }
+    if code == 4429 {
+        return memory.gives_up(GivenUp::Slowest, stream.life, &log.promise);
+    }
+    Ok(())
+}
+
 impl Fault {
     fn at(self, record: usize, connection: Option<u64>) -> Violation {
         let Fault { invariant, topic, says, .. } = self;
+        let record = self.record.unwrap_or(record);
         let connection = connection.or(self.connection);
         Violation { invariant, says, record, connection, topic }
     }
@@ -202,7 +286,7 @@ pub(crate) fn excerpt<'a>(
         matches!(fact, Fact::Sent { command, .. } if publishes(command)) && is_about(fact)
     };
     let answers = |fact: &Fact| match fact {
-        Fact::Heard { connection, id, event: Event::Published(_) } => Some((*connection, *id)),
+        Fact::Heard { connection, id, event: Event::Published(_), .. } => Some((*connection, *id)),
         _ => None,
     };
     let mut publishes: BTreeMap<(u64, u64), usize> = BTreeMap::new();

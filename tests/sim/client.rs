@@ -123,6 +123,7 @@ impl Client {
         link.parser.feed(&bytes);
         while let Some(link) = &mut self.link {
             let connection = link.connection;
+            let place = link.parser.place();
             let Some(heard) = link.parser.next() else { break };
             let fact = match heard {
                 Ok(Heard::Ping) => {
@@ -130,8 +131,9 @@ impl Client {
                     continue;
                 }
                 Ok(Heard::Event(id, event)) => {
+                    let sent = link.pipe.span_of(place);
                     self.process(id, &event);
-                    Fact::Heard { connection, id, event }
+                    Fact::Heard { connection, id, event, sent }
                 }
                 Err(detail) => Fact::Garbled { connection, detail },
             };
@@ -231,10 +233,23 @@ impl Client {
                     link.pipe.up.borrow_mut().push_back(Upward::Close(*code));
                 }
             }
+            Event::Updated(_) => {
+                if let Some(Command::Update(update)) = asked
+                    && let Some(want) = self.wants.get_mut(&update.topic)
+                {
+                    want.policy = update.policy.unwrap_or(want.policy);
+                    want.overflow = update.overflow.or(want.overflow);
+                }
+            }
             // The position comes right behind a gap.
             Event::Gap(_)
             | Event::Unsubscribed { .. }
-            | Event::Connected {}
+            | Event::PresenceState { .. }
+            | Event::Joined { .. }
+            | Event::Left { .. }
+            | Event::Stale { .. }
+            | Event::Fresh { .. }
+            | Event::Connected { .. }
             | Event::Published(_)
             | Event::Pong {}
             | Event::Ping {}

@@ -36,13 +36,15 @@ use world::{Trace, run};
 const SEEDS: u64 = 600;
 
 /// What must have happened in a plain run, or it proved little.
-const SEEN: [&str; 27] = [
+const SEEN: [&str; 42] = [
     "close 1000",
     "close 1001",
     "close 4408",
     "close 4410",
+    "close 4429",
     "crash",
     "cut",
+    "delete",
     "error: alreadySubscribed",
     "error: epochChanged",
     "error: expired",
@@ -50,20 +52,33 @@ const SEEN: [&str; 27] = [
     "error: idempotencyMismatch",
     "error: notSubscribed",
     "error: overloaded",
+    "error: notAllowed",
     "error: slowConsumer",
     "error: snapshotTooLarge",
     "error: tooLarge",
     "error: tooManyFilters",
+    "error: tooManyKeys",
     "error: tooManySubscriptions",
     "error: tooManyTopics",
-    "gap",
+    "fresh",
+    "gap: expired",
+    "gap: slow",
+    "gap: trimmed",
+    "joined",
+    "left",
     "not recovered: epochChanged",
     "not recovered: expired",
     "not recovered: notAllowed",
     "not recovered: tooMany",
     "not recovered: trimmed",
     "position",
+    "presence state",
     "recovered",
+    "stale",
+    "subscribed: latest",
+    "subscribed: maxHz",
+    "turned away",
+    "updated",
 ];
 
 /// What is shown of a record in a report; the written history has all of it.

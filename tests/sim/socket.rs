@@ -1,9 +1,10 @@
 //! A connection without a kernel: two bounded pipes, and every way in which one can end.
-//! Owns what is on its way in both directions.
+//! Owns what is on its way in both directions, and knows when the server wrote what.
 //! # Invariants: bytes leave in the order in which they came; a way down that holds as much as it
 //! has room for takes nothing more.
 //! # Not here: what the bytes mean (`spelling`), when they move (`world`).
 
+use crate::history::Span;
 use crate::random::Random;
 use fanfare::shard::outbound::Socket;
 use std::cell::{Cell, RefCell};
@@ -51,17 +52,32 @@ pub(crate) enum Intake {
     Crumbs(usize),
 }
 
+/// The time, as everybody in a run sees it, in milliseconds.
+pub(crate) type SimClock = Rc<Cell<u64>>;
+
 /// Both directions of one connection.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     width: Width,
     down: RefCell<VecDeque<u8>>,
+    written: RefCell<Writes>,
+    clock: SimClock,
     pub(crate) up: RefCell<VecDeque<Upward>>,
     pub(crate) server: Cell<End>,
     pub(crate) client: Cell<End>,
     /// The server's reader must end.
     pub(crate) aborted: Cell<bool>,
     chance: RefCell<Random>,
+}
+
+/// When the server wrote what.
+#[derive(Debug, Default)]
+struct Writes {
+    /// Up to which byte of the stream each write went.
+    ends: VecDeque<(u64, Span)>,
+    bytes: u64,
+    /// Since when something waits that was offered and not taken.
+    full_since: Option<u64>,
 }
 
 /// The server's end.
@@ -72,10 +88,12 @@ pub(crate) type SimSocket = Rc<Pipe>;
 pub(crate) struct ServerEnd(pub(crate) SimSocket);
 
 impl Pipe {
-    pub(crate) fn new(width: Width, chance: Random) -> SimSocket {
+    pub(crate) fn new(width: Width, chance: Random, clock: SimClock) -> SimSocket {
         Rc::new(Pipe {
             width,
             down: RefCell::default(),
+            written: RefCell::default(),
+            clock,
             up: RefCell::default(),
             server: Cell::new(End::Open),
             client: Cell::new(End::Open),
@@ -91,6 +109,15 @@ impl Pipe {
         down.drain(..count).collect()
     }
 
+    /// When this byte of the stream was written. Nobody may ask for an earlier one afterwards.
+    pub(crate) fn span_of(&self, place: u64) -> Option<Span> {
+        let ends = &mut self.written.borrow_mut().ends;
+        while ends.front().is_some_and(|(end, _)| *end <= place) {
+            ends.pop_front();
+        }
+        ends.front().map(|(_, span)| *span)
+    }
+
     /// Bytes that the client has not taken yet.
     pub(crate) fn waiting(&self) -> usize {
         self.down.borrow().len()
@@ -104,26 +131,28 @@ impl Pipe {
 
 impl Socket for ServerEnd {
     fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Pipe { width, down, server, client, chance, .. } = &*self.0;
+        let Pipe { down, server, client, written, clock, .. } = &*self.0;
         if client.get() == End::Cut || server.get() != End::Open {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let mut down = down.borrow_mut();
-        let room = width.room.saturating_sub(down.len());
-        if room == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
+        let taken = self.intake();
+        let at = clock.get();
+        let mut writes = written.borrow_mut();
+        let since = writes.full_since.unwrap_or(at);
+        if let Ok(taken) = taken {
+            let mut down = down.borrow_mut();
+            let before = down.len();
+            down.extend(slices.iter().flat_map(|slice| slice.iter()).take(taken));
+            let taken = down.len() - before;
+            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+            writes.bytes += taken as u64;
+            let end = writes.bytes;
+            writes.ends.push_back((end, Span { since, at }));
+            writes.full_since = (taken < offered).then_some(since);
+            return Ok(taken);
         }
-        let taken = match width.intake {
-            Intake::Room => room,
-            Intake::All => usize::MAX,
-            Intake::Crumbs(_) if chance.borrow_mut().chance(5) => {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            Intake::Crumbs(most) => room.min(chance.borrow_mut().within(1..=most)),
-        };
-        let before = down.len();
-        down.extend(slices.iter().flat_map(|slice| slice.iter()).take(taken));
-        Ok(down.len() - before)
+        writes.full_since = Some(since);
+        taken
     }
 
     fn shutdown(&self) {
@@ -136,6 +165,25 @@ impl Socket for ServerEnd {
         self.0.aborted.set(true);
         if self.0.server.get() == End::Open {
             self.0.server.set(End::Cut);
+        }
+    }
+}
+
+impl ServerEnd {
+    /// How many bytes one write takes now, at most.
+    fn intake(&self) -> io::Result<usize> {
+        let Pipe { width, down, chance, .. } = &*self.0;
+        let room = width.room.saturating_sub(down.borrow().len());
+        if room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        match width.intake {
+            Intake::Room => Ok(room),
+            Intake::All => Ok(usize::MAX),
+            Intake::Crumbs(_) if chance.borrow_mut().chance(5) => {
+                Err(io::ErrorKind::Interrupted.into())
+            }
+            Intake::Crumbs(most) => Ok(room.min(chance.borrow_mut().within(1..=most))),
         }
     }
 }

@@ -42,15 +42,18 @@ pub(crate) struct Parser {
     bytes: Vec<u8>,
     /// How many of them were taken.
     taken: usize,
+    /// How many came before them.
+    before: u64,
 }
 
 impl Parser {
     pub(crate) fn new(wire: Wire) -> Parser {
-        Parser { wire, bytes: Vec::new(), taken: 0 }
+        Parser { wire, bytes: Vec::new(), taken: 0, before: 0 }
     }
 
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.taken);
+        self.before += self.taken as u64;
         self.taken = 0;
         self.bytes.extend(bytes);
     }
@@ -58,6 +61,11 @@ impl Parser {
     /// Whether a frame has begun and not ended.
     pub(crate) fn is_within_a_frame(&self) -> bool {
         self.taken < self.bytes.len()
+    }
+
+    /// Where in the stream of bytes the next frame begins.
+    pub(crate) fn place(&self) -> u64 {
+        self.before + self.taken as u64
     }
 
     /// The next frame, if all of it is here.

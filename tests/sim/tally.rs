@@ -1,7 +1,7 @@
 //! How often each kind of thing happened, so that a run cannot pass by being dull.
 //! # Not here: whether it should have (`checker`).
 
-use crate::history::{Ending, Event, Fact, Record};
+use crate::history::{Ending, Event, Fact, Policy, Record};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -32,6 +32,7 @@ impl fmt::Display for Tally {
 fn names(fact: &Fact) -> Vec<String> {
     match fact {
         Fact::Crash {} => vec!["crash".into()],
+        Fact::TurnedAway {} => vec!["turned away".into()],
         Fact::Closed { by: Ending::Server, .. } => vec!["ended by the server".into()],
         Fact::Closed { by: Ending::Cut, .. } => vec!["cut".into()],
         Fact::Heard { event, .. } => heard(event),
@@ -44,20 +45,32 @@ fn heard(event: &Event) -> Vec<String> {
         if recovered { "recovered".to_owned() } else { format!("not recovered: {reason}") }
     };
     match event {
+        Event::Message(message) if message.content.is_delete() => vec!["delete".into()],
         Event::Message(_) => vec!["message".into()],
         Event::Subscribed(subscribed) => {
             let own = subscribed.recovered.map(|recovered| recovery(recovered, &subscribed.reason));
             let topics = subscribed.topics.iter().map(|t| recovery(t.recovered, &t.reason));
-            own.into_iter().chain(topics).chain(["subscribed".into()]).collect()
+            let name = match subscribed.policy {
+                Policy::All => "subscribed",
+                Policy::Latest => "subscribed: latest",
+                Policy::MaxHz(_) => "subscribed: maxHz",
+            };
+            own.into_iter().chain(topics).chain([name.into()]).collect()
         }
         Event::Unsubscribed { .. } => vec!["unsubscribed".into()],
         Event::Published(_) => vec!["published".into()],
         Event::Error { name } => vec![format!("error: {name}")],
-        Event::Gap(_) => vec!["gap".into()],
+        Event::Gap(gap) => vec![format!("gap: {:?}", gap.reason).to_lowercase()],
         Event::SnapshotEnd { .. } => vec!["snapshot end".into()],
         Event::HistoryPage(_) => vec!["history page".into()],
         Event::Position(_) => vec!["position".into()],
         Event::Close { code } => vec![format!("close {code}")],
-        Event::Connected {} | Event::Pong {} | Event::Ping {} => Vec::new(),
+        Event::Updated(_) => vec!["updated".into()],
+        Event::PresenceState { .. } => vec!["presence state".into()],
+        Event::Joined { .. } => vec!["joined".into()],
+        Event::Left { .. } => vec!["left".into()],
+        Event::Stale { .. } => vec!["stale".into()],
+        Event::Fresh { .. } => vec!["fresh".into()],
+        Event::Connected { .. } | Event::Pong {} | Event::Ping {} => Vec::new(),
     }
 }

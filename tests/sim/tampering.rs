@@ -210,7 +210,7 @@ fn message_after_unsubscribe(history: &mut Vec<Record>) -> Option<()> {
 fn event_after_close(history: &mut Vec<Record>) -> Option<()> {
     let close = |event: &Event| matches!(event, Event::Close { .. });
     let (index, connection, _) = heard(history).find(|(_, _, event)| close(event))?;
-    let fact = Fact::Heard { connection, id: 0, event: Event::Ping {} };
+    let fact = Fact::Heard { connection, id: 0, event: Event::Ping {}, sent: None };
     history.insert(index + 1, Record { fact, ..history[index].clone() });
     Some(())
 }
@@ -322,7 +322,9 @@ struct Answer {
 fn answers(history: &[Record]) -> Vec<Answer> {
     let mut answers = Vec::new();
     for (record, Record { fact, .. }) in history.iter().enumerate() {
-        let Fact::Heard { connection, id, event: Event::Published(place) } = fact else { continue };
+        let Fact::Heard { connection, id, event: Event::Published(place), .. } = fact else {
+            continue;
+        };
         let asked = history.iter().enumerate().find_map(|(sent, record)| match &record.fact {
             Fact::Sent { connection: on, id: of, command } if on == connection && of == id => {
                 Some((sent, command.publish()?.clone()))
@@ -452,7 +454,7 @@ fn raise_top(history: &mut [Record]) -> Option<()> {
             }
             Fact::Heard { connection, event: Event::Unsubscribed { .. }, .. }
             | Fact::Closed { connection, .. } => heard_of.retain(|(on, _)| on != connection),
-            Fact::Quiet { tops } => {
+            Fact::Quiet { tops, .. } => {
                 let is_heard = |topic: &str| heard_of.iter().any(|(_, of)| of == topic);
                 if let Some(top) = tops.iter_mut().find(|top| is_heard(&top.topic)) {
                     top.position.offset += 1;

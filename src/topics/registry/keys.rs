@@ -5,6 +5,7 @@
 
 use super::Registry;
 use crate::clock::Now;
+use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use crate::topics::message::{Draft, Message};
 use crate::topics::rule::Snapshot;
@@ -25,6 +26,7 @@ impl Registry {
         if is_known || draft.is_delete() {
             return Ok(());
         }
+        let max = max + usize::from(planted::is(Bug::KeysOverfilled));
         let is_full = |state: &TopicState| state.keys.len() >= max || self.budget.exceeded();
         if is_full(state) {
             // What is too old holds no place. It is looked for only now, because that costs a look
@@ -36,7 +38,8 @@ impl Registry {
 
     /// Keeps a message as the latest of its key; a delete ends the key.
     pub(super) fn keep_key(&self, topic: &Topic, state: &mut TopicState, message: &Arc<Message>) {
-        if topic.head.rule.snapshot == Snapshot::Latest {
+        let is_kept = message.is_delete() && planted::is(Bug::DeletedKept);
+        if topic.head.rule.snapshot == Snapshot::Latest || is_kept {
             return;
         }
         let older = state.keys.remove(message.key.as_deref().unwrap_or_default());

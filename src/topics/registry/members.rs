@@ -5,6 +5,7 @@
 
 use super::{Registry, new_topic};
 use crate::clock::Now;
+use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use crate::topics::mailbox::Inbox;
 use crate::topics::message::{Draft, Epoch, Member, Payload, Stream, TopicHead};
@@ -41,7 +42,9 @@ impl Registry {
     pub fn exit(&self, head: &TopicHead, connection: &str, now: Now) -> Result<(), Reason> {
         let Some(companion) = self.companion_of(head) else { return Ok(()) };
         let mut state = companion.state.lock();
-        if let Some(member) = state.roster.find(connection) {
+        if let Some(member) = state.roster.find(connection)
+            && !planted::is(Bug::LeftUntold)
+        {
             let left = Draft::new(head.name.clone(), Payload::Left(member));
             let watching = state.exact;
             self.post(&companion, &mut state, left, watching, now)?;

@@ -2,13 +2,14 @@
 //! # Not here: what one connection must hear (`stream`).
 
 use super::attempts::{Attempt, Attempts, Outcome};
+use super::deferred::{First, Passed};
 use super::{Checked, Fault, Invariant, Moment, fault};
-use crate::history::{Content, Message, Position, Publish, Terms};
+use crate::history::{Content, Message, Position, Promise, Publish, Rule, Span};
 use std::collections::{BTreeMap, HashMap};
 
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    pub(super) terms: Terms,
+    pub(super) promise: Promise,
     /// How often the broker began anew.
     pub(super) life: usize,
     pub(super) attempts: Attempts,
@@ -17,6 +18,10 @@ pub(super) struct Log {
     fifo: HashMap<(u64, String, String), u64>,
     /// Where connections met a topic through a filter.
     starts: Vec<Start>,
+    /// What connections were not sent.
+    pub(super) passed: Vec<Passed>,
+    /// What connections were sent first.
+    pub(super) firsts: Vec<First>,
 }
 
 /// One epoch of a topic.
@@ -34,12 +39,31 @@ struct Epoch {
 
 /// What stands at a place.
 #[derive(Debug)]
-struct Entry {
-    content: Content,
+pub(super) struct Entry {
+    pub(super) content: Content,
     /// Not known before somebody heard it.
     time: Option<u64>,
     /// It was not there before.
-    sent_at: u64,
+    pub(super) sent: Moment,
+    /// For how long it may be sent; 0 for ever.
+    ttl_ms: u64,
+}
+
+impl Entry {
+    /// When it was taken, or before.
+    pub(super) fn time(&self) -> u64 {
+        self.time.unwrap_or(self.sent.at)
+    }
+
+    /// When it was taken, if somebody heard that.
+    pub(super) fn known_time(&self) -> Option<u64> {
+        self.time
+    }
+
+    /// Whether its time may have been over at this time.
+    pub(super) fn is_over(&self, at: u64) -> bool {
+        self.ttl_ms > 0 && self.time() + self.ttl_ms <= at
+    }
 }
 
 /// A connection met a topic through a filter, and was told that this is where it goes on.
@@ -111,8 +135,8 @@ impl Log {
             let says = format!("{content:?} at {position:?} was never published");
             return fault(Invariant::Agreement, topic, says);
         };
-        let sent_at = first.sent.at;
-        let entry = self.entry(topic, &position, content, sent_at);
+        let known = (first.sent, first.publish.ttl_ms);
+        let entry = self.entry(topic, &position, content, known);
         if entry.content != *content || entry.time.is_some_and(|known| known != *time) {
             let says = format!("{position:?} is {message:?} here and {entry:?} elsewhere");
             return fault(Invariant::Agreement, topic, says);
@@ -142,13 +166,14 @@ impl Log {
             }
         }
         // An earlier attempt may have been the one that put it there.
-        let first = self.attempts.saying(life, &topic, &content).first().map_or(sent, |a| a.sent);
-        let entry = self.entry(&topic, position, &content, first.at);
+        let said = self.attempts.saying(life, &topic, &content);
+        let known = said.first().map_or((sent, 0), |first| (first.sent, first.publish.ttl_ms));
+        let entry = self.entry(&topic, position, &content, known);
         if entry.content != content {
             let says = format!("{position:?} was given to {content:?} and to {:?}", entry.content);
             return fault(Invariant::Dense, &topic, says);
         }
-        self.attempts.check_acked(number, self.terms.idempotency_ms)
+        self.attempts.check_acked(number, self.promise.idempotency_ms)
     }
 
     pub(super) fn refused(&mut self, number: usize, name: &str) -> Checked {
@@ -172,23 +197,79 @@ impl Log {
         topic: &str,
         position: &Position,
         content: &Content,
-        sent_at: u64,
+        (sent, ttl_ms): (Moment, u64),
     ) -> &mut Entry {
         let epochs = self.topics.get_mut(topic).expect("a place was told before");
         let epoch = epochs.get_mut(&position.epoch).expect("a place was told before");
-        let entry = || Entry { content: content.clone(), time: None, sent_at };
+        let entry = || Entry { content: content.clone(), time: None, sent, ttl_ms };
         epoch.entries.entry(position.offset).or_insert_with(entry)
     }
 
     /// Whether the broker must still have had the message at this place.
     pub(super) fn must_hold(&self, topic: &str, place: &Position, top: u64, at: u64) -> bool {
-        let Some(retention) = self.terms.retention.get(topic) else { return false };
+        let Some(retention) = self.promise.retention.get(topic) else { return false };
         let epoch = self.topics.get(topic).and_then(|epochs| epochs.get(&place.epoch));
         let entry = epoch.and_then(|epoch| epoch.entries.get(&place.offset));
         entry.is_some_and(|entry| {
-            let time = entry.time.unwrap_or(entry.sent_at);
-            top.saturating_sub(place.offset) < retention.messages && at <= time + retention.age_ms
+            top.saturating_sub(place.offset) < retention.messages
+                && at <= entry.time() + retention.age_ms
         })
+    }
+
+    /// What applies to a topic.
+    pub(super) fn rule(&self, topic: &str) -> Rule {
+        self.promise.rules.get(topic).copied().unwrap_or_default()
+    }
+
+    /// What is known of these places.
+    pub(super) fn entries(
+        &self,
+        topic: &str,
+        epoch: &str,
+        from: u64,
+        to: u64,
+    ) -> impl Iterator<Item = (u64, &Entry)> {
+        let epoch = self.topics.get(topic).and_then(|epochs| epochs.get(epoch));
+        let range = if from <= to { from..to.saturating_add(1) } else { 0..0 };
+        let entries = epoch.into_iter().flat_map(move |epoch| epoch.entries.range(range.clone()));
+        entries.map(|(offset, entry)| (*offset, entry))
+    }
+
+    /// The highest offset that may have been given to what was sent before this record.
+    pub(super) fn top_possible(&self, topic: &str, epoch: &str, record: usize) -> u64 {
+        let before = |(_, entry): &(u64, &Entry)| entry.sent.record < record;
+        let known = self.entries(topic, epoch, 0, u64::MAX).filter(before).last();
+        let unknown = self.unknown(topic, epoch).filter(|attempt| attempt.sent.record < record);
+        known.map_or(0, |(offset, _)| offset) + unknown.count() as u64
+    }
+
+    /// Whether this may have been said of a key before this record, and nobody knows where it stands.
+    pub(super) fn may_have_said(&self, topic: &str, epoch: &str, key: &str, record: usize) -> bool {
+        self.unknown(topic, epoch)
+            .any(|attempt| attempt.publish.content.key == key && attempt.sent.record < record)
+    }
+
+    /// Attempts whose outcome is not known, in the life of an epoch.
+    fn unknown(&self, topic: &str, epoch: &str) -> impl Iterator<Item = &Attempt> {
+        let life = self.topics.get(topic).and_then(|epochs| epochs.get(epoch)).map(|e| e.life);
+        let topic = topic.to_owned();
+        self.attempts.all.iter().filter(move |attempt| {
+            attempt.outcome == Outcome::Unknown
+                && Some(attempt.life) == life
+                && attempt.publish.topic == topic
+        })
+    }
+
+    /// A message of the past is not sent when its time is over.
+    pub(super) fn check_end(&self, message: &Message, life: usize, sent: Option<Span>) -> Checked {
+        let Message { topic, offset, time, content } = message;
+        let said = self.attempts.saying(life, topic, content);
+        let ttl_ms = said.first().map_or(0, |first| first.publish.ttl_ms);
+        if let Some(sent) = sent.filter(|sent| ttl_ms > 0 && time + ttl_ms <= sent.since) {
+            let says = format!("{offset} of {time} with {ttl_ms} ms to live was sent {sent:?}");
+            return fault(Invariant::Expiry, topic, says);
+        }
+        Ok(())
     }
 
     /// Topics of a life that must have held something when a command was sent, and still at `at`.
@@ -241,7 +322,8 @@ impl Log {
             }
             self.check_places(topic, epochs)?;
         }
-        self.starts.iter().try_for_each(|start| self.check_start(start))
+        self.starts.iter().try_for_each(|start| self.check_start(start))?;
+        self.check_deferred()
     }
 
     /// Every place below the top belongs to a publish.
@@ -282,7 +364,7 @@ impl Log {
             }
         }
         for ((life, content), count) in places {
-            let most = self.attempts.places_max(life, topic, content, self.terms.idempotency_ms);
+            let most = self.attempts.places_max(life, topic, content, self.promise.idempotency_ms);
             if count > most {
                 let says = format!("{content:?} has {count} places");
                 return fault(Invariant::Idempotence, topic, says);
@@ -326,5 +408,5 @@ impl Epoch {
 /// A fault of a topic.
 pub(super) fn seam_fault(topic: &str, says: String) -> Fault {
     let topic = Some(topic.to_owned());
-    Fault { invariant: Invariant::Seam, connection: None, topic, says }
+    Fault { invariant: Invariant::Seam, connection: None, topic, says, record: None }
 }
