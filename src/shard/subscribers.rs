@@ -236,7 +236,7 @@ impl Subscribers {
             Some(slot) => *slot as usize,
             None if self.groups.is_empty() => return None,
             None if message.head.stream == Stream::Presence => return None,
-            None => self.track(&message.head, message.offset.previous(), Heard::default()),
+            None => self.track_anew(message),
         };
         self.find_groups(slot);
         let topic = self.topics.get(slot)?;
@@ -245,6 +245,20 @@ impl Subscribers {
         }
         self.forget_topic(slot);
         None
+    }
+
+    /// Begins to keep a topic in sight with this message, which ends the quiet of one that had its
+    /// name before.
+    fn track_anew(&mut self, message: &Message) -> usize {
+        let TopicHead { name, stream, .. } = &*message.head;
+        let older = self.names_of(*stream).get(name).copied();
+        let older = older.and_then(|slot| self.topics.get(slot as usize));
+        let was_stale = older.is_some_and(|older| older.is_stale);
+        let slot = self.track(&message.head, message.offset.previous(), Heard::default());
+        if let Some(topic) = self.topics.get_mut(slot) {
+            topic.is_stale = was_stale;
+        }
+        slot
     }
 
     /// Topics that had the name of the one in this slot before it, the oldest first, as long as it
