@@ -36,7 +36,7 @@ pub(super) struct Stream {
     /// Since when a filter's latest messages may begin anywhere.
     pub(super) latest_since: Option<Moment>,
     /// A message that came too soon for its rate: the topic must have begun anew.
-    pub(super) hasty: Option<Fault>,
+    pub(super) hasty: Option<(u64, Fault)>,
     pub(super) is_over: bool,
 }
 
@@ -268,10 +268,12 @@ impl Stream {
         }
     }
 
-    /// Nothing of this topic came too soon, unless it began anew.
-    pub(super) fn check_hasty(&mut self, topic: &str) -> Checked {
-        match self.hasty.take_if(|hasty| hasty.topic.as_deref() == Some(topic)) {
-            Some(hasty) => Err(hasty),
+    /// Nothing of this topic came too soon, unless it began anew right then.
+    pub(super) fn check_hasty(&mut self, topic: &str, since: u64) -> Checked {
+        let is_it =
+            |(at, hasty): &mut (u64, Fault)| hasty.topic.as_deref() == Some(topic) && since > *at;
+        match self.hasty.take_if(is_it) {
+            Some((_, hasty)) => Err(hasty),
             None => Ok(()),
         }
     }
@@ -372,7 +374,7 @@ impl Stream {
             let says = format!("{offset} comes before any position");
             return fault(Invariant::Gap, topic, says);
         }
-        self.check_hasty(topic)?;
+        self.check_hasty(topic, heard.sent.map_or(u64::MAX, |sent| sent.since))?;
         let Some(cursor) = self.cursors.get_mut(topic) else { return Ok(()) };
         let Heard { moment, sent } = heard;
         let is_live = *offset > cursor.seam;
@@ -396,7 +398,8 @@ impl Stream {
             // What its rate held back may come at once.
             cursor.round = None;
         } else if let Err(hasty) = cursor.count(message, sent, policy) {
-            self.hasty.get_or_insert(hasty);
+            let at = sent.map_or(moment.at, |sent| sent.at);
+            self.hasty.get_or_insert((at, hasty));
         }
         self.end_quiet(message)
     }
@@ -494,7 +497,7 @@ impl Stream {
         }
         *cursor = Cursor::live(&position.epoch, position.offset, moment);
         // What was held back of the old epoch had to come before.
-        self.hasty = self.hasty.take().filter(|hasty| hasty.topic.as_deref() != Some(topic));
+        self.hasty.take_if(|(_, hasty)| hasty.topic.as_deref() == Some(topic));
         self.begin_quiet(topic, None);
         Ok(())
     }
