@@ -42,11 +42,13 @@ fn deliver(c: &mut Criterion) {
     const MESSAGES: usize = 64;
     let registry = registry();
     let id = ShardId::new(0).expect("a shard");
-    let mut shard = Shard::new(id, Arc::clone(&registry), ShardOptions::default(), Arc::default());
+    let budget = Arc::new(Budget::new(usize::MAX, Vec::new()));
+    let mut shard =
+        Shard::new(id, Arc::clone(&registry), ShardOptions::default(), Arc::default(), budget);
     let topic = TopicName::parse("bench.0").expect("valid name");
     for _ in 0..SUBSCRIBERS {
         let connection = shard.open(NoSocket, Wire::WebSocketProto);
-        let joiner = Joiner { connection, overflow: Overflow::Gap };
+        let joiner = Joiner { connection, terms: Terms::default() };
         shard.join_topic(joiner, &topic, &Ask::default()).expect("joined");
     }
     let mut group = c.benchmark_group("deliver");

@@ -124,9 +124,19 @@ struct Broker {
 
 impl Broker {
     fn start() -> Broker {
+        Broker::start_with("")
+    }
+
+    /// Starts a broker with this configuration file.
+    fn start_with(settings: &str) -> Broker {
         let any = "127.0.0.1:0";
         let arguments = ["serve", "--listen", any, "--ingress", any, "--admin", "off"];
-        let process = Process::start(&[&arguments[..], &["--log-format", "json"]].concat(), "");
+        // It has been read when the broker listens.
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(settings.as_bytes()).expect("writable");
+        let path = file.path().to_str().expect("UTF-8");
+        let others = ["--log-format", "json", "--config", path];
+        let process = Process::start(&[&arguments[..], &others].concat(), "");
         let address = |message: &str| loop {
             let line = process.stderr.recv_timeout(DEADLINE).expect(message);
             let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
@@ -314,6 +324,101 @@ fn a_snapshot_has_the_latest_of_each_key_and_says_where_it_ends() {
     assert_eq!(lines.pop().as_deref(), Some("4"));
     lines.sort();
     assert_eq!(lines, ["2", "3"]);
+}
+
+#[test]
+fn a_policy_is_asked_for_on_every_wire_and_what_is_granted_is_told() {
+    let broker = Broker::start_with("topics.rules = [{ filter = 'slow.*', max_hz = 2 }]");
+    let (ws, tcp) = (broker.ws(), broker.tcp());
+    let cases: [(&[&str], &str); 5] = [
+        (&["a.>", "--policy", "latest"], "subscribed: a.>, latest"),
+        (&["a.>", "--max-hz", "0.5"], "subscribed: a.>, maxHz 0.5"),
+        (&["a.>", "--policy", "all", "--overflow", "catchUp"], "subscribed: a.>, catchUp"),
+        (&["slow.*"], "subscribed: slow.*, maxHz 2"),
+        (&["a.>"], "subscribed: a.>"),
+    ];
+    for (arguments, expected) in cases {
+        for wire in [&["--url", &ws][..], &["--url", &ws, "--proto"], &["--url", &tcp]] {
+            let process = Process::start(&[&["subscribe"], arguments, wire].concat(), "");
+            assert_eq!(process.hears("subscribed"), expected);
+        }
+    }
+}
+
+#[test]
+fn the_last_message_of_a_rate_always_comes() {
+    let broker = Broker::start();
+    let process = broker.subscribe(&["a.*", "--max-hz", "1000", "--raw"]);
+    process.hears("subscribed");
+    let input = (1..=500).map(|n| n.to_string()).collect::<Vec<_>>().join("\n");
+    run_with(&["publish", "--url", &broker.ws(), "a.b", "--lines", "--quiet"], &input).ok();
+    let mut seen = Vec::new();
+    while seen.last() != Some(&500) {
+        let line = process.stdout.recv_timeout(DEADLINE).expect("a line");
+        seen.push(line.parse::<u64>().expect("a number"));
+    }
+    assert!(seen.is_sorted(), "{seen:?}");
+    assert_eq!(seen[0], 1);
+}
+
+#[test]
+fn a_delete_is_published_and_printed_on_every_transport() {
+    let rule = "topics.rules = [{ filter = 'row.*', snapshot = 'keys' }]";
+    let broker = Broker::start_with(rule);
+    let (ws, tcp, http) = (broker.ws(), broker.tcp(), broker.http());
+    let row = |url: &str, arguments: &[&str]| {
+        run(&[&["publish", "--url", url, "row.a", "--quiet"], arguments].concat()).ok();
+    };
+    row(&ws, &["kept", "--key", "k0"]);
+    for (url, key) in [(&ws, "k1"), (&tcp, "k2"), (&http, "k3")] {
+        row(url, &["x", "--key", key, "--ttl", "2h"]);
+        row(url, &["--delete", "--key", key]);
+    }
+    let arguments = ["subscribe", "row.a", "--last", "1", "--count", "1", "--url"];
+    let lines = [&[&*ws][..], &[&ws, "--proto"], &[&tcp]].map(|wire| {
+        let lines = run(&[&arguments[..], wire].concat()).ok();
+        assert!(lines[0].ends_with(r#","key":"k3","deleted":true}"#), "{lines:?}");
+        lines
+    });
+    assert!(lines.iter().all(|line| *line == lines[0]), "{lines:?}");
+    // Its payload alone is nothing, and keys that are gone are not in a snapshot.
+    let process = broker.subscribe(&["row.a", "--last", "1", "--raw", "--count", "1"]);
+    assert_eq!(process.hears("deleted"), "deleted: row.a k3");
+    assert_eq!(process.finish().ok(), [""; 0]);
+    let snapshot = broker.subscribe(&["row.a", "--snapshot", "--raw", "--count", "1"]);
+    assert_eq!(snapshot.finish().ok(), ["kept"]);
+}
+
+#[test]
+fn who_is_there_and_who_comes_and_goes_is_told() {
+    let rule = "topics.rules = [{ filter = 'room.*', presence = true }]";
+    let broker = Broker::start_with(rule);
+    let alice = broker.subscribe(&["room.1", "--presence", "--name", "alice"]);
+    let told = alice.hears("present");
+    assert!(told.starts_with("present: room.1 1: ") && told.ends_with(" (alice)"), "{told}");
+    let url = broker.tcp();
+    let bob = ["subscribe", "--url", &url, "room.1", "--presence", "--name", "bob"];
+    let bob = Process::start(&bob, "");
+    let told = bob.hears("present");
+    let both = told.contains(" (alice)") && told.contains(" (bob)");
+    assert!(both && told.starts_with("present: room.1 2: "), "{told}");
+    let joined = alice.hears("joined");
+    assert!(joined.starts_with("joined: room.1 ") && joined.ends_with(" (bob)"), "{joined}");
+    drop(bob);
+    assert_eq!(alice.hears("left").replace("left", "joined"), joined);
+    let complaint = broker.subscribe(&["elsewhere", "--presence"]).finish().failed();
+    assert!(complaint.starts_with("error: notAllowed: "), "{complaint}");
+}
+
+#[test]
+fn a_topic_that_is_silent_is_told_to_be_stale_and_then_fresh() {
+    let rule = "topics.rules = [{ filter = 'sensor.*', stale_after = '1s' }]";
+    let broker = Broker::start_with(rule);
+    let process = broker.subscribe(&["sensor.a", "--raw", "--count", "1"]);
+    assert_eq!(process.hears("stale"), "stale: sensor.a, without any message");
+    broker.publish(&["sensor.a", "7", "--quiet"]).ok();
+    process.hears("fresh: sensor.a");
+    assert_eq!(process.finish().ok(), ["7"]);
 }
 
 #[test]

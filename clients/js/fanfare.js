@@ -2,11 +2,13 @@
  * Fanfare client: subscribe and publish over one WebSocket that mends itself.
  *
  * Owns the connection and its reconnects (`Client`), where each subscription stands in its topics
- * (`Feed`), what the application holds (`Subscription`), and the commands that have no answer yet.
+ * (`Feed`), on which terms (`Agreement`), what the application holds (`Subscription`), and the commands
+ * that have no answer yet.
  *
  * Invariants: on one subscription the offsets of a topic rise within an epoch; whatever is missing is
- * told, by `onGap` where the hole is known and by `onRecovered` where it is not; commands reach the
- * server in the order they were made; every queue, buffer and map has a bound.
+ * told, by `onGap` where the hole is known and by `onRecovered` where it is not, but for what the terms
+ * allow to be passed over; commands reach the server in the order they were made; every queue, buffer
+ * and map has a bound.
  *
  * Not here: what a topic may be called or who may use it (the server refuses), and the binary spelling
  * of the protocol.
@@ -25,7 +27,7 @@
  */
 
 /**
- * A message of a topic. Its payload is `data`, `text` or `binary`.
+ * A message of a topic. Its payload is `data`, `text` or `binary`; a delete has none.
  * @template [T=any]
  * @typedef {object} Message
  * @property {string} topic
@@ -36,6 +38,7 @@
  * @property {T} [data] A JSON value.
  * @property {string} [text]
  * @property {Uint8Array} [binary]
+ * @property {true} [deleted] What `key` names is no more.
  */
 
 /**
@@ -45,9 +48,59 @@
  * @property {number} from First missing offset.
  * @property {number} to Last missing offset.
  * @property {number} count
- * @property {'slow' | 'lost' | 'buffer' | (string & {})} reason `slow`: the server dropped them, because
- *   this connection read too slowly. `lost`: they did not arrive and nobody said why. `buffer`: they
- *   arrived, but the loop over the subscription was too slow.
+ * @property {'slow' | 'trimmed' | 'expired' | 'lost' | 'buffer' | (string & {})} reason `slow`: the server
+ *   dropped them, because this connection read too slowly. `trimmed`: while this connection was catching
+ *   up, the topic's history went past them. `expired`: they had become too old to be sent. `lost`: they
+ *   did not arrive and nobody said why. `buffer`: they arrived, but the loop over the subscription was
+ *   too slow.
+ */
+
+/** @typedef {'all' | 'latest' | 'maxHz'} Policy */
+/** @typedef {'catchUp' | 'gap' | 'disconnect'} Overflow */
+
+/**
+ * Which messages of its topics a subscription asks for, and what happens when it is slow. What is left
+ * out is left to the server, in a change as it is.
+ * @typedef {object} TermsOptions
+ * @property {Policy} [policy] `all`: every message. `latest`: every message while the connection takes
+ *   them, else only the latest of each key. `maxHz`: as `latest`, and each topic at most `maxHz` times a
+ *   second. The last message of a key always comes.
+ * @property {number} [maxHz] From 0.01 to 1,000; alone it means the policy `maxHz`.
+ * @property {Overflow} [overflow] What the server does under `all` when this client falls behind.
+ *   `catchUp`: sends what the topic's history holds, at the client's pace. `gap`: leaves messages out,
+ *   and says so. `disconnect`: closes the connection, which is then resumed.
+ */
+
+/**
+ * What the server grants, which may be less than was asked for. Of a filter single topics may be
+ * granted still less, and nobody tells which.
+ * @typedef {object} Terms
+ * @property {Policy | (string & {})} policy
+ * @property {number} [maxHz]
+ * @property {Overflow | (string & {})} [overflow] Absent where it is left to each topic's rule, and where
+ *   the policy has no use for it.
+ */
+
+/**
+ * Somebody who is subscribed to a topic.
+ * @typedef {object} Member
+ * @property {string} connection Names the connection.
+ * @property {string} name What that one gave as `name` when it connected, or the empty string.
+ */
+
+/**
+ * @typedef {object} PresenceState
+ * @property {string} topic
+ * @property {number} count How many there are.
+ * @property {Member[]} members By connection.
+ * @property {boolean} more There are others than those listed.
+ */
+
+/**
+ * A topic that has been silent for longer than its rule expects.
+ * @typedef {object} Staleness
+ * @property {string} topic
+ * @property {number} [since] When its last message was, in milliseconds since 1970, as far as is known.
  */
 
 /**
@@ -64,29 +117,43 @@
 
 /**
  * @template [T=any]
- * @typedef {object} SubscribeOptions
- * @property {boolean} [snapshot] Send the latest message of each topic first, and again after a
- *   reconnect that could not be resumed.
+ * @typedef {TermsOptions & SubscribeExtras<T>} SubscribeOptions
+ */
+
+/**
+ * @template [T=any]
+ * @typedef {object} SubscribeExtras
+ * @property {boolean} [snapshot] Send the latest message of each topic first, or of each key where the
+ *   topic keeps those; and again after a reconnect that could not be resumed.
  * @property {number} [last] Send so many of the latest messages of each topic first.
  * @property {Position | TopicPosition[]} [since] Resume after this position; for a filter, after one
  *   position per topic. The `positions` of an earlier subscription fit both.
- * @property {'gap' | 'disconnect'} [overflow] What the server does when this client falls behind.
+ * @property {boolean} [presence] Be told who joins and leaves; only with a topic, not with a filter.
  * @property {number} [bufferMax] Messages held for the loop over the subscription. Default 1,000.
  * @property {(message: Message<T>) => void} [onMessage] Without it, loop over the subscription.
  * @property {(gap: Gap) => void} [onGap]
  * @property {(recovery: Recovery) => void} [onRecovered]
  * @property {() => void} [onSnapshotEnd] All that `snapshot` or `last` asked for has been given.
+ * @property {(terms: Terms) => void} [onGranted] What the server grants: at first, and when it changes.
+ * @property {(staleness: Staleness) => void} [onStale] A topic has fallen silent.
+ * @property {(topic: { topic: string }) => void} [onFresh] A topic that was stale is so no more.
+ * @property {(state: PresenceState) => void} [onPresence] With `presence`: who is there, at first and
+ *   whenever joining and leaving may have been missed.
+ * @property {(member: Member) => void} [onJoined] It may be one that `onPresence` has told already.
+ * @property {(member: Member) => void} [onLeft]
  * @property {(error?: FanfareError) => void} [onEnd] Called once; with an error unless the
  *   application ended the subscription.
  */
 
 /**
- * What to publish: exactly one of `data`, `text` and `binary`.
+ * What to publish: exactly one of `data`, `text` and `binary`, or a delete.
  * @typedef {object} Draft
  * @property {unknown} [data] A JSON value.
  * @property {string} [text]
  * @property {Uint8Array | ArrayBuffer} [binary]
  * @property {string} [key] What the message is about, for instance a row or a symbol.
+ * @property {boolean} [delete] What `key` names is no more: a message with a key and without a payload.
+ * @property {number} [ttlMs] After so many milliseconds it is sent to nobody who has not had it yet.
  * @property {string} [idempotencyKey] Makes a retry safe. Default: a fresh random one.
  */
 
@@ -144,6 +211,7 @@
  * @typedef {object} ClientOptions
  * @property {new (url: string, protocols: string[]) => WebSocketLike} [WebSocket] Default: the global
  *   one. Node 20 has none: give that of the package `ws`.
+ * @property {string} [name] What others who look at a topic's presence see of this client.
  * @property {number} [backoffMs] The first wait before a reconnect is random up to this, and the bound
  *   doubles with each attempt. Default 500.
  * @property {number} [backoffMaxMs] The bound does not grow beyond this. Default 30,000.
@@ -164,6 +232,8 @@ const PROTOCOL = 'fanfare.v1.json';
 const RESUME_BYTES_MAX = 60_000;
 /** Topics of one filter whose offsets are followed; of more of them a message may come twice. */
 const PLACES_MAX = 65_536;
+/** Messages that one feed keeps for subscriptions that join its snapshot later. */
+const KEPT_MAX = 10_000;
 /** The longest ping interval that is believed; a timer cannot count much further. */
 const PING_MAX_MS = 3_600_000;
 /** What answers which command. */
@@ -171,14 +241,18 @@ const ANSWERS = new Map([
   ['connect', 'connected'],
   ['subscribe', 'subscribed'],
   ['unsubscribe', 'unsubscribed'],
+  ['update', 'updated'],
   ['publish', 'published'],
   ['history', 'historyPage'],
+  ['presence', 'presenceState'],
   ['ping', 'pong'],
 ]);
 /** Commands that are sent again after a reconnect. */
 const RESENT = new Set(['publish', 'history']);
 /** The server does not take the positions themselves: badPosition, tooManyPositions. */
 const POSITIONS_REFUSED = new Set([104, 111]);
+/** The server does not take an option: badOption. */
+const OPTION_REFUSED = 105;
 
 const DEFAULTS = {
   backoffMs: 500,
@@ -233,6 +307,7 @@ export class FanfareError extends Error {
 /** A connection to a Fanfare server that mends itself. Made by `connect`. */
 export class Client {
   #url;
+  #name;
   #options;
   #WebSocket;
   /** @type {WebSocketLike | null} */
@@ -245,6 +320,8 @@ export class Client {
   #handlers = new Map();
   /** By topic or filter. @type {Map<string, Feed>} */
   #feeds = new Map();
+  /** Left, though what they asked to come first is still coming. @type {Set<Feed>} */
+  #left = new Set();
   /** By id, in the order they were made. @type {Map<number, Call>} */
   #calls = new Map();
   #lastId = 0;
@@ -263,6 +340,7 @@ export class Client {
     /** @type {typeof DEFAULTS} */
     this.#options = { ...DEFAULTS, ...Object.fromEntries(given) };
     this.#url = absolute(url);
+    this.#name = options.name;
     const Constructor = options.WebSocket ?? globalThis.WebSocket;
     if (!Constructor) throw new TypeError('there is no WebSocket here: give one as the option WebSocket');
     this.#WebSocket = Constructor;
@@ -293,8 +371,9 @@ export class Client {
    * final `>` for one or more.
    *
    * Subscriptions to the same topic share one on the server, opened with the options of the first. A
-   * later one goes on from where that one is; it may ask for a snapshot if the first did, and for no
-   * other past (`alreadySubscribed`): that is what `history` is for.
+   * later one goes on from where that one is, on its terms; it may ask for a snapshot if the first did,
+   * and for no other past, which is what `history` is for. If it asks for what it cannot share, it is
+   * refused (`alreadySubscribed`).
    * @template [T=any]
    * @param {string} topic
    * @param {SubscribeOptions<T>} [options]
@@ -305,8 +384,11 @@ export class Client {
     const asked = askedBy(topic, options);
     const old = this.#feeds.get(topic);
     const feed = old ?? new Feed(topic, asked, this.#options.positionsMax, this.#emit);
-    const subscription = new Subscription(feed, options, this.#emit, () => this.#leave(feed, subscription));
     const refusal = this.#end ?? feed.refusal(asked);
+    const subscription = new Subscription(feed, options, this.#emit, {
+      leave: () => this.#leave(feed, subscription),
+      update: (change) => (refusal ? failed(refusal) : this.#change(feed, change)),
+    });
     if (refusal) {
       // Later, because the application does not have its subscription yet.
       queueMicrotask(() => subscription.end(refusal));
@@ -345,6 +427,15 @@ export class Client {
     return this.#request('history', body, decodePage);
   }
 
+  /**
+   * Asks who is subscribed to exactly this topic.
+   * @param {string} topic
+   * @returns {Promise<PresenceState>}
+   */
+  presence(topic) {
+    return this.#request('presence', { topic }, decodePresence);
+  }
+
   /** Asks the server for a sign of life. @returns {Promise<number>} How long it took, in milliseconds. */
   ping() {
     return this.#request('ping', {}, (_, { lastSent = 0 }) => performance.now() - lastSent);
@@ -379,7 +470,7 @@ export class Client {
       if (error.retry === 'never') this.#finish({ state: 'closed', reason: error.message, error });
       else this.#drop(error.message);
     };
-    this.#ask('connect', {}, (answer) => this.#connected(answer), refused);
+    this.#ask('connect', { name: this.#name }, (answer) => this.#connected(answer), refused);
   }
 
   /** @param {{ pingMs?: unknown, server?: string, connection?: string }} hello */
@@ -425,6 +516,7 @@ export class Client {
     this.#state = 'waiting';
     clearTimeout(this.#timer);
     for (const feed of this.#feeds.values()) feed.lost();
+    this.#left.clear();
     const gone = new FanfareError(0, 'disconnected', 'later', 'the connection ended before the answer came');
     for (const [id, call] of this.#calls) {
       if (call.socket === socket && !RESENT.has(call.action)) this.#settle(id, call).reject(gone);
@@ -559,9 +651,17 @@ export class Client {
     this.#ask(
       'subscribe',
       feed.command(),
-      (answer) => current() && feed.subscribed(answer),
+      (answer) => (current() ? this.#subscribed(feed, answer) : feed.fills && this.#left.add(feed)),
       (error) => current() && this.#refused(feed, error),
     );
+  }
+
+  /** @param {Feed} feed @param {any} answer */
+  #subscribed(feed, answer) {
+    feed.subscribed(answer);
+    this.#update(feed);
+    const ignore = () => {};
+    if (feed.presence) this.#ask('presence', { topic: feed.topic }, (state) => this.#present(state), ignore);
   }
 
   /** @param {Feed} feed @param {FanfareError} error */
@@ -579,10 +679,36 @@ export class Client {
     }
   }
 
+  /** @param {Feed} feed @param {TermsOptions} change @returns {Promise<Terms>} */
+  #change(feed, change) {
+    const outcome = feed.agreement.change(change);
+    this.#update(feed);
+    return outcome;
+  }
+
+  /** Tells the server of a change of terms, one after the other. @param {Feed} feed */
+  #update(feed) {
+    const change = feed.live ? feed.agreement.next() : undefined;
+    if (!change) return;
+    const current = () => this.#feeds.get(feed.topic) === feed;
+    const answered = (/** @type {any} */ answer) => {
+      if (!current()) return;
+      feed.granted(answer);
+      this.#update(feed);
+    };
+    const refused = (/** @type {FanfareError} */ error) => {
+      if (!current()) return;
+      feed.agreement.refuse(error);
+      this.#update(feed);
+    };
+    this.#ask('update', { topic: feed.topic, ...change }, answered, refused);
+  }
+
   /** @param {Feed} feed @param {Subscription} subscription */
   #leave(feed, subscription) {
     if (feed.remove(subscription) > 0 || this.#feeds.get(feed.topic) !== feed) return;
     this.#feeds.delete(feed.topic);
+    if (feed.filling) this.#left.add(feed);
     feed.end();
     const ignore = () => {};
     if (this.#state === 'connected') this.#ask('unsubscribe', { topic: feed.topic }, ignore, ignore);
@@ -621,27 +747,51 @@ export class Client {
   }
 
   /** Returns whether the event could be understood. @param {any} event */
-  #push({ message, position, gap, snapshotEnd, unsubscribed, ping }) {
+  #push(event) {
+    const { message, position, gap, snapshotEnd, unsubscribed, presenceState, joined, left, stale, fresh } = event;
     if (message) {
       if (!isTopicOffset(message) || !decode(message)) return false;
-      const feeds = this.#route(message.topic);
+      const feeds = this.#takers(message.topic, message.offset);
       const epoch = feeds.map((feed) => feed.epoch(message.topic)).find(Boolean);
-      for (const feed of feeds) feed.take(message, epoch);
+      const dense = this.#dense(message.topic);
+      for (const feed of feeds) feed.take(message, epoch, dense);
     } else if (position) {
       if (!isTopicPosition(position)) return false;
       for (const feed of this.#route(position.topic)) feed.place(position);
     } else if (gap) {
       if (typeof gap.topic !== 'string' || !isOffset(gap.from) || !isOffset(gap.to)) return false;
-      for (const feed of this.#route(gap.topic)) feed.gap(gap);
+      const dense = this.#dense(gap.topic);
+      for (const feed of this.#takers(gap.topic, gap.from)) feed.gap(gap, dense);
     } else if (snapshotEnd) {
       const positions = Array.isArray(snapshotEnd.positions) ? snapshotEnd.positions : [];
-      this.#feeds.get(snapshotEnd.topic)?.snapshotEnd(positions.filter(isTopicPosition));
+      const left = [...this.#left].find((feed) => feed.topic === snapshotEnd.topic);
+      if (left) this.#left.delete(left);
+      else this.#feeds.get(snapshotEnd.topic)?.snapshotEnd(positions.filter(isTopicPosition));
+    } else if (presenceState) {
+      this.#present(presenceState);
+    } else if (joined || left) {
+      const member = decodeMember((joined ?? left).member);
+      if (!member) return false;
+      const feed = this.#feeds.get((joined ?? left).topic);
+      if (feed?.live && feed.presence) feed.tell(joined ? 'onJoined' : 'onLeft', member);
+    } else if (stale) {
+      if (typeof stale.topic !== 'string') return false;
+      for (const feed of this.#route(stale.topic)) feed.becameStale(stale.topic, stale.since);
+    } else if (fresh) {
+      if (typeof fresh.topic !== 'string') return false;
+      for (const feed of this.#route(fresh.topic)) feed.becameFresh(fresh.topic);
     } else if (unsubscribed) {
       this.#unsubscribed(this.#feeds.get(unsubscribed.topic));
     } else {
-      return Boolean(ping);
+      return Boolean(event.ping);
     }
     return true;
+  }
+
+  /** @param {any} state */
+  #present(state) {
+    const feed = this.#feeds.get(state.topic);
+    if (feed?.live && feed.presence) feed.tell('onPresence', decodePresence(state));
   }
 
   /** @param {Feed} [feed] */
@@ -662,16 +812,167 @@ export class Client {
     for (const feed of this.#feeds.values()) if (feed.live && feed.matches(topic)) feeds.push(feed);
     return feeds;
   }
+
+  /**
+   * The feeds to be told of a message, or of a gap that begins at `offset`. What was asked to come first
+   * is for who asked: it may have holes, and be older than what the others asked for.
+   * @param {string} topic
+   * @param {number} offset
+   */
+  #takers(topic, offset) {
+    const feeds = this.#route(topic);
+    const first = feeds.some(({ filling }) => filling) || [...this.#left].some((feed) => feed.matches(topic));
+    return first ? feeds.filter((feed) => feed.filling || feed.follows(topic, offset)) : feeds;
+  }
+
+  /**
+   * The terms under which the server passes over no message of a topic, if that is certain. It is where
+   * there is a subscription to exactly this topic, because its terms are the ones that count. What comes
+   * by a filter may be paced by a rule for some of its topics, and nobody tells for which.
+   * @param {string} topic
+   */
+  #dense(topic) {
+    const exact = this.#feeds.get(topic);
+    return exact?.live && !exact.filter ? exact.agreement.dense : undefined;
+  }
+}
+
+/**
+ * The terms of one feed: what was asked for, what changes of it the server has not answered yet, and
+ * what it grants. At most one change is under way; others meanwhile become one that comes after it.
+ */
+class Agreement {
+  /** What the server grants; with each of its answers another object. @type {Terms | undefined} */
+  granted;
+  /** @type {TermsOptions} */
+  #asked;
+  /** In a command that has no answer yet. @type {Change | undefined} */
+  #sent;
+  /** @type {Change | undefined} */
+  #waiting;
+
+  /** @param {TermsOptions} asked */
+  constructor(asked) {
+    this.#asked = asked;
+  }
+
+  /** What granted says, if that is every message and nothing is about to change it. */
+  get dense() {
+    return this.#sent || this.granted?.policy !== 'all' ? undefined : this.granted;
+  }
+
+  /** What is asked for, whether the server has heard of it or not. */
+  get wanted() {
+    return changed(changed(this.#asked, this.#sent?.terms), this.#waiting?.terms);
+  }
+
+  /** @param {TermsOptions} terms @returns {Promise<Terms>} */
+  change(terms) {
+    const { terms: before, outcome = deferred() } = this.#waiting ?? {};
+    this.#waiting = { terms: changed(before, terms), outcome };
+    return outcome.promise;
+  }
+
+  /** The change to send now, if there is one and none is under way. */
+  next() {
+    if (this.#sent) return undefined;
+    this.#sent = this.#waiting;
+    this.#waiting = undefined;
+    return this.#sent?.terms;
+  }
+
+  /** Everything, for a command to subscribe. */
+  all() {
+    this.next();
+    return changed(this.#asked, this.#sent?.terms);
+  }
+
+  /** There will be no answer: what was under way has to be sent again. */
+  lost() {
+    const { terms, outcome } = this.#sent ?? {};
+    if (!outcome) return;
+    this.#sent = undefined;
+    if (this.#waiting) outcome.resolve(this.#waiting.outcome.promise);
+    this.#waiting = { terms: changed(terms, this.#waiting?.terms), outcome: this.#waiting?.outcome ?? outcome };
+  }
+
+  /** Returns whether that is another grant than before. @param {any} answer */
+  grant({ policy, maxHz, overflow }) {
+    const before = this.granted;
+    this.granted = Object.freeze({
+      policy: word(policy ?? 'all'),
+      maxHz: Number.isFinite(maxHz) ? maxHz : undefined,
+      overflow: word(overflow) || undefined,
+    });
+    this.#asked = changed(this.#asked, this.#sent?.terms);
+    this.#sent?.outcome.resolve(this.granted);
+    this.#sent = undefined;
+    return !isSame(this.granted, before);
+  }
+
+  /** Forgets the change that is under way. Returns whether there was one. @param {FanfareError} error */
+  refuse(error) {
+    const sent = this.#sent;
+    this.#sent = undefined;
+    sent?.outcome.reject(error);
+    return Boolean(sent);
+  }
+
+  /** @param {FanfareError} error */
+  end(error) {
+    this.lost();
+    this.#waiting?.outcome.reject(error);
+  }
+}
+
+/** @typedef {{ terms: TermsOptions, outcome: ReturnType<typeof deferred> }} Change */
+
+/**
+ * The latest message of each key of each topic, for subscriptions that join a snapshot later. Messages
+ * without a key are of the same one.
+ */
+class Kept {
+  /** Whether there were too many to keep. */
+  full = false;
+  /** @type {Map<string, Map<string, Message>>} */
+  #topics = new Map();
+  #size = 0;
+
+  /** Returns how many keys of its topic there are. @param {Message} message */
+  take(message) {
+    const { topic, key = '', deleted } = message;
+    const keys = this.#topics.get(topic) ?? new Map();
+    if (keys.delete(key)) this.#size -= 1;
+    if (!deleted && this.#size < KEPT_MAX) {
+      // At the end, so that the offsets of a topic rise.
+      this.#topics.set(topic, keys.set(key, message));
+      this.#size += 1;
+    } else if (!deleted) {
+      this.full = true;
+    }
+    return keys.size;
+  }
+
+  /** @param {string} topic */
+  messages(topic) {
+    return this.#topics.get(topic)?.values() ?? [];
+  }
+
+  /** @param {string} topic */
+  forget(topic) {
+    this.#size -= this.#topics.get(topic)?.size ?? 0;
+    this.#topics.delete(topic);
+  }
 }
 
 /**
  * Where a feed stands in one topic.
  * @typedef {object} Place
  * @property {string | undefined} epoch Unknown while a filter's snapshot is under way.
- * @property {number} seen The last offset that was given.
+ * @property {number} seen The last offset that was given; -1 until the first of what comes first.
  * @property {number} floor Live messages come after this; up to it, holes are not worth a word.
- * @property {Message} [latest] Kept for subscriptions that join a snapshot later.
- * @property {Gap} [gap] What is missing after `latest`, for them too.
+ * @property {Terms} [dense] The terms under which the message at `seen` came, if they pass over none.
+ * @property {Gap} [gap] What is missing in what is kept, for subscriptions that join a snapshot later.
  */
 
 /** One subscription on the server, shared by all that the application has to that topic or filter. */
@@ -680,6 +981,9 @@ class Feed {
   live = false;
   attempt = 0;
   duplicates = 0;
+  agreement;
+  /** The topics that are stale, and since when. @type {Map<string, number | undefined>} */
+  stale = new Map();
   /** Waits to try again. @type {ReturnType<typeof setTimeout> | undefined} */
   timer;
   #asked;
@@ -690,6 +994,7 @@ class Feed {
   #subscriptions = new Set();
   /** By topic, the one used last at the end. @type {Map<string, Place>} */
   #places = new Map();
+  #kept = new Kept();
   /** What the last command resumed from, as far as it is unanswered. @type {Map<string, Position>} */
   #resuming = new Map();
   #opened = false;
@@ -710,9 +1015,15 @@ class Feed {
     this.filter = isFilter(topic);
     this.#pattern = this.filter && pattern(topic);
     this.#asked = asked;
+    this.agreement = new Agreement(asked.terms);
     this.#positionsMax = positionsMax;
     this.#emit = emit;
-    for (const position of [...asked.positions].reverse()) this.#begin(position.topic, position);
+    for (const position of [...asked.past.positions].reverse()) this.#begin(position.topic, position);
+  }
+
+  /** Whether it is told who joins and leaves. */
+  get presence() {
+    return this.#asked.presence;
   }
 
   /** @param {string} topic */
@@ -730,17 +1041,21 @@ class Feed {
    * @param {ReturnType<typeof askedBy>} asked
    */
   refusal(asked) {
-    const present = asked.latest === 0 && asked.positions.length === 0;
-    const latest = asked.snapshot && asked.last === 0 && asked.positions.length === 0 && this.#holdsSnapshot();
-    const same = !this.#opened && JSON.stringify(asked) === JSON.stringify(this.#asked);
-    if (present || latest || same) return undefined;
+    const { positions, snapshot, last, latest } = asked.past;
+    const past =
+      (latest === 0 && positions.length === 0) ||
+      (snapshot && last === 0 && positions.length === 0 && this.#holdsSnapshot()) ||
+      (!this.#opened && isSame(asked.past, this.#asked.past));
+    const terms = isSame(this.agreement.wanted, changed(this.agreement.wanted, asked.terms));
+    const presence = this.#asked.presence || !asked.presence;
+    if (past && terms && presence) return undefined;
     const text = `there is a subscription to ${this.topic} with other options`;
     return new FanfareError(107, 'alreadySubscribed', 'never', text);
   }
 
   /** Whether a subscription that comes later can be given its snapshot from here. */
   #holdsSnapshot() {
-    return this.#asked.snapshot && this.#places.size <= this.#positionsMax;
+    return this.#asked.past.snapshot && !this.#kept.full && this.#places.size <= this.#positionsMax;
   }
 
   /** @param {Subscription} subscription */
@@ -751,14 +1066,21 @@ class Feed {
     subscription.holding = true;
     queueMicrotask(() => {
       subscription.holding = false;
-      if (this.live) subscription.opened();
+      if (this.live) this.#open(subscription);
       if (!subscription.snapshot) return;
-      for (const { latest, gap } of this.#places.values()) {
-        if (latest) subscription.give(latest);
-        if (gap) subscription.gap(gap);
+      for (const [topic, { gap }] of this.#places) {
+        for (const message of this.#kept.messages(topic)) subscription.give(message);
+        if (gap) subscription.tell('onGap', gap);
       }
-      if (this.live && !this.#filling) subscription.snapshotEnd();
+      if (this.live && !this.#filling) subscription.tell('onSnapshotEnd', undefined);
     });
+  }
+
+  /** Tells a subscription where it stands from the beginning. @param {Subscription} subscription */
+  #open(subscription) {
+    subscription.opened();
+    if (this.agreement.granted) subscription.tell('onGranted', this.agreement.granted);
+    for (const [topic, since] of this.stale) subscription.tell('onStale', { topic, since });
   }
 
   /** Returns how many are left. @param {Subscription} subscription */
@@ -770,14 +1092,18 @@ class Feed {
   /** @param {FanfareError} [error] */
   end(error) {
     this.lost();
+    this.agreement.end(error ?? ended());
     for (const subscription of this.#subscriptions) subscription.end(error);
   }
 
   lost() {
     clearTimeout(this.timer);
     this.live = false;
-    // What the rest of a filter's snapshot would have held is not known.
-    if (this.#filling && this.filter) this.#loss ||= 'noPosition';
+    this.agreement.lost();
+    // What the rest of a filter's snapshot would have held is not known; nor is it of a topic's, before
+    // the first of its messages: they rise, so from that one on it can be resumed.
+    const { seen = -1 } = this.#places.get(this.topic) ?? {};
+    if (this.#filling && (this.filter || seen < 0)) this.#loss ||= 'noPosition';
     this.#filling = false;
   }
 
@@ -785,60 +1111,83 @@ class Feed {
   positions() {
     const positions = [];
     for (const [topic, { epoch, seen }] of this.#places) {
-      if (epoch) positions.push({ topic, epoch, offset: seen });
+      if (epoch && seen >= 0) positions.push({ topic, epoch, offset: seen });
     }
     return positions.reverse();
   }
 
   // === Opening and resuming ===
 
+  /** Whether something is to come first, closed by `snapshotEnd`. */
+  get fills() {
+    return this.#asked.past.latest > 0;
+  }
+
+  /** Whether that is coming now. */
+  get filling() {
+    return this.#filling;
+  }
+
   /** What to ask the server for. */
   command() {
-    const { last, latest, overflow } = this.#asked;
+    const { past, presence } = this.#asked;
     let bytes = 0;
     const fits = (/** @type {TopicPosition} */ position) =>
       (bytes += JSON.stringify(position).length + 1) <= RESUME_BYTES_MAX;
     const positions = this.positions().slice(0, this.#positionsMax).filter(fits);
     if (positions.length < this.#places.size) this.#loss ||= 'tooMany';
     this.#resuming = new Map(positions.map(({ topic, epoch, offset }) => [topic, { epoch, offset }]));
-    for (const topic of this.#places.keys()) if (!this.#resuming.has(topic)) this.#places.delete(topic);
+    for (const topic of this.#places.keys()) if (!this.#resuming.has(topic)) this.#drop(topic);
     // A loss is reported for all topics at once.
     this.#wasAway = !this.#loss && (this.#opened || positions.length > 0);
     return {
       topic: this.topic,
       // With `last` too, for its `snapshotEnd`.
-      snapshot: latest > 0 || undefined,
-      last: last || undefined,
-      overflow,
+      snapshot: past.latest > 0 || undefined,
+      last: past.last || undefined,
+      presence: presence || undefined,
+      ...this.agreement.all(),
       since: this.filter ? undefined : this.#resuming.get(this.topic),
       positions: this.filter && positions.length > 0 ? positions : undefined,
     };
   }
 
   /**
-   * Forgets positions that the server does not take. Returns whether another try makes sense.
+   * Forgets a change of terms, or positions, that the server does not take. Returns whether another try
+   * makes sense.
    * @param {FanfareError} error
    */
-  forget({ code, name }) {
-    if (!this.#opened || this.#resuming.size === 0 || !POSITIONS_REFUSED.has(code)) return false;
-    this.#places.clear();
-    this.#loss = name;
+  forget(error) {
+    if (error.code === OPTION_REFUSED) return this.agreement.refuse(error);
+    if (!this.#opened || this.#resuming.size === 0 || !POSITIONS_REFUSED.has(error.code)) return false;
+    for (const topic of this.#places.keys()) this.#drop(topic);
+    this.#loss = error.name;
     return true;
   }
 
-  /** @param {{ position?: unknown, recovered?: unknown, reason?: unknown, topics?: unknown }} answer */
+  /** @param {{ position?: unknown, recovered?: unknown, reason?: unknown, topics?: unknown, stale?: unknown }} answer */
   subscribed(answer) {
     const loss = this.#loss;
     this.#loss = '';
     this.live = true;
     this.attempt = 0;
     this.#opened = true;
-    this.#filling = this.#asked.latest > 0;
+    this.#filling = this.fills;
     for (const subscription of this.#subscriptions) subscription.opened();
+    this.granted(answer);
+    // Of a filter's topics it is told after what comes first.
+    if (!this.filter && answer.stale === true) this.becameStale(this.topic);
+    else if (!this.filter) this.becameFresh(this.topic);
     if (loss) this.#recovered({ topic: this.topic, recovered: false, reason: loss });
     const told = this.filter ? answer.topics : [{ ...answer, topic: this.topic }];
     for (const outcome of Array.isArray(told) ? told : []) this.#resumed(outcome?.topic, outcome ?? {});
     for (const topic of this.#resuming.keys()) this.#resumed(topic, {});
+  }
+
+  /** The server has answered what terms it grants. @param {any} answer */
+  granted(answer) {
+    if (!this.agreement.grant(answer) || !this.agreement.granted) return;
+    this.tell('onGranted', this.agreement.granted);
   }
 
   /** @param {string} topic @param {{ position?: unknown, recovered?: unknown, reason?: unknown }} outcome */
@@ -846,13 +1195,17 @@ class Feed {
     const since = this.#resuming.get(topic);
     this.#resuming.delete(topic);
     const known = isPosition(position);
+    const place = this.#places.get(topic);
     // A server that says yes to another epoch, or to a place behind, is not believed.
-    if (since && recovered === true && known && isAtOrAfter(position, since)) {
+    if (since && place && recovered === true && known && isAtOrAfter(position, since)) {
+      // Exactly the missing ones follow, whatever came first before.
+      place.floor = 0;
+      place.dense = this.#dense;
       return this.#recovered({ topic, recovered });
     }
-    if (known) this.#begin(topic, position, this.#asked.latest);
-    else this.#places.delete(topic);
-    if (since) this.#recovered({ topic, recovered: false, reason: String(reason) });
+    if (known) this.#begin(topic, position, this.#asked.past.latest);
+    else this.#drop(topic);
+    if (since) this.#recovered({ topic, recovered: false, reason: word(reason) });
     else if (this.#wasAway) this.#recovered({ topic, recovered: false, reason: 'noPosition' });
   }
 
@@ -860,10 +1213,16 @@ class Feed {
    * Begins anew in a topic whose live messages come after `offset`.
    * @param {string} topic
    * @param {Position} position
-   * @param {number} replayed How many before that may come first.
+   * @param {number} replayed How many before that may come first, at least.
    */
   #begin(topic, { epoch, offset }, replayed = 0) {
-    this.#put(topic, { epoch, seen: Math.max(0, offset - replayed), floor: offset });
+    this.#kept.forget(topic);
+    this.#put(topic, { epoch, seen: replayed > 0 ? -1 : offset, floor: offset, dense: this.#dense });
+  }
+
+  /** The terms under which the next message of the topic follows the one before, if that is certain. */
+  get #dense() {
+    return this.filter ? undefined : this.agreement.dense;
   }
 
   /** @param {string} topic @param {Place} place */
@@ -872,30 +1231,45 @@ class Feed {
     this.#places.set(topic, place);
     if (this.#places.size <= PLACES_MAX) return;
     for (const oldest of this.#places.keys()) {
-      this.#places.delete(oldest);
+      this.#drop(oldest);
       this.#loss = 'tooMany';
       break;
     }
   }
 
+  /** @param {string} topic */
+  #drop(topic) {
+    this.#places.delete(topic);
+    this.#kept.forget(topic);
+  }
+
   // === Messages ===
 
-  /** @param {Message} message @param {string} [epoch] As far as any feed knows it. */
-  take(message, epoch) {
+  /** Whether this feed has had all that is before. @param {string} topic @param {number} offset */
+  follows(topic, offset) {
+    const place = this.#places.get(topic);
+    return place !== undefined && offset <= place.seen + 1;
+  }
+
+  /**
+   * @param {Message} message
+   * @param {string} [epoch] As far as any feed knows it.
+   * @param {Terms} [dense] The terms that count for the topic, if they pass over no message.
+   */
+  take(message, epoch, dense) {
     const { topic, offset } = message;
     const place = this.#places.get(topic) ?? this.#meet(topic, offset, epoch);
     if (offset <= place.seen) {
       this.duplicates += 1;
       return;
     }
-    this.#skip(topic, place, offset);
-    place.seen = offset;
-    // What is replayed is dense from its first message on.
-    place.floor = 0;
-    place.gap = undefined;
+    this.#advance(topic, place, offset, offset, dense);
     message.epoch = place.epoch;
-    if (this.#holdsSnapshot()) place.latest = message;
+    const keys = this.#asked.past.snapshot ? this.#kept.take(message) : 0;
+    // Nothing is missed any more where there are no keys, and so nothing is kept of the time before.
+    if (keys <= 1 && !message.key) place.gap = undefined;
     this.#put(topic, place);
+    if (this.filter) this.becameFresh(topic);
     for (const subscription of this.#subscriptions) subscription.take(message);
   }
 
@@ -908,20 +1282,29 @@ class Feed {
    */
   #meet(topic, offset, epoch) {
     if (this.#wasAway && offset > 1) this.#recovered({ topic, recovered: false, reason: 'noPosition' });
-    const place = { epoch, seen: offset - 1, floor: offset - 1 };
+    const place = { epoch, seen: offset - 1, floor: 0 };
     this.#put(topic, place);
     return place;
   }
 
   /**
-   * What comes next is at `offset`: what should have come before it is lost.
+   * What is told next reaches from one offset to another: what should have come before it is lost. That
+   * can be said where the same terms held all the way, and pass over nothing.
    * @param {string} topic
    * @param {Place} place
-   * @param {number} offset
+   * @param {number} from
+   * @param {number} to
+   * @param {Terms} [dense]
    */
-  #skip(topic, { seen, floor }, offset) {
-    const from = Math.max(seen, floor) + 1;
-    if (offset > from) this.#missed({ topic, from, to: offset - 1, count: offset - from, reason: 'lost' });
+  #advance(topic, place, from, to, dense) {
+    const next = Math.max(place.seen, place.floor) + 1;
+    const count = from - next;
+    if (dense && dense === place.dense && count > 0) {
+      this.#missed({ topic, from: next, to: from - 1, count, reason: 'lost' });
+    }
+    place.seen = to;
+    // A filter's snapshot may skip offsets until its end.
+    place.dense = this.filter && this.#filling ? undefined : dense;
   }
 
   /** @param {TopicPosition} position */
@@ -937,15 +1320,15 @@ class Feed {
     this.#begin(topic, position);
   }
 
-  /** @param {Gap} gap */
-  gap({ topic, from, to, count, reason }) {
+  /** @param {Gap} gap @param {Terms} [dense] As for a message. */
+  gap({ topic, from, to, count, reason }, dense) {
     const place = this.#places.get(topic) ?? this.#meet(topic, from, undefined);
     const first = Math.max(from, place.seen + 1);
     if (to < first) return;
-    this.#skip(topic, place, from);
-    place.seen = to;
+    this.#advance(topic, place, from, to, dense);
     const most = to - first + 1;
-    this.#missed({ topic, from: first, to, count: isOffset(count) ? Math.min(count, most) : most, reason });
+    const missing = isOffset(count) ? Math.min(count, most) : most;
+    this.#missed({ topic, from: first, to, count: missing, reason: word(reason) });
   }
 
   /** @param {TopicPosition[]} positions */
@@ -954,30 +1337,56 @@ class Feed {
     for (const position of positions) {
       this.place(position);
       const place = this.#places.get(position.topic);
-      if (!place) continue;
-      // Where messages came, they came up to here.
-      if (place.floor === 0) this.#skip(position.topic, place, position.offset + 1);
-      place.seen = Math.max(place.seen, position.offset);
+      if (place) place.seen = Math.max(place.seen, position.offset);
     }
-    for (const subscription of this.#subscriptions) subscription.snapshotEnd();
+    this.tell('onSnapshotEnd', undefined);
+  }
+
+  /** @param {string} topic @param {unknown} [since] */
+  becameStale(topic, since) {
+    if (this.stale.has(topic) || this.stale.size >= PLACES_MAX) return;
+    const known = isOffset(since) && Number(since) > 0 ? Number(since) : undefined;
+    this.stale.set(topic, known);
+    this.tell('onStale', { topic, since: known });
+  }
+
+  /** @param {string} topic */
+  becameFresh(topic) {
+    if (this.stale.delete(topic)) this.tell('onFresh', { topic });
   }
 
   // === Telling ===
+
+  /**
+   * @template {Callback} C
+   * @param {C} callback
+   * @param {Detail<C>} detail
+   */
+  tell(callback, detail) {
+    for (const subscription of this.#subscriptions) subscription.tell(callback, detail);
+  }
 
   /** @param {Gap} gap */
   #missed(gap) {
     const place = this.#places.get(gap.topic);
     if (place) place.gap = { ...gap, from: place.gap?.from ?? gap.from, count: (place.gap?.count ?? 0) + gap.count };
     this.#emit('gap', gap);
-    for (const subscription of this.#subscriptions) if (!subscription.holding) subscription.gap(gap);
+    for (const subscription of this.#subscriptions) if (!subscription.holding) subscription.tell('onGap', gap);
   }
 
   /** @param {Recovery} recovery */
   #recovered(recovery) {
+    const { topic, recovered } = recovery;
+    // Of a filter's topics it is told anew which are stale.
+    const doubtful = this.filter && !recovered ? [...this.stale.keys()] : [];
+    for (const name of doubtful) if (topic === this.topic || topic === name) this.becameFresh(name);
     this.#emit('recovered', recovery);
-    for (const subscription of this.#subscriptions) subscription.recovered(recovery);
+    this.tell('onRecovered', recovery);
   }
 }
+
+/** @typedef {'onGap' | 'onRecovered' | 'onSnapshotEnd' | 'onGranted' | 'onStale' | 'onFresh' | 'onPresence' | 'onJoined' | 'onLeft'} Callback */
+/** @template {Callback} C @typedef {Parameters<NonNullable<SubscribeOptions[C]>>[0]} Detail */
 
 /**
  * A subscription: its callbacks run, or a `for await` loop gives its messages. Leaving the loop
@@ -990,7 +1399,7 @@ export class Subscription {
   #feed;
   #options;
   #emit;
-  #leave;
+  #actions;
   #ready = deferred();
   #ended = false;
   /** @type {FanfareError | undefined} */
@@ -1004,13 +1413,13 @@ export class Subscription {
    * @param {Feed} feed
    * @param {SubscribeOptions<T>} options
    * @param {Emit} emit
-   * @param {() => void} leave
+   * @param {{ leave: () => void, update: (change: TermsOptions) => Promise<Terms> }} actions
    */
-  constructor(feed, options, emit, leave) {
+  constructor(feed, options, emit, actions) {
     this.#feed = feed;
     this.#options = { bufferMax: 1_000, ...options };
     this.#emit = emit;
-    this.#leave = leave;
+    this.#actions = actions;
   }
 
   /** The topic or filter. */
@@ -1028,16 +1437,49 @@ export class Subscription {
     return this.#feed.positions();
   }
 
+  /** What the server grants, which may be less than was asked for; undefined until it has said so. */
+  get policy() {
+    return this.#feed.agreement.granted?.policy;
+  }
+
+  /** At most so many rounds a second for each topic, if the policy is `maxHz`. */
+  get maxHz() {
+    return this.#feed.agreement.granted?.maxHz;
+  }
+
+  /** What the server does when this client falls behind; undefined if that is left to the topic's rule. */
+  get overflow() {
+    return this.#feed.agreement.granted?.overflow;
+  }
+
+  /** Whether the topic is stale; of a filter, whether any of its topics is. */
+  get stale() {
+    return this.#feed.stale.size > 0;
+  }
+
   /** How many messages were dropped because they had been given before. */
   get duplicates() {
     return this.#feed.duplicates;
+  }
+
+  /**
+   * Changes the terms while messages flow, also for others that share this subscription, and for after a
+   * reconnect. Changes that follow each other quickly may become one; the last one counts.
+   * @param {TermsOptions} change What is left out stays as it is.
+   * @returns {Promise<Terms>} What is granted. Rejected with a `FanfareError` if the server refuses; then
+   *   everything stays as it was. If nobody looks at the promise, a rejection disturbs nobody.
+   * @throws {TypeError} `maxHz` is no number.
+   */
+  update(change) {
+    const terms = termsAsked(change);
+    return this.#ended ? failed(this.#error ?? ended()) : this.#actions.update(terms);
   }
 
   unsubscribe() {
     if (this.#ended) return;
     this.#buffer = [];
     this.end();
-    this.#leave();
+    this.#actions.leave();
   }
 
   /** @returns {AsyncGenerator<Message<T>, void, void>} */
@@ -1092,7 +1534,7 @@ export class Subscription {
     }
     for (const gap of gaps.values()) {
       this.#emit('gap', gap);
-      this.gap(gap);
+      this.tell('onGap', gap);
     }
   }
 
@@ -1100,19 +1542,16 @@ export class Subscription {
     for (const resolve of this.#wake.splice(0)) resolve();
   }
 
-  /** @param {Gap} gap @internal */
-  gap(gap) {
-    if (!this.#ended) run(this.#options.onGap, gap);
-  }
-
-  /** @param {Recovery} recovery @internal */
-  recovered(recovery) {
-    if (!this.#ended) run(this.#options.onRecovered, recovery);
-  }
-
-  /** @internal */
-  snapshotEnd() {
-    if (!this.#ended) run(this.#options.onSnapshotEnd, undefined);
+  /**
+   * @template {Callback} C
+   * @param {C} callback
+   * @param {Detail<C>} detail
+   * @internal
+   */
+  tell(callback, detail) {
+    /** @type {((detail: any) => void) | undefined} */
+    const handler = this.#options[callback];
+    if (!this.#ended) run(handler, detail);
   }
 
   /** @param {FanfareError} [error] @internal */
@@ -1120,8 +1559,7 @@ export class Subscription {
     if (this.#ended) return;
     this.#ended = true;
     this.#error = error;
-    const text = 'the application ended the subscription';
-    this.#ready.reject(error ?? new FanfareError(0, 'unsubscribed', 'never', text));
+    this.#ready.reject(error ?? ended());
     this.#wakeUp();
     run(this.#options.onEnd, error);
   }
@@ -1161,6 +1599,13 @@ function deferred() {
   return { promise, resolve, reject };
 }
 
+/** @param {FanfareError} error @returns {Promise<any>} */
+function failed(error) {
+  const { promise, reject } = deferred();
+  reject(error);
+  return promise;
+}
+
 /** @param {string | URL} url */
 function absolute(url) {
   const { href } = new URL(url, globalThis.location?.href);
@@ -1168,7 +1613,8 @@ function absolute(url) {
 }
 
 /** What a subscription asks the server for. @param {string} topic @param {SubscribeOptions<any>} options */
-function askedBy(topic, { since = [], snapshot = false, last = 0, overflow }) {
+function askedBy(topic, options) {
+  const { since = [], snapshot = false, last = 0, presence = false } = options;
   const filter = isFilter(topic);
   /** @type {TopicPosition[]} */
   const list = Array.isArray(since) ? since : [{ ...since, topic }];
@@ -1176,8 +1622,22 @@ function askedBy(topic, { since = [], snapshot = false, last = 0, overflow }) {
   if (!positions.every(isTopicPosition) || (filter && !Array.isArray(since))) {
     throw new TypeError('since must be a position, or for a filter an array of positions with topics');
   }
-  // A snapshot is the latest message.
-  return { positions, snapshot, last, latest: Math.max(last, Number(snapshot)), overflow };
+  // A snapshot is at least the latest message.
+  const past = { positions, snapshot, last, latest: Math.max(last, Number(snapshot)) };
+  return { past, terms: termsAsked(options), presence };
+}
+
+/** @param {TermsOptions} options @returns {TermsOptions} */
+function termsAsked({ policy, maxHz, overflow }) {
+  // JSON would turn it into null, and the server would take that for no rate at all.
+  if (maxHz !== undefined && !Number.isFinite(maxHz)) throw new TypeError('maxHz must be a number');
+  return { policy: policy ?? (maxHz === undefined ? undefined : 'maxHz'), maxHz, overflow };
+}
+
+/** The terms after a change, which leaves as it is what it leaves out. @param {TermsOptions} terms @param {TermsOptions} [change] */
+function changed({ policy, maxHz, overflow } = {}, change = {}) {
+  const kept = change.policy === undefined ? { policy, maxHz } : { policy: change.policy, maxHz: change.maxHz };
+  return { ...kept, overflow: change.overflow ?? overflow };
 }
 
 /** @param {string} topic */
@@ -1189,6 +1649,16 @@ function isFilter(topic) {
 function pattern(filter) {
   const escaped = filter.replace(/[\\^$+?()[\]{}|/.]/g, '\\$&');
   return new RegExp(`^${escaped.replace(/(^|\.)\*(?=\\\.|$)/g, '$1[^.]+').replace(/(^|\.)>$/, '$1.+')}$`);
+}
+
+/** Whether two plain values would be written in the same way. @param {unknown} one @param {unknown} other */
+function isSame(one, other) {
+  return JSON.stringify(one) === JSON.stringify(other);
+}
+
+/** A word of the server's; the empty one if it is none. @param {unknown} value */
+function word(value) {
+  return typeof value === 'string' ? value : '';
 }
 
 /** @param {unknown} value */
@@ -1217,11 +1687,16 @@ function isTopicPosition(value) {
 }
 
 /** @param {Draft} draft */
-function encode({ data, text, binary, key, idempotencyKey = randomKey() }) {
-  if ([data, text, binary].filter((payload) => payload !== undefined).length !== 1) {
+function encode(draft) {
+  const { data, text, binary, key, ttlMs, idempotencyKey = randomKey() } = draft;
+  const payloads = [data, text, binary].filter((payload) => payload !== undefined).length;
+  if (draft.delete === true && (payloads > 0 || !key)) throw new TypeError('a delete has a key, and no payload');
+  if (draft.delete !== true && payloads !== 1) {
     throw new TypeError('a message has exactly one of data, text and binary');
   }
-  return { data, text, base64: binary && toBase64(new Uint8Array(binary)), key, idempotencyKey };
+  if (ttlMs !== undefined && !Number.isFinite(ttlMs)) throw new TypeError('ttlMs must be a number');
+  const base64 = binary && toBase64(new Uint8Array(binary));
+  return { data, text, base64, key, delete: draft.delete || undefined, ttlMs, idempotencyKey };
 }
 
 /**
@@ -1248,6 +1723,18 @@ function decodePage({ topic, top, messages, more }) {
     message.epoch = known?.epoch;
   }
   return { topic, top: known, messages: list, more: more === true };
+}
+
+/** @param {any} state @returns {PresenceState} */
+function decodePresence({ topic, count, members, more }) {
+  const list = Array.isArray(members) ? members.flatMap((member) => decodeMember(member) ?? []) : [];
+  return { topic, count: isOffset(count) ? count : list.length, members: list, more: more === true };
+}
+
+/** @param {any} member @returns {Member | undefined} */
+function decodeMember(member) {
+  if (typeof member?.connection !== 'string') return undefined;
+  return { connection: member.connection, name: word(member.name) };
 }
 
 /** @param {Uint8Array} bytes */
@@ -1277,7 +1764,11 @@ function closeError(code, reason) {
 
 /** @param {any} error */
 function refusal({ code, name, retry, message }) {
-  return new FanfareError(Number(code) || 0, String(name), String(retry), String(message));
+  return new FanfareError(isOffset(code) ? code : 0, word(name), word(retry), word(message));
+}
+
+function ended() {
+  return new FanfareError(0, 'unsubscribed', 'never', 'the application ended the subscription');
 }
 
 function unknownOutcome() {

@@ -4,13 +4,16 @@
 
 use super::endpoint::{Endpoint, Transport};
 use super::settings::{CheckArgs, ConfigArgs};
-use crate::dialect::Overflow;
-use crate::topics::message::{Offset, Position};
+use crate::dialect::{MEMBER_NAME_BYTES_MAX, Overflow, Policy};
+use crate::topics::message::{Offset, Position, TTL_MAX};
 use crate::topics::name::{Target, TopicName};
+use crate::topics::terms::{BadRate, Rate};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use jiff::fmt::friendly::SpanParser;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where the client commands find a broker that nobody configured.
 const URL: &str = "ws://127.0.0.1:7600/ws";
@@ -25,13 +28,15 @@ Examples:
 const PUBLISH_EXAMPLES: &str = "\
 Examples:
   fanfare publish room.1 '{\"text\":\"hello\"}'
-  fanfare publish ticker.IBM --key IBM < price.json
+  fanfare publish ticker.IBM --key IBM --ttl 30s < price.json
+  fanfare publish ticker.IBM --key IBM --delete
   tail -f app.log | fanfare publish log.app --lines --url tcp://127.0.0.1:7601";
 
 const SUBSCRIBE_EXAMPLES: &str = "\
 Examples:
   fanfare subscribe ticker.IBM --last 10
-  fanfare subscribe 'host.*' 'ticker.>' --snapshot
+  fanfare subscribe 'host.*' 'ticker.>' --snapshot --max-hz 2
+  fanfare subscribe room.1 --presence --name alice
   fanfare subscribe room.1 --raw --count 1";
 
 /// A WebSocket publish/subscribe broker: no gap is ever silent.
@@ -77,7 +82,8 @@ impl Cli {
         let cli = Cli::try_parse_from(arguments)?;
         match &cli.command {
             Command::Subscribe(args) => args.check()?,
-            Command::Serve(_) | Command::Demo(_) | Command::Publish(_) | Command::Check(_) => {}
+            Command::Publish(args) => args.check()?,
+            Command::Serve(_) | Command::Demo(_) | Command::Check(_) => {}
         }
         Ok(cli)
     }
@@ -86,6 +92,7 @@ impl Cli {
 /// What `fanfare publish` is told.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = PUBLISH_EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct PublishArgs {
     /// The broker: ws://, tcp:// or http://
     #[arg(long, default_value = URL, value_parser = parse_endpoint)]
@@ -108,6 +115,12 @@ pub struct PublishArgs {
     /// The thing that the message is about, for instance a row or a symbol
     #[arg(long)]
     pub key: Option<String>,
+    /// Say that what the key names is gone, instead of a payload
+    #[arg(long, conflicts_with_all = ["payload", "file", "lines", "form"])]
+    pub delete: bool,
+    /// How long the message may be sent for, such as 30s or 2h, at most 720h
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl)]
+    pub ttl: Option<Duration>,
     /// Makes it safe to publish the same message again
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
@@ -118,7 +131,7 @@ pub struct PublishArgs {
 
 /// The flags that name the form of a payload.
 #[derive(Clone, Copy, Debug, Default, Args)]
-#[group(multiple = false)]
+#[group(id = "form", multiple = false)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct FormArgs {
     /// The payload is JSON, or refused
@@ -157,6 +170,13 @@ pub enum Input<'a> {
 }
 
 impl PublishArgs {
+    fn check(&self) -> Result<(), clap::Error> {
+        if self.delete && self.key.as_deref().unwrap_or_default().is_empty() {
+            return Err(conflict("--delete needs --key, which names what is gone"));
+        }
+        Ok(())
+    }
+
     /// The form of the payload.
     pub fn form(&self) -> Form {
         match self.form {
@@ -197,9 +217,21 @@ pub struct SubscribeArgs {
     /// Resume after this position, of one topic
     #[arg(long, value_name = "EPOCH:OFFSET", value_parser = parse_position)]
     pub since: Option<Position>,
-    /// When this reader is too slow: gap tells what is left out, disconnect closes
-    #[arg(long, default_value = "gap", value_parser = parse_overflow, value_name = "POLICY")]
-    pub overflow: Overflow,
+    /// Which messages: all, latest (of each key while this reader is slow), or maxHz
+    #[arg(long, value_parser = PolicyWord::parse)]
+    pub policy: Option<PolicyWord>,
+    /// Each topic at most N times a second, then only the latest of each key: --policy maxHz
+    #[arg(long, value_name = "N", value_parser = parse_rate)]
+    pub max_hz: Option<Rate>,
+    /// When this reader is too slow for all: catchUp, gap or disconnect [default: the topic's rule]
+    #[arg(long, value_parser = parse_overflow, value_name = "WHAT")]
+    pub overflow: Option<Overflow>,
+    /// Tell who is subscribed to the topics, who joins and who leaves
+    #[arg(long)]
+    pub presence: bool,
+    /// The name by which others see this subscriber
+    #[arg(long, value_parser = parse_name)]
+    pub name: Option<String>,
     /// Stop after N messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
@@ -215,12 +247,71 @@ impl SubscribeArgs {
     fn check(&self) -> Result<(), clap::Error> {
         let one_topic = matches!(self.targets.as_slice(), [Target::Topic(_)]);
         if self.since.is_some() && !one_topic {
-            let words =
-                "--since is a position of one topic, so it needs exactly one, without wildcards";
-            return Err(Cli::command().error(ErrorKind::ArgumentConflict, words));
+            return Err(conflict(
+                "--since is a position of one topic, so it needs exactly one, without wildcards",
+            ));
+        }
+        let has_filter = self.targets.iter().any(|target| matches!(target, Target::Filter(_)));
+        if self.presence && has_filter {
+            return Err(conflict("--presence is of topics, so it needs names without wildcards"));
+        }
+        self.check_policy()
+    }
+
+    fn check_policy(&self) -> Result<(), clap::Error> {
+        match (self.policy, self.max_hz) {
+            (Some(PolicyWord::MaxHz), None) => {
+                return Err(conflict("--policy maxHz needs --max-hz, which says how often"));
+            }
+            (Some(PolicyWord::All | PolicyWord::Latest), Some(_)) => {
+                return Err(conflict("--max-hz belongs to --policy maxHz, and may stand alone"));
+            }
+            (Some(PolicyWord::All | PolicyWord::MaxHz) | None, _)
+            | (Some(PolicyWord::Latest), None) => {}
+        }
+        if self.overflow.is_some() && self.policy().conflates() {
+            return Err(conflict(
+                "--overflow is for who gets all messages; the other policies pass over some",
+            ));
         }
         Ok(())
     }
+
+    /// The policy that is asked for.
+    pub fn policy(&self) -> Policy {
+        match (self.policy, self.max_hz) {
+            (_, Some(rate)) => Policy::MaxHz(rate),
+            (Some(PolicyWord::Latest), None) => Policy::Latest,
+            (_, None) => Policy::All,
+        }
+    }
+}
+
+/// A policy as it is typed, without its rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyWord {
+    /// Every message.
+    All,
+    /// The latest of each key while the reader is slow.
+    Latest,
+    /// The latest of each key, so often.
+    MaxHz,
+}
+
+impl PolicyWord {
+    fn parse(text: &str) -> Result<PolicyWord, String> {
+        match text {
+            "all" => Ok(PolicyWord::All),
+            "latest" => Ok(PolicyWord::Latest),
+            "maxHz" => Ok(PolicyWord::MaxHz),
+            _ => Err("it is all, latest or maxHz".to_owned()),
+        }
+    }
+}
+
+/// Says that what was typed does not go together.
+fn conflict(words: &str) -> clap::Error {
+    Cli::command().error(ErrorKind::ArgumentConflict, words)
 }
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
@@ -256,233 +347,35 @@ fn parse_overflow(text: &str) -> Result<Overflow, String> {
         "catchUp" => Ok(Overflow::CatchUp),
         "gap" => Ok(Overflow::Gap),
         "disconnect" => Ok(Overflow::Disconnect),
-        _ => Err("it is gap or disconnect".to_owned()),
+        _ => Err("it is catchUp, gap or disconnect".to_owned()),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<Rate, String> {
+    let hertz: f64 = text.parse().map_err(|_| BadRate.to_string())?;
+    Rate::from_hz(hertz).map_err(|bad| bad.to_string())
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MEMBER_NAME_BYTES_MAX {
+        let len = text.len();
+        return Err(format!("it is {len} bytes, a name has 1 to {MEMBER_NAME_BYTES_MAX}"));
+    }
+    if text.contains(char::is_control) {
+        return Err("a name has no control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = SpanParser::new().parse_unsigned_duration(text.trim());
+    let ttl = ttl.map_err(|_| "it is a time such as 30s, 5m or 2h".to_owned())?;
+    if (Duration::from_millis(1)..=TTL_MAX).contains(&ttl) {
+        Ok(ttl)
+    } else {
+        Err("it is from 1ms to 720h".to_owned())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use expect_test::{Expect, expect};
-
-    fn read(line: &[&str]) -> Result<Cli, clap::Error> {
-        Cli::read(std::iter::once("fanfare").chain(line.iter().copied()))
-    }
-
-    fn refused(line: &[&str]) -> String {
-        read(line).expect_err("must be refused").to_string()
-    }
-
-    fn publish(line: &[&str]) -> PublishArgs {
-        match read(line).expect("a sound line").command {
-            Command::Publish(args) => args,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn subscribe(line: &[&str]) -> SubscribeArgs {
-        match read(line).expect("a sound line").command {
-            Command::Subscribe(args) => args,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn clients_look_where_a_broker_listens() {
-        assert_eq!(URL, format!("ws://{}/ws", crate::config::Listen::default().public));
-    }
-
-    fn check_help(line: &[&str], expected: &Expect) {
-        // The width of the terminal must not decide over the test.
-        let mut command = Cli::command().term_width(100);
-        command.build();
-        let mut found = &mut command;
-        for name in line {
-            found = found.find_subcommand_mut(name).expect("a subcommand");
-        }
-        expected.assert_eq(&found.render_help().to_string());
-    }
-
-    #[test]
-    fn the_first_help_fits_a_screen_and_shows_examples() {
-        check_help(
-            &[],
-            &expect![[r#"
-            A WebSocket publish/subscribe broker: no gap is ever silent
-
-            Usage: fanfare <COMMAND>
-
-            Commands:
-              serve      Run the broker
-              demo       Run the broker with live feeds: this host on host.*, stock prices on ticker.*
-              publish    Publish a message, or one per line
-              subscribe  Print the messages of topics as they come
-              check      Print every setting and where it comes from, or what is wrong with one
-
-            Options:
-              -h, --help     Print help
-              -V, --version  Print version
-
-            Examples:
-              fanfare demo                                    live feeds, shown on http://127.0.0.1:7600
-              fanfare subscribe 'ticker.>' --snapshot         the latest of every ticker, then live
-              fanfare publish chat.lobby '{"text":"hello"}'   one message
-              fanfare check                                   every setting and where it comes from
-        "#]],
-        );
-    }
-
-    #[test]
-    fn publish_explains_itself() {
-        check_help(
-            &["publish"],
-            &expect![[r#"
-                Publish a message, or one per line
-
-                Usage: fanfare publish [OPTIONS] <TOPIC> [PAYLOAD]
-
-                Arguments:
-                  <TOPIC>    The topic
-                  [PAYLOAD]  JSON, or else text; - or nothing reads standard input
-
-                Options:
-                      --url <URL>              The broker: ws://, tcp:// or http:// [default:
-                                               ws://127.0.0.1:7600/ws]
-                      --file <FILE>            Read the payload from a file
-                      --lines                  Publish each line as a message of its own
-                      --json                   The payload is JSON, or refused
-                      --text                   The payload is text, even if it could be JSON
-                      --base64                 The payload is base64 of bytes
-                      --key <KEY>              The thing that the message is about, for instance a row or a symbol
-                      --idempotency-key <KEY>  Makes it safe to publish the same message again
-                  -q, --quiet                  Do not print the answers
-                  -h, --help                   Print help
-
-                Examples:
-                  fanfare publish room.1 '{"text":"hello"}'
-                  fanfare publish ticker.IBM --key IBM < price.json
-                  tail -f app.log | fanfare publish log.app --lines --url tcp://127.0.0.1:7601
-            "#]],
-        );
-    }
-
-    #[test]
-    fn subscribe_explains_itself() {
-        check_help(
-            &["subscribe"],
-            &expect![[r"
-            Print the messages of topics as they come
-
-            Usage: fanfare subscribe [OPTIONS] <TOPIC>...
-
-            Arguments:
-              <TOPIC>...  Topics or filters: * is one segment, a final > is one or more
-
-            Options:
-                  --url <URL>             The broker: ws:// or tcp:// [default: ws://127.0.0.1:7600/ws]
-                  --last <N>              Begin with the last N messages of each topic
-                  --snapshot              Begin with the latest message of each topic
-                  --since <EPOCH:OFFSET>  Resume after this position, of one topic
-                  --overflow <POLICY>     When this reader is too slow: gap tells what is left out, disconnect
-                                          closes [default: gap]
-                  --count <N>             Stop after N messages
-                  --raw                   Print the payloads alone
-                  --proto                 Speak protobuf instead of JSON
-              -h, --help                  Print help
-
-            Examples:
-              fanfare subscribe ticker.IBM --last 10
-              fanfare subscribe 'host.*' 'ticker.>' --snapshot
-              fanfare subscribe room.1 --raw --count 1
-        "]],
-        );
-    }
-
-    #[test]
-    fn check_explains_itself() {
-        check_help(
-            &["check"],
-            &expect![[r"
-            Print every setting and where it comes from, or what is wrong with one
-
-            Usage: fanfare check [OPTIONS]
-
-            Options:
-                  --config <FILE>        Configuration file [default: ./fanfare.toml, if it is there]
-                  --listen <ADDR>        WebSocket, publish API and dashboard [default: 127.0.0.1:7600]
-                  --ingress <ADDR|off>   TCP ingress, or off [default: 127.0.0.1:7601]
-                  --admin <ADDR|off>     Metrics and health, or off [default: 127.0.0.1:7602]
-                  --shards <N>           Threads that own connections [default: one per processor]
-                  --insecure             Serve other machines although nobody has to prove who they are
-                  --log-format <FORMAT>  auto, text or json [default: auto: text on a terminal, json elsewhere]
-                  --log-level <LEVEL>    error, warn, info, debug or trace [default: info]
-                  --topic <NAME>         Tell which rule this topic has and what it means for it; may be
-                                         repeated
-              -h, --help                 Print help
-        "]],
-        );
-    }
-
-    #[test]
-    fn a_payload_comes_from_one_place_in_one_form() {
-        let file = PathBuf::from("f");
-        let cases = [
-            (&["publish", "a", "1"][..], Input::Argument("1"), Form::Guess),
-            (&["publish", "a", "-1", "--json"], Input::Argument("-1"), Form::Json),
-            (&["publish", "a", "-"], Input::Stdin, Form::Guess),
-            (&["publish", "a", "--text"], Input::Stdin, Form::Text),
-            (&["publish", "a", "--lines"], Input::Stdin, Form::Guess),
-            (&["publish", "a", "--file", "f", "--base64"], Input::File(&file), Form::Base64),
-            (&["publish", "a", "--file", "f", "--lines"], Input::File(&file), Form::Guess),
-        ];
-        for (line, input, form) in cases {
-            let args = publish(line);
-            assert_eq!((args.input(), args.form()), (input, form), "{line:?}");
-        }
-    }
-
-    #[test]
-    fn subscriptions_are_parsed_at_the_edge() {
-        let epoch = "AAAAAAAAAAAAAAAAAAAAAA";
-        let since = format!("{epoch}:41");
-        let args = subscribe(&["subscribe", "a.b", "--since", &since, "--overflow", "disconnect"]);
-        let position = args.since.expect("a position");
-        assert_eq!((position.epoch.to_string().as_str(), position.offset.0), (epoch, 41));
-        assert_eq!(args.overflow, Overflow::Disconnect);
-        assert_eq!(args.url.to_string(), URL);
-        let args = subscribe(&["subscribe", "a.*", ">", "--url", "tcp://h", "--count", "2"]);
-        assert_eq!((args.targets.len(), args.count), (2, Some(2)));
-        assert_eq!(args.url.to_string(), "tcp://h:7601");
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused_with_a_reason() {
-        let since = "AAAAAAAAAAAAAAAAAAAAAA:1";
-        let cases: [(&[&str], &str); 15] = [
-            (&["publish"], "required arguments were not provided"),
-            (&["publish", "a.*"], "a topic name has no wildcards"),
-            (&["publish", "a", "1", "--file", "f"], "cannot be used with"),
-            (&["publish", "a", "1", "--lines"], "cannot be used with"),
-            (&["publish", "a", "--quite"], "a similar argument exists: '--quiet'"),
-            (&["publish", "a", "--json", "--text"], "cannot be used with"),
-            (&["publish", "a", "--lines", "--idempotency-key", "k"], "cannot be used with"),
-            (&["publish", "a", "--url", "wss://h"], "TLS is not spoken yet"),
-            (&["subscribe"], "required arguments were not provided"),
-            (&["subscribe", "a..b"], "it has an empty segment"),
-            (&["subscribe", "a", "--url", "http://h"], "messages do not come over http://"),
-            (&["subscribe", "a.*", "--since", since], "without wildcards"),
-            (&["subscribe", "a", "b", "--since", since], "exactly one"),
-            (&["subscribe", "a", "--since", "x:1"], "an epoch has 22 characters"),
-            (&["subscribe", "a", "--count", "0"], "0 is not in 1.."),
-        ];
-        for (line, expected) in cases {
-            let words = refused(line);
-            assert!(words.contains(expected), "{line:?}: {words}");
-        }
-    }
-}
+mod tests;

@@ -12,19 +12,19 @@ use serde_json::ser::{CharEscape, Formatter};
 use serde_json::value::RawValue;
 use std::io;
 
-/// The printed form, with its line break.
+/// The printed form, with its line break; nothing for a delete whose payload alone is asked for.
 ///
 /// # Errors
 /// The server sent no payload, or one that is not JSON although it should be.
 pub(super) fn print(message: &Message, form: LineForm) -> Result<Vec<u8>, ClientError> {
-    let payload = message.payload.as_ref();
-    let payload = payload.ok_or_else(|| malformed(&"a message without a payload"))?;
-    let mut line = match form {
-        LineForm::Json => object(message, payload)?,
-        LineForm::Raw => match payload {
-            Payload::Data(bytes) | Payload::Binary(bytes) => bytes.to_vec(),
-            Payload::Text(text) => text.as_bytes().to_vec(),
-        },
+    if message.payload.is_some() == message.deleted {
+        return Err(malformed(&"a message that has neither a payload nor deletes, or both"));
+    }
+    let mut line = match (form, &message.payload) {
+        (LineForm::Json, _) => object(message)?,
+        (LineForm::Raw, Some(Payload::Data(bytes) | Payload::Binary(bytes))) => bytes.to_vec(),
+        (LineForm::Raw, Some(Payload::Text(text))) => text.as_bytes().to_vec(),
+        (LineForm::Raw, None) => return Ok(Vec::new()),
     };
     line.push(b'\n');
     Ok(line)
@@ -52,9 +52,11 @@ struct Object<'a> {
     text: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     base64: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    deleted: bool,
 }
 
-fn object(message: &Message, payload: &Payload) -> Result<Vec<u8>, ClientError> {
+fn object(message: &Message) -> Result<Vec<u8>, ClientError> {
     let mut object = Object {
         topic: &message.topic,
         offset: message.offset,
@@ -63,13 +65,15 @@ fn object(message: &Message, payload: &Payload) -> Result<Vec<u8>, ClientError> 
         data: None,
         text: None,
         base64: None,
+        deleted: message.deleted,
     };
-    match payload {
-        Payload::Data(data) => {
+    match &message.payload {
+        Some(Payload::Data(data)) => {
             object.data = Some(serde_json::from_slice(data).map_err(|error| malformed(&error))?);
         }
-        Payload::Text(text) => object.text = Some(text),
-        Payload::Binary(binary) => object.base64 = Some(BASE64.encode(binary)),
+        Some(Payload::Text(text)) => object.text = Some(text),
+        Some(Payload::Binary(binary)) => object.base64 = Some(BASE64.encode(binary)),
+        None => {}
     }
     let mut line = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut line, Escapes);

@@ -30,12 +30,16 @@ pub(super) fn run(args: &PublishArgs) -> ExitCode {
 
 /// What there is to publish.
 enum Work {
-    One(Payload),
+    /// Without a payload it is a delete.
+    One(Option<Payload>),
     Lines(Source),
 }
 
 /// Finds what is wrong with the input before anybody is connected to.
 fn prepare(args: &PublishArgs) -> Result<Work, ClientError> {
+    if args.delete {
+        return Ok(Work::One(None));
+    }
     let input = args.input();
     let mut source = Source::open(&input)?;
     if args.lines {
@@ -46,7 +50,7 @@ fn prepare(args: &PublishArgs) -> Result<Work, ClientError> {
         Input::Argument(_) => {}
         Input::File(_) | Input::Stdin => payload::cut_line_break(&mut bytes),
     }
-    payload::form(args.form(), bytes).map(Work::One)
+    payload::form(args.form(), bytes).map(Some).map(Work::One)
 }
 
 impl Work {
@@ -59,13 +63,15 @@ impl Work {
     }
 }
 
-fn command(args: &PublishArgs, id: u64, payload: Payload) -> schema::Command {
+fn command(args: &PublishArgs, id: u64, payload: Option<Payload>) -> schema::Command {
+    let ttl_ms = args.ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     let publish = schema::Publish {
         topic: args.topic.as_str().to_owned(),
-        payload: Some(payload),
+        delete: payload.is_none(),
+        payload,
         key: args.key.clone().unwrap_or_default(),
         idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
-        ..Default::default()
+        ttl_ms,
     };
     schema::Command { id, action: Some(Action::Publish(publish)) }
 }
@@ -73,7 +79,7 @@ fn command(args: &PublishArgs, id: u64, payload: Payload) -> schema::Command {
 async fn one(
     args: &PublishArgs,
     connection: Connection,
-    payload: Payload,
+    payload: Option<Payload>,
 ) -> Result<(), ClientError> {
     let Connection { mut sender, mut receiver } = connection;
     let answer = async {
@@ -174,7 +180,8 @@ async fn send_lines(
         match line.and_then(|line| payload::form(args.form(), line)) {
             Ok(payload) => {
                 window.wait(1).await?;
-                let sent = timeout(ANSWER_TIMEOUT, sender.send(command(args, number, payload)));
+                let sent =
+                    timeout(ANSWER_TIMEOUT, sender.send(command(args, number, Some(payload))));
                 sent.await.map_err(|_| ClientError::Unknown(ANSWER_TIMEOUT))??;
             }
             Err(error @ ClientError::Input { .. }) => return Err(error),
@@ -271,7 +278,9 @@ mod tests {
             [(&["a", "hello\n"][..], "hello\n"), (&["a", "--file", path], "hello\n")]
         {
             match prepare(&args(line)) {
-                Ok(Work::One(payload)) => assert_eq!(payload, Payload::Text(expected.to_owned())),
+                Ok(Work::One(payload)) => {
+                    assert_eq!(payload, Some(Payload::Text(expected.to_owned())));
+                }
                 Ok(Work::Lines(_)) => panic!("lines"),
                 Err(error) => panic!("{error}"),
             }
@@ -279,17 +288,31 @@ mod tests {
     }
 
     #[test]
-    fn a_command_carries_the_topic_both_keys_and_the_payload() {
-        let args = args(&["a.b", "x", "--key", "k", "--idempotency-key", "i"]);
+    fn a_command_carries_the_topic_both_keys_the_time_to_live_and_the_payload() {
+        let args = args(&["a.b", "x", "--key", "k", "--idempotency-key", "i", "--ttl", "1m 30s"]);
         let expected = schema::Publish {
             topic: "a.b".into(),
             payload: Some(Payload::Text("x".into())),
             key: "k".into(),
             idempotency_key: "i".into(),
-            ..Default::default()
+            delete: false,
+            ttl_ms: 90_000,
         };
-        let command = command(&args, 7, Payload::Text("x".into()));
+        let command = command(&args, 7, Some(Payload::Text("x".into())));
         assert_eq!(command.id, 7);
         assert_eq!(command.action, Some(Action::Publish(expected)));
+    }
+
+    #[test]
+    fn a_delete_has_a_key_and_no_payload() {
+        let args = args(&["a.b", "--key", "k", "--delete"]);
+        let Ok(Work::One(None)) = prepare(&args) else { panic!("it reads a payload") };
+        let expected = schema::Publish {
+            topic: "a.b".into(),
+            key: "k".into(),
+            delete: true,
+            ..Default::default()
+        };
+        assert_eq!(command(&args, 1, None).action, Some(Action::Publish(expected)));
     }
 }

@@ -1,13 +1,14 @@
 //! `fanfare subscribe`: prints messages as they come, and tells on standard error what is missing.
-//! # Invariants: a message is one line, the same on every wire; a gap and a resume that failed are
-//! always told; after `--count` messages nothing more is printed.
+//! # Invariants: a message is one line, the same on every wire, except that a delete has no payload to
+//! print alone; a gap and a resume that failed are always told; after `--count` messages nothing more is printed.
 //! # Not here: coming back after the connection is lost.
 
 use super::args::SubscribeArgs;
-use super::client::{ClientError, Connection, Receiver, Sender, explain, failure_name};
+use super::client::{ClientError, Connection, Receiver, Sender, explain};
+use super::client::{failure_name, gap_name, overflow_name, policy_name};
 use super::line::{self, LineForm};
 use crate::dialect::schema::{self, command::Action, event::Body};
-use crate::dialect::{Dialect, Overflow};
+use crate::dialect::{Dialect, Overflow, Policy};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -52,9 +53,15 @@ fn actions(args: &SubscribeArgs) -> impl Iterator<Item = Action> {
         offset: position.offset.0,
     });
     let overflow = match args.overflow {
-        Overflow::CatchUp => schema::Overflow::CatchUp,
-        Overflow::Gap => schema::Overflow::Gap,
-        Overflow::Disconnect => schema::Overflow::Disconnect,
+        None => schema::Overflow::Unspecified,
+        Some(Overflow::CatchUp) => schema::Overflow::CatchUp,
+        Some(Overflow::Gap) => schema::Overflow::Gap,
+        Some(Overflow::Disconnect) => schema::Overflow::Disconnect,
+    };
+    let (policy, max_hz) = match args.policy() {
+        Policy::All => (schema::Policy::Unspecified, None),
+        Policy::Latest => (schema::Policy::Latest, None),
+        Policy::MaxHz(rate) => (schema::Policy::MaxHz, Some(rate.hz())),
     };
     let subscribe = move |topic: &str| {
         Action::Subscribe(schema::Subscribe {
@@ -63,11 +70,19 @@ fn actions(args: &SubscribeArgs) -> impl Iterator<Item = Action> {
             last: args.last,
             snapshot: args.snapshot,
             overflow: overflow.into(),
+            policy: policy.into(),
+            max_hz,
+            presence: args.presence,
             ..Default::default()
         })
     };
+    let present = |topic: &str| Action::Presence(schema::Presence { topic: topic.to_owned() });
+    let name = args.name.clone().unwrap_or_default();
+    let hello = std::iter::once(Action::Connect(schema::Connect { name }));
     let subscriptions = args.targets.iter().map(move |target| subscribe(target.as_str()));
-    std::iter::once(Action::Connect(schema::Connect::default())).chain(subscriptions)
+    // Who comes and goes is told from the subscription on, so nobody is missed in between.
+    let watched = args.targets.iter().filter(|_| args.presence);
+    hello.chain(subscriptions).chain(watched.map(move |target| present(target.as_str())))
 }
 
 async fn read(args: &SubscribeArgs, receiver: &mut Receiver) -> Result<(), ClientError> {
@@ -79,6 +94,9 @@ async fn read(args: &SubscribeArgs, receiver: &mut Receiver) -> Result<(), Clien
         match event.map_err(|_| ClientError::Silent(silence_max))??.body {
             Some(Body::Message(message)) => {
                 super::put(&line::print(&message, form)?)?;
+                if form == LineForm::Raw && message.deleted {
+                    super::tell(&format!("deleted: {} {}", message.topic, message.key));
+                }
                 wanted -= 1;
             }
             // One ping may be late; two are not.
@@ -103,9 +121,18 @@ async fn read(args: &SubscribeArgs, receiver: &mut Receiver) -> Result<(), Clien
 fn words(body: &Body) -> Option<String> {
     match body {
         Body::Subscribed(subscribed) => Some(subscribed_words(subscribed)),
-        Body::Gap(schema::Gap { topic, from, to, count, .. }) => {
-            Some(format!("gap: {topic} {from}..{to} ({count} messages)"))
+        Body::Gap(gap) => {
+            let schema::Gap { topic, from, to, count, .. } = gap;
+            let reason = gap_name(gap.reason());
+            Some(format!("gap: {topic} {from}..{to} ({count} messages, {reason})"))
         }
+        Body::Stale(stale) => Some(stale_words(stale)),
+        Body::Fresh(schema::Fresh { topic }) => Some(format!("fresh: {topic}")),
+        Body::Joined(schema::Joined { topic, member }) => {
+            Some(seen("joined", topic, member.as_ref()))
+        }
+        Body::Left(schema::Left { topic, member }) => Some(seen("left", topic, member.as_ref())),
+        Body::PresenceState(state) => Some(present_words(state)),
         Body::SnapshotEnd(end) => {
             let count = end.positions.len();
             Some(format!("snapshot end: {} ({count} topics)", end.topic))
@@ -121,14 +148,50 @@ fn subscribed_words(subscribed: &schema::Subscribed) -> String {
         Some(position) => format!(", live after {}:{}", position.epoch, position.offset),
         None => String::new(),
     };
+    let granted = granted_words(subscribed);
     match subscribed.recovered {
-        None => format!("subscribed: {topic}{place}"),
-        Some(true) => format!("resumed: {topic}{place}"),
+        None => format!("subscribed: {topic}{place}{granted}"),
+        Some(true) => format!("resumed: {topic}{place}{granted}"),
         Some(false) => {
             let reason = failure_name(subscribed.reason());
-            format!("not resumed: {topic}, {reason}, messages are missing{place}")
+            format!("not resumed: {topic}, {reason}, messages are missing{place}{granted}")
         }
     }
+}
+
+/// What was granted that is not the default, and whether there is nothing new at the moment.
+fn granted_words(subscribed: &schema::Subscribed) -> String {
+    let hz = subscribed.max_hz.map(|hz| format!(" {hz}")).unwrap_or_default();
+    let policy = policy_name(subscribed.policy()).map(|policy| format!(", {policy}{hz}"));
+    let overflow = overflow_name(subscribed.overflow()).map(|overflow| format!(", {overflow}"));
+    let stale = subscribed.stale.then(|| ", stale".to_owned());
+    [policy, overflow, stale].into_iter().flatten().collect()
+}
+
+fn stale_words(schema::Stale { topic, since }: &schema::Stale) -> String {
+    match since {
+        0 => format!("stale: {topic}, without any message"),
+        since => format!("stale: {topic}, the last message is of {since}"),
+    }
+}
+
+/// Somebody who comes or goes.
+fn seen(what: &str, topic: &str, member: Option<&schema::Member>) -> String {
+    let member = member.map(member_words).unwrap_or_default();
+    format!("{what}: {topic} {member}")
+}
+
+fn member_words(schema::Member { connection, name }: &schema::Member) -> String {
+    if name.is_empty() { connection.clone() } else { format!("{connection} ({name})") }
+}
+
+fn present_words(state: &schema::PresenceState) -> String {
+    let mut words = format!("present: {} {}", state.topic, state.count);
+    for (index, member) in state.members.iter().enumerate() {
+        words += if index == 0 { ": " } else { ", " };
+        words += &member_words(member);
+    }
+    words + if state.more { " and others" } else { "" }
 }
 
 #[cfg(test)]
@@ -155,11 +218,39 @@ mod tests {
     fn whatever_is_missing_and_whatever_begins_is_told_in_a_line() {
         let gap = schema::Gap { topic: "a.b".into(), from: 50, to: 61, count: 12, reason: 1 };
         let end = schema::SnapshotEnd { topic: "a.>".into(), positions: Vec::new() };
+        let member = |name: &str| schema::Member { connection: "1-42".into(), name: name.into() };
+        let joined = schema::Joined { topic: "a.b".into(), member: Some(member("alice")) };
+        let left = schema::Left { topic: "a.b".into(), member: Some(member("")) };
+        let present = schema::PresenceState {
+            topic: "a.b".into(),
+            count: 3,
+            members: vec![member("alice"), member("")],
+            more: true,
+        };
+        let stale = |since| Body::Stale(schema::Stale { topic: "a.b".into(), since });
+        let granted = Body::Subscribed(schema::Subscribed {
+            topic: "a.b".into(),
+            policy: schema::Policy::MaxHz.into(),
+            max_hz: Some(0.5),
+            overflow: schema::Overflow::Gap.into(),
+            stale: true,
+            ..Default::default()
+        });
         let place = format!("live after {EPOCH}:44");
         let cases = [
-            (Body::Gap(gap), "gap: a.b 50..61 (12 messages)".to_owned()),
+            (Body::Gap(gap), "gap: a.b 50..61 (12 messages, slow)".to_owned()),
             (Body::SnapshotEnd(end), "snapshot end: a.> (0 topics)".to_owned()),
+            (Body::Joined(joined), "joined: a.b 1-42 (alice)".to_owned()),
+            (Body::Left(left), "left: a.b 1-42".to_owned()),
+            (
+                Body::PresenceState(present),
+                "present: a.b 3: 1-42 (alice), 1-42 and others".to_owned(),
+            ),
+            (stale(0), "stale: a.b, without any message".to_owned()),
+            (stale(5), "stale: a.b, the last message is of 5".to_owned()),
+            (Body::Fresh(schema::Fresh { topic: "a.b".into() }), "fresh: a.b".to_owned()),
             (subscribed(None, None), "subscribed: a.b".to_owned()),
+            (granted, "subscribed: a.b, maxHz 0.5, gap, stale".to_owned()),
             (subscribed(None, Some(44)), format!("subscribed: a.b, {place}")),
             (subscribed(Some(true), Some(44)), format!("resumed: a.b, {place}")),
             (

@@ -56,6 +56,8 @@ pub(super) struct Connection<S> {
     /// The slot of the wheel that counts; others are stale.
     pub(super) due: u32,
     pub(super) filters: u32,
+    /// How many of its memberships only tell who joins and leaves.
+    pub(super) watches: u32,
     pub(super) wire: Wire,
 }
 
@@ -65,9 +67,10 @@ impl<S> Connection<S> {
         self.phase == Phase::Open
     }
 
-    /// Whether a topic has a cursor.
-    pub(super) fn has_cursor(&self, topic: u64) -> bool {
-        self.cursors.as_ref().is_some_and(|cursors| cursors.has(topic))
+    /// The cursor of a topic.
+    #[inline]
+    pub(super) fn cursor(&self, topic: u64) -> Option<Cursor> {
+        self.cursors.as_ref().and_then(|cursors| cursors.get(topic))
     }
 
     /// Whether a cursor waits for the socket.

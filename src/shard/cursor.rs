@@ -77,11 +77,6 @@ impl Cursors {
         self.by_topic.get(&topic).copied()
     }
 
-    /// Whether the topic has a cursor.
-    pub(super) fn has(&self, topic: u64) -> bool {
-        self.by_topic.contains_key(&topic)
-    }
-
     /// Whether one waits for the socket.
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -156,6 +151,6 @@ mod tests {
         let topics: Vec<u64> =
             std::iter::from_fn(|| cursors.take_ready()).map(|(t, _)| t).collect();
         assert_eq!(topics, [1]);
-        assert_eq!((cursors.len(), cursors.has(2)), (1, true));
+        assert_eq!((cursors.len(), cursors.get(2).is_some()), (1, true));
     }
 }

@@ -98,6 +98,7 @@ impl<S: Socket> Shard<S> {
             matching: &topic.groups,
             groups,
             held: 0,
+            dropped: 0,
             excess: Vec::new(),
             cursors_max: self.options.cursors_max,
             now: self.now,
@@ -115,7 +116,8 @@ impl<S: Socket> Shard<S> {
                 offering.to(member, if first { Via::NewFilter } else { Via::Filter });
             }
         }
-        let Offering { held, excess, .. } = offering;
+        let Offering { held, dropped, excess, .. } = offering;
+        self.counters.dropped.add(dropped);
         for _ in 0..held {
             topic.begin_cursor(Mode::Conflate);
         }
@@ -176,11 +178,13 @@ impl<S: Socket> Shard<S> {
                     pressure: self.pressure,
                     tick: u32::try_from(self.wheel.tick()).unwrap_or(u32::MAX),
                     queued: 0,
+                    dropped: 0,
                     untold: false,
                 };
                 let keep = |linked| late.keep(linked, bytes_of(linked.frame, wire, counters));
                 let kept = rest.try_for_each(keep);
                 counters.deliveries.add(late.queued);
+                counters.dropped.add(late.dropped);
                 kept
             }
             Err(_) => Err(Unsent::PeerGone),
@@ -269,6 +273,8 @@ struct Offering<'a, S> {
     groups: &'a Slab<Group>,
     /// Cursors that begin with the message, because it uses up a rate.
     held: u32,
+    /// Connections that are behind and will be told that they missed the message.
+    dropped: u64,
     /// Connections that would need more cursors than they may have.
     excess: Vec<ConnectionId>,
     cursors_max: usize,
@@ -298,8 +304,9 @@ impl<S> Offering<'_, S> {
             return;
         }
         connection.last_sequence = self.sequence;
-        if connection.has_cursor(self.message.head.id) {
+        if let Some(cursor) = connection.cursor(self.message.head.id) {
             // Its cursor will come to this message.
+            self.dropped += u64::from(cursor.mode == Mode::Gap);
             return;
         }
         let has_choice = via != Via::Topic && connection.filters > 1;

@@ -10,7 +10,7 @@ use super::outbound::Socket;
 use super::subscribers::{Departure, Member, Place, Wanted};
 use crate::planted::{self, Bug};
 use crate::reason::{Reason, Refusal};
-use crate::topics::message::{Message, Offset};
+use crate::topics::message::{Message, Offset, Stream};
 use crate::topics::name::{Target, TopicFilter, TopicName};
 use crate::topics::terms::{Policy, Terms};
 use crate::topics::topic::{Ask, Seam};
@@ -63,7 +63,7 @@ impl<S: Socket> Shard<S> {
         self.note_membership(joiner.connection, place, index);
         self.counters.topic_subscriptions.increment();
         self.begin_quiet(&seam.head);
-        self.hold_behind(joiner.connection, &seam);
+        self.hold_behind(joiner, &seam);
         Ok(seam)
     }
 
@@ -97,6 +97,7 @@ impl<S: Socket> Shard<S> {
         let seams = asks().and_then(|asks| Ok(self.seams(asks)?));
         self.settle_before(filter, seams.iter().flatten().flatten());
         self.settle_cursors(joiner.connection, &target);
+        self.settle_replayed(joiner.connection, seams.iter().flatten().flatten());
         let member = self.member(joiner);
         let (place, index) = self.subscribers.enter_group(filter, member);
         self.joining = None;
@@ -106,7 +107,7 @@ impl<S: Socket> Shard<S> {
             Ok(seams) => {
                 for seam in seams.iter().flatten() {
                     self.watch_quiet(&seam.head, seam.top, seam.heard);
-                    self.hold_behind(joiner.connection, seam);
+                    self.hold_behind(joiner, seam);
                 }
             }
             Err(_) => self.leave(joiner.connection, &target)?,
@@ -135,6 +136,7 @@ impl<S: Socket> Shard<S> {
         let Some(place) = self.subscribers.watch_place(topic) else { return };
         let Some(connection) = self.connection_mut(id) else { return };
         let Some(index) = connection.memberships.remove(&place) else { return };
+        connection.watches -= 1;
         if let Some(companion) = self.subscribers.topic_at(place).map(|local| local.head.id) {
             self.end_cursor(id, companion);
         }
@@ -180,13 +182,18 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Holds a connection to its rate when it was sent messages of the past.
-    fn hold_behind(&mut self, id: ConnectionId, seam: &Seam) {
+    fn hold_behind(&mut self, joiner: Joiner, seam: &Seam) {
         if seam.replay.is_empty() {
             return;
         }
+        let id = joiner.connection;
+        if matches!(joiner.terms.policy.capped(seam.head.rule.cap), Policy::MaxHz(_)) {
+            // A filter may bring the past of a topic of which nothing live has come here yet.
+            self.subscribers.track(&seam.head, seam.top, seam.heard);
+        }
         let memberships = self.connection(id).map(|connection| &connection.memberships);
         let policy = memberships.and_then(|all| self.subscribers.policy_of(all, seam.head.id));
-        let has_cursor = self.connection(id).is_some_and(|c| c.has_cursor(seam.head.id));
+        let has_cursor = self.connection(id).is_some_and(|c| c.cursor(seam.head.id).is_some());
         if let Some(Policy::MaxHz(rate)) = policy.filter(|_| !has_cursor)
             && let Some(local) = self.subscribers.topic_mut(seam.head.id)
         {
@@ -205,7 +212,8 @@ impl<S: Socket> Shard<S> {
 
     /// How many subscriptions a connection has, filters among them.
     pub fn subscription_count(&self, id: ConnectionId) -> usize {
-        self.connection(id).map_or(0, |connection| connection.memberships.len())
+        self.connection(id)
+            .map_or(0, |connection| connection.memberships.len() - connection.watches as usize)
     }
 
     /// How many filters a connection has.
@@ -216,6 +224,7 @@ impl<S: Socket> Shard<S> {
     pub(super) fn leave_all(&mut self, id: ConnectionId) {
         let Some(connection) = self.connection_mut(id) else { return };
         connection.filters = 0;
+        connection.watches = 0;
         let memberships = std::mem::take(&mut connection.memberships);
         if !planted::is(Bug::CursorsLeft) {
             self.end_cursors(id);
@@ -255,6 +264,17 @@ impl<S: Socket> Shard<S> {
         self.inbox.queue = newer;
     }
 
+    /// Brings a connection to the present of topics whose past it is about to be sent: also where
+    /// another subscription of its own goes on.
+    fn settle_replayed<'a>(&mut self, id: ConnectionId, seams: impl Iterator<Item = &'a Seam>) {
+        for seam in seams {
+            let cursors = self.connection(id).and_then(|connection| connection.cursors.as_ref());
+            if let Some(cursor) = cursors.and_then(|cursors| cursors.get(seam.head.id)) {
+                self.finish_cursor(id, seam.head.id, cursor);
+            }
+        }
+    }
+
     fn member(&self, joiner: Joiner) -> Member {
         Member { connection: joiner.connection.slot, terms: joiner.terms, joined: self.sequence }
     }
@@ -267,7 +287,9 @@ impl<S: Socket> Shard<S> {
     }
 
     fn depart(&mut self, id: ConnectionId, place: Place, index: u32) {
-        let local = self.subscribers.topic_at(place).filter(|local| local.keeps_presence());
+        let local = self.subscribers.topic_at(place);
+        let is_watch = local.is_some_and(|local| local.head.stream == Stream::Presence);
+        let local = local.filter(|local| local.keeps_presence());
         let local = local.filter(|_| !planted::is(Bug::MemberStays));
         if let Some(head) = local.map(|local| Arc::clone(&local.head)) {
             self.exit(id, &head);
@@ -278,12 +300,11 @@ impl<S: Socket> Shard<S> {
         {
             connection.memberships.insert(moved.place, moved.index);
         }
-        let gauge = if place.is_group() {
-            &self.counters.filter_subscriptions
-        } else {
-            &self.counters.topic_subscriptions
-        };
-        gauge.decrement();
+        if place.is_group() {
+            self.counters.filter_subscriptions.decrement();
+        } else if !is_watch {
+            self.counters.topic_subscriptions.decrement();
+        }
         match ended {
             // The last subscriber was closed while what it still had was written. The shard goes on
             // wanting this, for the one who joins.

@@ -34,6 +34,8 @@ pub(super) struct Late<'a, S> {
     pub(super) tick: u32,
     /// Messages that were queued.
     pub(super) queued: u64,
+    /// Messages that will only be told as missing.
+    pub(super) dropped: u64,
     /// Whether the frame before this one was a position that found no room.
     pub(super) untold: bool,
 }
@@ -62,10 +64,10 @@ impl<S> Late<'_, S> {
     ) -> Result<(), Unsent> {
         let untold = std::mem::take(&mut self.untold) && !planted::is(Bug::PositionParted);
         let topic = message.head.id;
-        let cursor = self.connection.cursors.as_ref().and_then(|cursors| cursors.get(topic));
+        let cursor = self.connection.cursor(topic);
         // A cursor that is held began behind this very message.
         if let Some(cursor) = cursor.filter(|cursor| cursor.held.is_none()) {
-            self.note_conflated(message, cursor.mode);
+            self.note_passed(message, cursor.mode);
             return Ok(());
         }
         // A message may be shorter than its position, and never comes without it.
@@ -82,7 +84,7 @@ impl<S> Late<'_, S> {
             self.begin(topic, mode)?;
         }
         if !planted::is(Bug::ConflationLate) {
-            self.note_conflated(message, mode);
+            self.note_passed(message, mode);
         }
         self.connection.set_cursor(topic, Cursor::waiting(since, mode, untold));
         Ok(())
@@ -124,8 +126,9 @@ impl<S> Late<'_, S> {
         Ok(())
     }
 
-    /// Leaves a message to the conflating cursors of its topic.
-    fn note_conflated(&mut self, message: &Arc<Message>, mode: Mode) {
+    /// Leaves a message to the cursor of its topic.
+    fn note_passed(&mut self, message: &Arc<Message>, mode: Mode) {
+        self.dropped += u64::from(mode == Mode::Gap);
         if mode == Mode::Conflate
             && let Some(local) = self.subscribers.topic_mut(message.head.id)
             && let Some(conflation) = &mut local.conflation

@@ -63,7 +63,9 @@ impl<S: Socket> Shard<S> {
         let (place, index) = self.subscribers.enter_topic(&companion, Default::default(), member);
         self.joining = None;
         self.note_membership(id, place, index);
-        self.counters.topic_subscriptions.increment();
+        if let Some(connection) = self.connection_mut(id) {
+            connection.watches += 1;
+        }
         Ok(())
     }
 

@@ -204,6 +204,7 @@ impl<S: Socket> Shard<S> {
             blocked_since: 0,
             due: 0,
             filters: 0,
+            watches: 0,
             wire,
         });
         let id = ConnectionId { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation };

@@ -60,7 +60,7 @@ impl<S: Socket> Shard<S> {
     /// Lets a cursor go on whose rate held it until now.
     fn release(&mut self, id: ConnectionId, topic: u64, tick: u64) {
         let Some(connection) = self.open_connection_mut(id) else { return };
-        let cursor = connection.cursors.as_ref().and_then(|cursors| cursors.get(topic));
+        let cursor = connection.cursor(topic);
         let Some(cursor) = cursor.filter(|cursor| cursor.held == Some(tick)) else { return };
         let top = self.subscribers.topic(topic).map(|local| local.top);
         if top.is_none_or(|top| cursor.since >= top) || planted::is(Bug::TrailingLost) {
@@ -85,7 +85,7 @@ impl<S: Socket> Shard<S> {
     /// would have let it go.
     pub(super) fn set_pace(&mut self, id: ConnectionId, topic: u64) {
         let Some(connection) = self.connection(id) else { return };
-        let cursor = connection.cursors.as_ref().and_then(|cursors| cursors.get(topic));
+        let cursor = connection.cursor(topic);
         let Some((cursor, until)) = cursor.and_then(|cursor| Some((cursor, cursor.held?))) else {
             return;
         };

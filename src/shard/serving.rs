@@ -143,6 +143,8 @@ impl<S: Socket> Shard<S> {
         let messages =
             if policy.conflates() { conflate(stretch.messages.iter()) } else { stretch.messages };
         self.counters.caught_up.add_len(messages.len());
+        self.counters.deliveries.add_len(messages.len());
+        self.counters.dropped.add(begin.0 - cursor.since.0);
         self.serving(id, head, |serving| {
             if cursor.untold {
                 serving.position(cursor.since);
@@ -167,6 +169,8 @@ impl<S: Socket> Shard<S> {
         let top = local.top;
         let passed = (top.0 - from.0).saturating_sub(messages.len() as u64);
         self.counters.conflated.add(passed);
+        self.counters.deliveries.add_len(messages.len());
+        self.counters.dropped.add(from.0 - cursor.since.0);
         self.serving(id, head, |serving| {
             if cursor.untold {
                 serving.position(cursor.since);
@@ -252,7 +256,9 @@ impl<S: Socket> Shard<S> {
         if cursor.since < top {
             match cursor.mode {
                 Mode::Conflate => self.send_latest(id, &head, cursor),
-                Mode::Gap | Mode::CatchUp | Mode::Disconnect => {
+                Mode::Gap | Mode::Disconnect => self.tell_gap(id, &head, (cursor.since, top)),
+                Mode::CatchUp => {
+                    self.counters.dropped.add(top.0 - cursor.since.0);
                     self.tell_gap(id, &head, (cursor.since, top))
                 }
             };
@@ -262,13 +268,16 @@ impl<S: Socket> Shard<S> {
         self.note_outbound(before, after);
     }
 
-    /// The cursors of a connection in the topics of a subscription.
+    /// The cursors of a connection in the topics of a subscription. What happens to a filter does
+    /// not matter to topics that the connection is subscribed to by themselves.
     pub(super) fn cursors_in(&self, id: ConnectionId, target: &Target) -> Vec<(u64, Cursor)> {
-        let Some(cursors) = self.connection(id).and_then(|c| c.cursors.as_ref()) else {
-            return Vec::new();
-        };
+        let Some(connection) = self.connection(id) else { return Vec::new() };
+        let Some(cursors) = &connection.cursors else { return Vec::new() };
+        let is_filter = matches!(target, Target::Filter(_));
         let is_affected = |topic: &u64| {
-            self.subscribers.topic(*topic).is_some_and(|local| target.covers(&local.head.name))
+            let local = self.subscribers.topic(*topic);
+            local.is_some_and(|local| target.covers(&local.head.name))
+                && !(is_filter && self.subscribers.has_exact(&connection.memberships, *topic))
         };
         let topics = cursors.topics().filter(is_affected);
         let mut found: Vec<(u64, Cursor)> =
@@ -324,7 +333,6 @@ pub(super) struct Serving<'a> {
 impl Serving<'_> {
     /// Tells that the messages after `since` and up to `to` are missing.
     fn gap(&mut self, since: Offset, to: Offset, reason: GapReason) {
-        self.counters.dropped.add(to.0 - since.0);
         if planted::is(Bug::GapUntold) {
             return;
         }
@@ -356,7 +364,6 @@ impl Serving<'_> {
                 self.gap(since, to, GapReason::Expired);
             }
             self.outbound.push(frame_of(message, self.wire, self.counters).clone());
-            self.counters.deliveries.increment();
         }
         if let Some((since, to)) = expired {
             self.gap(since, to, GapReason::Expired);

@@ -236,7 +236,7 @@ impl Subscribers {
             Some(slot) => *slot as usize,
             None if self.groups.is_empty() => return None,
             None if message.head.stream == Stream::Presence => return None,
-            None => self.track_anew(message),
+            None => self.track(&message.head, message.offset.previous(), Heard::default()),
         };
         self.find_groups(slot);
         let topic = self.topics.get(slot)?;
@@ -245,20 +245,6 @@ impl Subscribers {
         }
         self.forget_topic(slot);
         None
-    }
-
-    /// Begins to keep a topic in sight with this message, which ends the quiet of one that had its
-    /// name before.
-    fn track_anew(&mut self, message: &Message) -> usize {
-        let TopicHead { name, stream, .. } = &*message.head;
-        let older = self.names_of(*stream).get(name).copied();
-        let older = older.and_then(|slot| self.topics.get(slot as usize));
-        let was_stale = older.is_some_and(|older| older.is_stale);
-        let slot = self.track(&message.head, message.offset.previous(), Heard::default());
-        if let Some(topic) = self.topics.get_mut(slot) {
-            topic.is_stale = was_stale;
-        }
-        slot
     }
 
     /// Topics that had the name of the one in this slot before it, the oldest first, as long as it
@@ -324,6 +310,12 @@ impl Subscribers {
             &mut self.topics.get_mut(place.slot())?.members
         };
         members.get_mut(index as usize)
+    }
+
+    /// Whether one of these memberships is a subscription to exactly this topic.
+    pub(super) fn has_exact(&self, memberships: &Memberships, topic: u64) -> bool {
+        let slot = self.by_id.get(&topic);
+        slot.is_some_and(|slot| memberships.contains_key(&Place::topic(*slot as usize)))
     }
 
     /// What a connection with these memberships gets of a topic: what its exact subscription says,
@@ -405,8 +397,12 @@ impl Subscribers {
             return slot as usize;
         }
         let older = self.names_of(head.stream).get(&head.name).copied();
-        let older = older.and_then(|slot| self.topics.get_mut(slot as usize)).map(|older| {
-            // Whether it is quiet does not matter any more.
+        let older = older.and_then(|slot| self.topics.get_mut(slot as usize));
+        // Who was told of the older one that it is stale is told of this one when it is fresh.
+        let is_wanted = heard.wall_ms == 0 && !self.groups.is_empty();
+        let is_stale = is_wanted && older.as_ref().is_some_and(|older| older.is_stale);
+        let older = older.map(|older| {
+            // Whether that one is quiet does not matter any more.
             (older.is_stale, older.judged_at) = (false, None);
             older.head.id
         });
@@ -421,7 +417,7 @@ impl Subscribers {
             cursors: 0,
             conflation: None,
             heard,
-            is_stale: false,
+            is_stale,
             judged_at: None,
             older,
         });

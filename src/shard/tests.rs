@@ -102,7 +102,7 @@ fn plenty() -> Arc<Budget> {
     Arc::new(Budget::new(usize::MAX, Vec::new()))
 }
 
-struct Bench {
+pub(super) struct Bench {
     registry: Arc<Registry>,
     shard: Shard<FakeSocket>,
 }
@@ -158,7 +158,7 @@ impl Bench {
     }
 }
 
-const WIDE: usize = usize::MAX;
+pub(super) const WIDE: usize = usize::MAX;
 
 fn numbers(range: std::ops::RangeInclusive<u64>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()

@@ -305,7 +305,7 @@ impl Registry {
                 Found::Other => return Err(Reason::IdempotencyMismatch),
             }
         }
-        self.check_key(topic, state, &draft)?;
+        self.check_key(topic, state, &draft, now)?;
         let shards = self.interested(topic, state);
         let message = self.post(topic, state, draft, shards, now)?;
         let offset = message.offset;

@@ -26,6 +26,12 @@ pub(crate) struct Ending {
     pub(crate) name: String,
 }
 
+impl Ending {
+    fn of(code: u16, reason: &str) -> Ending {
+        Ending { code, name: reason.split(':').next().unwrap_or_default().to_owned() }
+    }
+}
+
 /// What comes next on a connection.
 enum Next {
     Event(Value),
@@ -97,6 +103,27 @@ impl Client {
         }
     }
 
+    /// The next event, or how the server closed. What TCP ends with is an error without an id.
+    pub(crate) async fn hear_or_end(&mut self) -> Result<Value, Ending> {
+        match self.next().await {
+            Next::Event(event) if event["error"].is_object() && event["id"].is_null() => {
+                Err(farewell(&event))
+            }
+            Next::Event(event) => Ok(event),
+            Next::Close(Some((code, reason))) => Err(Ending::of(code, &reason)),
+            Next::Close(None) => panic!("a close without a code"),
+            Next::End => panic!("the end without a close"),
+        }
+    }
+
+    /// Ends the connection by a reset.
+    pub(crate) fn reset(self) {
+        match self {
+            Client::Json(socket) | Client::Proto(socket) => socket.pipe.reset(),
+            Client::Tcp(pipe) => pipe.reset(),
+        }
+    }
+
     /// Sends a command and takes the event that answers it, which must be the next one.
     pub(crate) async fn ask(&mut self, command: &Value) -> Value {
         self.say(command).await;
@@ -109,15 +136,12 @@ impl Client {
     pub(crate) async fn ending(mut self) -> Ending {
         let ending = match self.next().await {
             Next::Close(Some((code, reason))) => {
-                let name = reason.split(':').next().unwrap_or_default().to_owned();
                 self.pipe().try_send(&socket::frame(FIN | CLOSE, &code.to_be_bytes())).await;
-                Ending { code, name }
+                Ending::of(code, &reason)
             }
             // On TCP an error without an id is the farewell if the end follows it.
             Next::Event(event) if matches!(self, Client::Tcp(_)) && event["id"].is_null() => {
-                let code = event["error"]["code"].as_u64().expect("a code");
-                let name = event["error"]["name"].as_str().expect("a name").to_owned();
-                Ending { code: u16::try_from(code).expect("a code"), name }
+                farewell(&event)
             }
             Next::Event(event) => panic!("{event} instead of a close"),
             Next::Close(None) => panic!("a close without a code"),
@@ -157,6 +181,13 @@ impl Client {
             }
         }
     }
+}
+
+/// What an error without an id says about the end of a TCP connection.
+fn farewell(event: &Value) -> Ending {
+    let code = event["error"]["code"].as_u64().expect("a code");
+    let name = event["error"]["name"].as_str().expect("a name").to_owned();
+    Ending { code: u16::try_from(code).expect("a code"), name }
 }
 
 async fn next_on_tcp(pipe: &mut Pipe) -> Next {

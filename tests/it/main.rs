@@ -11,6 +11,7 @@
               printed last is shown when it fails"
 )]
 
+mod catch_up;
 mod client;
 mod drain;
 mod edge;
@@ -25,10 +26,20 @@ mod noise;
 mod ops;
 mod order;
 mod pipe;
+mod policies;
+mod positions;
+mod presence;
 mod process;
+mod publisher;
+mod reader;
+mod repeats;
+mod rules;
+mod shedding;
 mod slow;
+mod snapshots;
 mod socket;
 mod spelling;
+mod stale;
 mod transcripts;
 mod transports;
 mod violations;

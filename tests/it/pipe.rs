@@ -3,7 +3,9 @@
 //! # Not here: what the bytes mean.
 
 use crate::harness::within;
+use socket2::SockRef;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -80,6 +82,20 @@ impl Pipe {
                 return None;
             }
         }
+    }
+
+    /// Takes a few bytes from the kernel and keeps them for later; the peer must have sent some.
+    pub(crate) async fn crawl(&mut self, bytes: usize) {
+        let mut few = vec![0; bytes];
+        let count = within("a few bytes", self.reader.read(&mut few)).await.expect("no reset");
+        self.ahead.extend_from_slice(&few[..count]);
+    }
+
+    /// Ends the connection as a peer whose machine has crashed and come back: by a reset.
+    pub(crate) fn reset(mut self) {
+        let writer = self.writer();
+        let stream = self.reader.reunite(writer).expect("two halves of one");
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("no lingering");
     }
 
     /// All bytes up to the end.

@@ -145,7 +145,7 @@ async fn catch_up(client: &mut Client, epoch: &Value, from: u64, to: u64) {
 #[test]
 fn each_topic_of_a_filter_has_its_own_gap() {
     with_broker(SETTINGS, async |broker| {
-        let subscribe = json!({"topic": "t.*"});
+        let subscribe = json!({"topic": "t.*", "overflow": "gap"});
         let mut crowd = Crowd::join(broker, &subscribe).await;
         let mut slow = slow_subscriber(broker, Wire::WebSocketJson, &subscribe).await;
         let topics = ["t.a", "t.b", "t.c"];

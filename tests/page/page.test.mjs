@@ -1,9 +1,13 @@
-// The dashboard in a real browser, on a real `fanfare demo`: it moves, and it mends itself.
+// The dashboard in a real browser, on a real `fanfare demo`: it moves, it does as it is told, and it
+// mends itself.
 // Needs FANFARE_BIN and CHROMIUM. Leaves screenshots in tests/artefacts.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
@@ -15,11 +19,18 @@ assert.ok(CHROMIUM, 'CHROMIUM must name the browser to test with');
 
 const ARTEFACTS = fileURLToPath(new URL('../artefacts/', import.meta.url));
 const DEADLINE_MS = 30_000;
+/** One topic falls silent soon, and one may not be sent often. */
+const RULES = `[topics]
+rules = [{ filter = "ticker.QUIET", stale_after = "1s" }, { filter = "ticker.IBM", max_hz = 2 }]
+`;
 
 let broker;
 let browser;
+let folder;
 
 before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'fanfare-'));
+  await writeFile(join(folder, 'fanfare.toml'), RULES);
   broker = await demo();
   // Inside a container there is often no sandbox to be had, and only this host's page is opened.
   const args = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'];
@@ -29,6 +40,7 @@ before(async () => {
 after(async () => {
   await browser?.close();
   await broker?.kill();
+  await rm(folder, { recursive: true });
 });
 
 test('prices, charts and figures move', async (t) => {
@@ -42,6 +54,8 @@ test('prices, charts and figures move', async (t) => {
 test('a page whose broker was killed comes back by itself and says that it started anew', async (t) => {
   const page = await open(t);
   await isLive(page);
+  await control(page, 'AAPL').selectOption('1 Hz');
+  await rate(page, 'AAPL', 0.5, 1.5);
   const { port } = broker;
   await broker.kill();
   await page.waitForSelector('#state[data-state="reconnecting"]');
@@ -50,9 +64,66 @@ test('a page whose broker was killed comes back by itself and says that it start
   await page.waitForSelector('#recovery[data-outcome="anew"]');
   assert.equal(await page.textContent('#recovery'), 'Started anew: epochChanged');
   await isLive(page);
+  assert.equal(await control(page, 'AAPL').inputValue(), '1');
+  await rate(page, 'AAPL', 0.5, 1.5);
   // The browser itself notes each attempt that finds no server.
   const others = (await wrong(page)).filter((text) => !text.includes('ERR_CONNECTION_REFUSED'));
   assert.deepEqual(others, []);
+});
+
+test('a row is sent as seldom as somebody chooses, and as often again', async (t) => {
+  const page = await open(t);
+  await isLive(page);
+  await rate(page, 'AAPL', 2.5, 5);
+  const box = () => page.locator('[data-symbol="AAPL"]').boundingBox();
+  const before = await box();
+  // By the keyboard, past the choices between; the last one counts.
+  await control(page, 'AAPL').focus();
+  for (let i = 0; i < 4; i += 1) await page.keyboard.press('ArrowDown');
+  assert.equal(await control(page, 'AAPL').inputValue(), '1');
+  await rate(page, 'AAPL', 0.5, 1.5);
+  await rate(page, 'MSFT', 2.5, 5);
+  await page.waitForFunction(() => document.querySelector('#announcement').textContent === 'AAPL: 1 Hz');
+  await control(page, 'AAPL').selectOption('0.2 Hz');
+  await rate(page, 'AAPL', 0.01, 0.6);
+  await control(page, 'AAPL').selectOption('All');
+  await rate(page, 'AAPL', 2.5, 5);
+  assert.deepEqual(await box(), before);
+  assert.equal(await page.textContent('#gaps'), '0');
+  assert.deepEqual(await wrong(page), []);
+});
+
+test('a row says when it is granted less than was chosen', async (t) => {
+  const page = await open(t);
+  await isLive(page);
+  await rate(page, 'IBM', 1.5, 2.5);
+  await control(page, 'IBM').selectOption('10 Hz');
+  await page.waitForFunction(() => document.querySelector('[data-symbol="IBM"] [data-field="cap"]').textContent === 'max 2 Hz');
+  await control(page, 'IBM').selectOption('1 Hz');
+  await page.waitForFunction(() => document.querySelector('[data-symbol="IBM"] [data-field="cap"]').textContent === '');
+  await rate(page, 'IBM', 0.5, 1.5);
+  assert.deepEqual(await wrong(page), []);
+});
+
+test('a topic that falls silent is shown as stale, and one that is deleted is gone', async (t) => {
+  const page = await open(t);
+  await isLive(page);
+  const quote = { topic: 'ticker.QUIET', key: 'QUIET', data: { symbol: 'QUIET', price: 1.5 } };
+  await publish(quote);
+  await page.waitForSelector('[data-symbol="QUIET"][data-stale="true"]');
+  assert.equal(await page.textContent('[data-symbol="QUIET"] [data-field="rate"]'), 'stale');
+  // Who comes now is told, too.
+  const other = await open(t);
+  await other.waitForSelector('[data-symbol="QUIET"][data-stale="true"]');
+  await publish(quote);
+  await page.waitForSelector('[data-symbol="QUIET"][data-stale="false"]');
+  await control(page, 'QUIET').focus();
+  await publish({ topic: 'ticker.QUIET', key: 'QUIET', delete: true });
+  for (const each of [page, other]) await each.waitForSelector('[data-symbol="QUIET"]', { state: 'detached' });
+  assert.equal(await page.evaluate(() => document.activeElement.getAttribute('aria-label')), 'Delivery of MSFT');
+  await publish(quote);
+  await page.waitForSelector('[data-symbol="QUIET"]');
+  assert.deepEqual(await wrong(page), []);
 });
 
 for (const colorScheme of ['light', 'dark']) {
@@ -104,6 +175,26 @@ async function isLive(page) {
   });
 }
 
+/** The control of a row, found as a screen reader names it. */
+function control(page, symbol) {
+  return page.getByRole('combobox', { name: `Delivery of ${symbol}` });
+}
+
+/** Waits until a row receives so many messages a second. */
+async function rate(page, symbol, from, to) {
+  const isBetween = ([name, low, high]) => {
+    const value = Number(document.querySelector(`[data-symbol="${name}"] [data-field="rate"]`).textContent);
+    return low <= value && value <= high;
+  };
+  await page.waitForFunction(isBetween, [symbol, from, to]);
+}
+
+async function publish(message) {
+  const headers = { 'content-type': 'application/json' };
+  const answer = await fetch(`http://127.0.0.1:${broker.port}/v1/publish`, { method: 'POST', headers, body: JSON.stringify(message) });
+  assert.equal(answer.status, 200, await answer.text());
+}
+
 /** All that the browser complained of. */
 async function wrong(page) {
   return [...page.errors, ...(await page.evaluate(() => window.violations))];
@@ -111,7 +202,8 @@ async function wrong(page) {
 
 /** Starts `fanfare demo`. */
 async function demo(port = 0) {
-  const args = ['demo', '--listen', `127.0.0.1:${port}`, '--ingress', 'off', '--admin', 'off', '--log-format', 'json'];
+  const config = join(folder, 'fanfare.toml');
+  const args = ['demo', '--config', config, '--listen', `127.0.0.1:${port}`, '--ingress', 'off', '--admin', 'off', '--log-format', 'json'];
   const child = spawn(FANFARE_BIN, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   const closed = once(child, 'close');
   const kill = async () => {

@@ -20,14 +20,21 @@ const ODD = [
   {},
   { topic: null },
   { topic: 'a' },
+  // What is no primitive value and cannot be made one.
+  { toString: 0, valueOf: 0 },
 ];
 
 const EVENTS = {
-  message: { topic: 'a', offset: 1, time: 1, data: 1, base64: 'AA==' },
+  message: { topic: 'a', offset: 1, time: 1, key: 'k', data: 1, base64: 'AA==', deleted: true },
   position: { topic: 'a', epoch: 'e', offset: 1 },
   gap: { topic: 'a', from: 1, to: 2, count: 1, reason: 'slow' },
   snapshotEnd: { topic: 'a', positions: [{ topic: 'a', epoch: 'e', offset: 1 }] },
   unsubscribed: { topic: 'b' },
+  presenceState: { topic: 'a', count: 1, members: [{ connection: 'c', name: 'n' }], more: false },
+  joined: { topic: 'a', member: { connection: 'c', name: 'n' } },
+  left: { topic: 'a', member: { connection: 'c', name: 'n' } },
+  stale: { topic: 'a', since: 1 },
+  fresh: { topic: 'a' },
   error: { code: 1, name: 'x', retry: 'later', message: 'm' },
   ping: {},
 };
@@ -39,7 +46,13 @@ const ANSWERS = {
     position: { epoch: 'e', offset: 1 },
     recovered: true,
     topics: [{ topic: 'a', recovered: true }],
+    policy: 'maxHz',
+    maxHz: 1,
+    overflow: 'gap',
+    stale: true,
   },
+  updated: { topic: 'a', policy: 'maxHz', maxHz: 1, overflow: 'gap' },
+  presenceState: { topic: 'a', count: 1, members: [{ connection: 'c', name: 'n' }], more: false },
   published: { epoch: 'e', offset: 1, durability: 'memory' },
   historyPage: {
     topic: 'a',
@@ -92,10 +105,13 @@ function start(t) {
   }
   const client = connect('ws://h/ws', { WebSocket: Kept });
   t.after(() => client.close());
-  client.subscribe('a', { snapshot: true, onMessage: () => {} });
+  const ignore = () => {};
+  const handlers = { onMessage: ignore, onPresence: ({ members }) => members.length, onJoined: ({ name }) => name.length };
+  const open = client.subscribe('a', { snapshot: true, presence: true, ...handlers });
   client.subscribe('b', { last: 1, since: { epoch: 'e', offset: 1 } });
   client.subscribe('>', { since: [{ topic: 'a', epoch: 'e', offset: 1 }] });
-  const calls = [client.publish('a', { data: 1 }), client.history('a'), client.ping()];
+  const calls = [client.publish('a', { data: 1 }), client.history('a'), client.presence('a'), client.ping()];
+  calls.push(open.update({ policy: 'latest' }), open.update({ maxHz: 1 }));
   return { client, socket, calls };
 }
 

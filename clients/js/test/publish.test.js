@@ -15,6 +15,8 @@ test('each kind of payload is published as what it is, with a key that makes a r
     [{ text: '' }, { text: '' }],
     [{ binary: Uint8Array.of(0, 255) }, { base64: 'AP8=' }],
     [{ binary: Uint8Array.of(7).buffer }, { base64: 'Bw==' }],
+    [{ delete: true, key: 'k' }, { delete: true, key: 'k' }],
+    [{ delete: false, text: 'x', ttlMs: 500 }, { text: 'x', ttlMs: 500 }],
   ];
   const keys = new Set();
   for (const [draft, expected] of table) {
@@ -35,6 +37,12 @@ test('a draft that is none is the mistake of the program', async (t) => {
   const { client } = await start(t);
   for (const draft of [{}, { data: 1, text: 'x' }, { key: 'k' }]) {
     assert.throws(() => client.publish('a.b', draft), { name: 'TypeError', message: /exactly one of/ });
+  }
+  for (const draft of [{ delete: true }, { delete: true, key: '' }, { delete: true, key: 'k', data: 1 }]) {
+    assert.throws(() => client.publish('a.b', draft), { name: 'TypeError', message: /a delete has a key/ });
+  }
+  for (const ttlMs of [NaN, Infinity, null]) {
+    assert.throws(() => client.publish('a.b', { data: 1, ttlMs }), { name: 'TypeError', message: /ttlMs/ });
   }
   const circle = {};
   circle.circle = circle;

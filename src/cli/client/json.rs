@@ -4,7 +4,7 @@
 //! # Not here: what events mean.
 
 use super::ClientError;
-use crate::dialect::schema::{self, RecoveryFailure, command::Action, event::Body};
+use crate::dialect::schema::{self, GapReason, RecoveryFailure, command::Action, event::Body};
 use crate::dialect::schema::{message, publish};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -21,10 +21,52 @@ const FAILURES: [(RecoveryFailure, &str); 6] = [
     (RecoveryFailure::EngineUnavailable, "engineUnavailable"),
 ];
 
+/// How much of a topic a subscription gets.
+const POLICIES: [(schema::Policy, &str); 3] = [
+    (schema::Policy::All, "all"),
+    (schema::Policy::Latest, "latest"),
+    (schema::Policy::MaxHz, "maxHz"),
+];
+
+/// What happens to slow readers.
+const OVERFLOWS: [(schema::Overflow, &str); 3] = [
+    (schema::Overflow::CatchUp, "catchUp"),
+    (schema::Overflow::Gap, "gap"),
+    (schema::Overflow::Disconnect, "disconnect"),
+];
+
+/// Why messages are missing.
+const GAP_REASONS: [(GapReason, &str); 3] =
+    [(GapReason::Slow, "slow"), (GapReason::Trimmed, "trimmed"), (GapReason::Expired, "expired")];
+
 /// The name of the reason why a resume did not succeed.
 pub(in crate::cli) fn failure_name(failure: RecoveryFailure) -> &'static str {
-    let mut failures = FAILURES.into_iter();
-    failures.find(|(known, _)| *known == failure).map_or("unknown", |(_, name)| name)
+    find(&FAILURES, |(known, _)| *known == failure).map_or("unknown", |(_, name)| name)
+}
+
+/// The name of a policy, if one is given.
+pub(in crate::cli) fn policy_name(policy: schema::Policy) -> Option<&'static str> {
+    find(&POLICIES, |(known, _)| *known == policy).map(|(_, name)| name)
+}
+
+/// The name of an overflow, if one is given.
+pub(in crate::cli) fn overflow_name(overflow: schema::Overflow) -> Option<&'static str> {
+    find(&OVERFLOWS, |(known, _)| *known == overflow).map(|(_, name)| name)
+}
+
+/// The name of the reason of a gap.
+pub(in crate::cli) fn gap_name(reason: GapReason) -> &'static str {
+    find(&GAP_REASONS, |(known, _)| *known == reason).map_or("unknown", |(_, name)| name)
+}
+
+fn find<T: Copy>(table: &[T], wanted: impl Fn(&T) -> bool) -> Option<T> {
+    table.iter().copied().find(wanted)
+}
+
+/// The value that a name stands for in one of the tables, or the one for what nobody knows.
+fn named<T: Copy + Default>(table: &[(T, &str)], name: Option<&str>) -> T {
+    let row = find(table, |(_, known)| Some(*known) == name);
+    row.map_or_else(T::default, |(value, _)| value)
 }
 
 // === Commands ===
@@ -33,8 +75,11 @@ pub(in crate::cli) fn failure_name(failure: RecoveryFailure) -> &'static str {
 pub(super) fn encode(command: &schema::Command) -> Result<Vec<u8>, ClientError> {
     let mut spelled = Command { id: command.id, ..Command::default() };
     match &command.action {
-        Some(Action::Connect(schema::Connect { .. })) => spelled.connect = Some(Empty {}),
+        Some(Action::Connect(schema::Connect { name })) => spelled.connect = Some(Connect { name }),
         Some(Action::Subscribe(subscribe)) => spelled.subscribe = Some(subscribe.into()),
+        Some(Action::Presence(schema::Presence { topic })) => {
+            spelled.presence = Some(Presence { topic });
+        }
         Some(Action::Publish(publish)) => spelled.publish = Some(Publish::of(publish)?),
         other => return Err(ClientError::Malformed(format!("a command that is {other:?}"))),
     }
@@ -54,17 +99,28 @@ fn write(value: &impl Serialize) -> Result<Vec<u8>, ClientError> {
 struct Command<'a> {
     id: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    connect: Option<Empty>,
+    connect: Option<Connect<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subscribe: Option<Subscribe<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     publish: Option<Publish<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence: Option<Presence<'a>>,
 }
 
-#[derive(Deserialize, Serialize)]
-struct Empty {}
+#[derive(Serialize)]
+struct Connect<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+}
 
 #[derive(Serialize)]
+struct Presence<'a> {
+    topic: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Subscribe<'a> {
     topic: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +129,12 @@ struct Subscribe<'a> {
     snapshot: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     overflow: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_hz: Option<f64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    presence: bool,
 }
 
 impl<'a> From<&'a schema::Subscribe> for Subscribe<'a> {
@@ -83,12 +145,10 @@ impl<'a> From<&'a schema::Subscribe> for Subscribe<'a> {
             since: since.map(|at| Position { epoch: at.epoch.clone(), offset: at.offset }),
             last: subscribe.last,
             snapshot: subscribe.snapshot,
-            overflow: match subscribe.overflow() {
-                schema::Overflow::Unspecified => None,
-                schema::Overflow::CatchUp => Some("catchUp"),
-                schema::Overflow::Gap => Some("gap"),
-                schema::Overflow::Disconnect => Some("disconnect"),
-            },
+            overflow: overflow_name(subscribe.overflow()),
+            policy: policy_name(subscribe.policy()),
+            max_hz: subscribe.max_hz,
+            presence: subscribe.presence,
         }
     }
 }
@@ -107,6 +167,15 @@ struct Publish<'a> {
     key: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     idempotency_key: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    delete: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    ttl_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl<'a> Publish<'a> {
@@ -118,6 +187,8 @@ impl<'a> Publish<'a> {
             base64: None,
             key: &publish.key,
             idempotency_key: &publish.idempotency_key,
+            delete: publish.delete,
+            ttl_ms: publish.ttl_ms,
         };
         match &publish.payload {
             Some(publish::Payload::Data(data)) => {
@@ -179,6 +250,11 @@ struct Event<'a> {
     gap: Option<Gap>,
     snapshot_end: Option<SnapshotEnd>,
     position: Option<TopicPosition>,
+    presence_state: Option<PresenceState>,
+    joined: Option<Movement>,
+    left: Option<Movement>,
+    stale: Option<Stale>,
+    fresh: Option<Topic>,
 }
 
 impl Event<'_> {
@@ -196,6 +272,15 @@ impl Event<'_> {
             self.gap.map(|gap| Body::Gap(gap.into())),
             self.snapshot_end.map(|end| Body::SnapshotEnd(end.into())),
             self.position.map(|position| Body::Position(position.into())),
+            self.presence_state.map(|state| Body::PresenceState(state.into())),
+            self.joined.map(|Movement { topic, member }| {
+                Body::Joined(schema::Joined { topic, member: Some(member.into()) })
+            }),
+            self.left.map(|Movement { topic, member }| {
+                Body::Left(schema::Left { topic, member: Some(member.into()) })
+            }),
+            self.stale.map(|Stale { topic, since }| Body::Stale(schema::Stale { topic, since })),
+            self.fresh.map(|Topic { topic }| Body::Fresh(schema::Fresh { topic })),
         ];
         Ok(bodies.into_iter().flatten().next())
     }
@@ -212,6 +297,8 @@ struct Message<'a> {
     data: Option<&'a RawValue>,
     text: Option<String>,
     base64: Option<String>,
+    #[serde(default)]
+    deleted: bool,
 }
 
 /// Reads any value; `null` is one.
@@ -222,19 +309,19 @@ fn value<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D:
 impl Message<'_> {
     fn understand(self) -> Result<schema::Message, ClientError> {
         let payload = match (self.data, self.text, self.base64) {
-            (Some(data), _, _) => message::Payload::Data(data.get().as_bytes().to_vec().into()),
-            (None, Some(text), _) => message::Payload::Text(text),
+            (Some(data), _, _) => {
+                Some(message::Payload::Data(data.get().as_bytes().to_vec().into()))
+            }
+            (None, Some(text), _) => Some(message::Payload::Text(text)),
             (None, None, Some(base64)) => {
                 let binary = BASE64.decode(base64);
                 let binary = binary.map_err(|error| ClientError::Malformed(error.to_string()))?;
-                message::Payload::Binary(binary.into())
+                Some(message::Payload::Binary(binary.into()))
             }
-            (None, None, None) => {
-                return Err(ClientError::Malformed("a message without a payload".to_owned()));
-            }
+            (None, None, None) => None,
         };
-        let Message { topic, offset, time, key, .. } = self;
-        Ok(schema::Message { topic, offset, time, key, payload: Some(payload), deleted: false })
+        let Message { topic, offset, time, key, deleted, .. } = self;
+        Ok(schema::Message { topic, offset, time, key, payload, deleted })
     }
 }
 
@@ -258,27 +345,34 @@ struct Topic {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Subscribed {
     topic: String,
     position: Option<Position>,
     recovered: Option<bool>,
     reason: Option<String>,
+    policy: Option<String>,
+    max_hz: Option<f64>,
+    overflow: Option<String>,
+    #[serde(default)]
+    stale: bool,
 }
 
 impl From<Subscribed> for schema::Subscribed {
     fn from(subscribed: Subscribed) -> schema::Subscribed {
-        let reason = FAILURES.iter().find(|(_, name)| Some(*name) == subscribed.reason.as_deref());
-        let reason = reason.map_or(RecoveryFailure::Unspecified, |(reason, _)| *reason);
         schema::Subscribed {
             topic: subscribed.topic,
             position: subscribed
                 .position
                 .map(|Position { epoch, offset }| schema::Position { epoch, offset }),
             recovered: subscribed.recovered,
-            reason: reason.into(),
+            reason: named(&FAILURES, subscribed.reason.as_deref()).into(),
             // They answer `positions`, which no client command sends.
             topics: Vec::new(),
-            ..Default::default()
+            policy: named(&POLICIES, subscribed.policy.as_deref()).into(),
+            max_hz: subscribed.max_hz,
+            overflow: named(&OVERFLOWS, subscribed.overflow.as_deref()).into(),
+            stale: subscribed.stale,
         }
     }
 }
@@ -319,12 +413,13 @@ struct Gap {
     from: u64,
     to: u64,
     count: u64,
+    reason: Option<String>,
 }
 
 impl From<Gap> for schema::Gap {
-    fn from(Gap { topic, from, to, count }: Gap) -> schema::Gap {
-        // There is one reason so far.
-        schema::Gap { topic, from, to, count, reason: schema::GapReason::Slow.into() }
+    fn from(Gap { topic, from, to, count, reason }: Gap) -> schema::Gap {
+        let reason = named(&GAP_REASONS, reason.as_deref()).into();
+        schema::Gap { topic, from, to, count, reason }
     }
 }
 
@@ -353,6 +448,50 @@ impl From<TopicPosition> for schema::TopicPosition {
     fn from(TopicPosition { topic, epoch, offset }: TopicPosition) -> schema::TopicPosition {
         schema::TopicPosition { topic, epoch, offset }
     }
+}
+
+#[derive(Deserialize)]
+struct PresenceState {
+    topic: String,
+    count: u64,
+    #[serde(default)]
+    members: Vec<Member>,
+    #[serde(default)]
+    more: bool,
+}
+
+impl From<PresenceState> for schema::PresenceState {
+    fn from(PresenceState { topic, count, members, more }: PresenceState) -> Self {
+        let members = members.into_iter().map(Into::into).collect();
+        schema::PresenceState { topic, count, members, more }
+    }
+}
+
+/// Who joined or left.
+#[derive(Deserialize)]
+struct Movement {
+    topic: String,
+    member: Member,
+}
+
+#[derive(Deserialize)]
+struct Member {
+    connection: String,
+    #[serde(default)]
+    name: String,
+}
+
+impl From<Member> for schema::Member {
+    fn from(Member { connection, name }: Member) -> schema::Member {
+        schema::Member { connection, name }
+    }
+}
+
+#[derive(Deserialize)]
+struct Stale {
+    topic: String,
+    #[serde(default)]
+    since: u64,
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ mod json;
 mod tcp;
 mod websocket;
 
-pub(super) use json::failure_name;
+pub(super) use json::{failure_name, gap_name, overflow_name, policy_name};
 
 use super::endpoint::{Endpoint, Transport};
 use crate::dialect::{Dialect, schema};

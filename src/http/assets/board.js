@@ -1,7 +1,7 @@
 // Board: one row per quote, kept in the order of the symbols.
 // Invariants: text goes into the page as text, never as markup; a draw touches only what changed,
 // and of the rows out of sight only `HIDDEN_PER_DRAW`, so that a frame stays short.
-// Not here: where quotes come from (`model.js`).
+// Not here: where quotes come from (`model.js`), what becomes of a chosen policy (`dashboard.js`).
 
 import * as format from './format.js';
 import { Quotes } from './model.js';
@@ -17,24 +17,29 @@ const COMPANIES = new Map([
 
 const HIDDEN_PER_DRAW = 4;
 const BLINK_EVERY_MS = 250;
-const FIELDS = ['symbol', 'name', 'price', 'change', 'percent', 'volume', 'date'];
+const FIELDS = ['symbol', 'name', 'price', 'change', 'percent', 'volume', 'date', 'rate', 'cap'];
 
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 
 export class Board {
   #body;
   #template;
+  #choose;
   #rows = new Map();
   #sight = new IntersectionObserver((entries) => this.#see(entries), { rootMargin: '200px' });
   #visible = new WeakSet();
 
-  constructor(body, template) {
+  /** `choose` is told of the terms that somebody chooses for a topic. */
+  constructor(body, template, choose) {
     this.#body = body;
     this.#template = template;
+    this.#choose = choose;
   }
 
   /** Draws the quotes that changed; true when some are left for the next frame. */
   draw(quotes, now) {
+    for (const quote of quotes.removed) this.#remove(quote);
+    quotes.removed.clear();
     let budget = HIDDEN_PER_DRAW;
     for (const quote of quotes.changed) {
       const row = this.#rows.get(quote) ?? this.#add(quote);
@@ -45,6 +50,11 @@ export class Board {
       quotes.changed.delete(quote);
     }
     return quotes.changed.size > 0;
+  }
+
+  /** Shows how often messages come, in the rows that can be seen. */
+  tellRates() {
+    for (const [quote, row] of this.#rows) if (this.#visible.has(row.element)) row.showRate(quote);
   }
 
   /** Takes away the placeholders that no quote has replaced. */
@@ -62,7 +72,8 @@ export class Board {
   #add(quote) {
     // One placeholder for one row: what is below stays where it is.
     this.#body.querySelector('.ghost')?.remove();
-    const row = new Row(this.#template.content.firstElementChild.cloneNode(true));
+    const choose = (terms) => this.#choose(quote.topic, terms);
+    const row = new Row(this.#template.content.firstElementChild.cloneNode(true), choose);
     row.element.dataset.symbol = quote.symbol;
     const follower = [...this.#body.children].find((other) => !(other.dataset.symbol <= quote.symbol));
     this.#body.insertBefore(row.element, follower ?? null);
@@ -70,10 +81,23 @@ export class Board {
     this.#sight.observe(row.element);
     return row;
   }
+
+  #remove(quote) {
+    const row = this.#rows.get(quote);
+    if (!row) return;
+    this.#rows.delete(quote);
+    this.#sight.unobserve(row.element);
+    const { element } = row;
+    // Who was at its control goes on at the next one.
+    const neighbour = element.nextElementSibling ?? element.previousElementSibling;
+    if (element.contains(document.activeElement)) neighbour?.querySelector('select')?.focus();
+    element.remove();
+  }
 }
 
 class Row {
   #cells;
+  #select;
   #svg;
   #flash;
   #blinked = -Infinity;
@@ -82,8 +106,10 @@ class Row {
   /** Whether it has been filled in at all. */
   shown = false;
 
-  constructor(element) {
+  constructor(element, choose) {
     this.element = element;
+    this.#select = element.querySelector('select');
+    this.#select.addEventListener('change', () => choose(this.#select.value));
     this.#cells = Object.fromEntries(FIELDS.map((name) => [name, element.querySelector(`[data-field="${name}"]`)]));
     this.#svg = element.querySelector('svg');
     this.#flash = element.querySelector('.flash');
@@ -92,7 +118,12 @@ class Row {
   show(quote) {
     this.shown = true;
     this.#write(quote);
+    this.#deliver(quote);
     this.#trend(quote.prices);
+  }
+
+  showRate({ frequency, stale }) {
+    say(this.#cells.rate, stale ? 'stale' : format.rate(frequency.rate));
   }
 
   /** Lets the price light up for a moment. */
@@ -117,6 +148,21 @@ class Row {
     say(cells.percent, format.share(quote.percent));
     say(cells.volume, format.amount(quote.volume));
     say(cells.date, format.date(quote.date));
+  }
+
+  /** On which terms the quote comes, and whether it still does. */
+  #deliver(quote) {
+    const select = this.#select;
+    const name = `Delivery of ${quote.symbol}`;
+    const stale = String(quote.stale !== false);
+    if (select.getAttribute('aria-label') !== name) select.setAttribute('aria-label', name);
+    if (select.value !== quote.terms) select.value = quote.terms;
+    const capped = !quote.pending && quote.granted !== quote.terms;
+    say(this.#cells.cap, capped ? format.cap(quote.granted) : '');
+    if (this.element.dataset.stale === stale) return;
+    this.element.dataset.stale = stale;
+    this.#cells.rate.title = quote.stale?.since ? `no message since ${format.clock(quote.stale.since)}` : '';
+    this.showRate(quote);
   }
 
   #trend(prices) {

@@ -73,6 +73,11 @@ export class Charts {
     this.seen ||= chart !== undefined;
   }
 
+  /** Notes whether a topic is stale. */
+  note(topic, isStale) {
+    this.#byTopic.get(topic)?.note(isStale);
+  }
+
   /** Makes every chart due, so that time passes in them even when nothing arrives. */
   age() {
     for (const chart of this.#byTopic.values()) chart.due = true;
@@ -96,6 +101,7 @@ class Chart {
   #whole = NaN;
   #now = NaN;
   #top = 1;
+  #stale = false;
   #drawn = -Infinity;
   #values = [];
   #about;
@@ -132,11 +138,17 @@ class Chart {
     this.due = true;
   }
 
+  note(isStale) {
+    this.#stale = isStale;
+    this.due = true;
+  }
+
   draw(now, brokerNow) {
     if (!this.due) return false;
     if (now - this.#drawn < DRAW_EVERY_MS) return true;
     this.due = false;
     this.#drawn = now;
+    this.element.dataset.stale = String(this.#stale);
     this.#now = (Number.isNaN(brokerNow) ? Date.now() : brokerNow) / 1000;
     this.#top = this.#card.top(this.#track, this.#whole);
     if (this.#plot) this.#plot.setData(this.#track.columns);

@@ -26,8 +26,12 @@ const clock = new BrokerClock();
 const link = { state: 'connecting', connections: 0, connectedAt: Infinity, retryAt: NaN, server: '', peer: '', reason: '' };
 const gaps = { told: 0, messages: 0, latest: null };
 const resume = { outcomes: [], messages: 0 };
+/** The subscriptions of rows that have terms of their own, by topic. */
+const paced = new Map();
+/** What is to be announced next. */
+let news = '';
 
-const board = new Board(find('rows'), find('row-template'));
+const board = new Board(find('rows'), find('row-template'), choose);
 const charts = new Charts(
   find('charts'),
   { chart: find('chart-template'), legend: find('legend-template') },
@@ -54,8 +58,17 @@ function frame(now) {
 // === Messages ===
 
 function takeQuote(message) {
+  const { topic, data, deleted } = message;
   arrive(message);
-  quotes.take(message.topic, message.data);
+  if (deleted) return forget(topic);
+  quotes.take(topic, data);
+  if (!isPast(message)) quotes.count(topic);
+}
+
+/** A deleted topic has no row, until it has a message again. */
+function forget(topic) {
+  paced.get(topic)?.unsubscribe();
+  quotes.remove(topic);
 }
 
 function takeSample(message) {
@@ -66,9 +79,7 @@ function takeSample(message) {
 function arrive(message) {
   const arrival = Date.now();
   const time = format.number(message.time);
-  // What was taken before this connection began is history: its age is not a lag. Only a fresh
-  // connection sends history, so clocks that differ cannot mislead for long.
-  const past = time < link.connectedAt && arrival - link.connectedAt < HISTORY_MS;
+  const past = isPast(message);
   if (past) meter.countPast();
   else meter.countLive(performance.now(), arrival - time);
   if (past && link.connections > 1) resume.messages += 1;
@@ -76,6 +87,20 @@ function arrive(message) {
   if (!Number.isNaN(time)) clock.see(time, performance.now());
   touch();
   return Number.isNaN(time) ? arrival : time;
+}
+
+/**
+ * What was taken before this connection began is history: its age is not a lag. Only a fresh connection
+ * sends history, so clocks that differ cannot mislead for long.
+ */
+function isPast({ time }) {
+  return format.number(time) < link.connectedAt && Date.now() - link.connectedAt < HISTORY_MS;
+}
+
+function takeStaleness({ topic, since }, isStale) {
+  quotes.note(topic, { stale: isStale && { since } });
+  charts.note(topic, isStale);
+  touch();
 }
 
 function takeGap(gap) {
@@ -107,13 +132,70 @@ for (const topic of ['host.cpu', 'host.memory', 'host.disk', 'host.network']) su
 
 /** Asks for some of the past too; where that is refused, for the latest messages only. */
 function subscribe(topic, last, onMessage) {
-  const common = { snapshot: true, onMessage, onGap: takeGap, onRecovered: takeRecovery };
+  const common = {
+    snapshot: true,
+    onMessage,
+    onGap: takeGap,
+    onRecovered: takeRecovery,
+    onStale: (staleness) => takeStaleness(staleness, true),
+    onFresh: (topic) => takeStaleness(topic, false),
+  };
   const refused = (error) => error && client.state !== 'closed' && say(find('board-note'), `${topic}: ${error.message}`);
   client.subscribe(topic, {
     ...common,
     last,
     onEnd: (error) => error && client.state !== 'closed' && client.subscribe(topic, { ...common, onEnd: refused }),
   });
+}
+
+// === Terms ===
+
+/**
+ * Somebody has chosen on which terms a row gets its messages: `all`, `latest`, or so many hertz. The row
+ * then has a subscription to exactly its topic, whose terms count before those of the board; the
+ * messages still come to the board.
+ */
+function choose(topic, chosen) {
+  const terms = Number(chosen) > 0 ? { maxHz: Number(chosen) } : { policy: chosen };
+  const subscription = paced.get(topic);
+  quotes.note(topic, { terms: chosen, pending: true });
+  touch();
+  if (!subscription) return pace(topic, terms);
+  subscription.update(terms).then((granted) => grant(topic, granted), (error) => refuse(topic, error));
+}
+
+function pace(topic, terms) {
+  const subscription = client.subscribe(topic, {
+    ...terms,
+    onMessage: () => {},
+    onGranted: (granted) => grant(topic, granted),
+    onEnd: (error) => {
+      paced.delete(topic);
+      if (error) refuse(topic, error);
+    },
+  });
+  paced.set(topic, subscription);
+}
+
+function grant(topic, { policy, maxHz }) {
+  const granted = policy === 'maxHz' ? String(maxHz) : policy;
+  quotes.note(topic, { granted, pending: false });
+  news = `${symbol(topic)}: ${format.terms(granted)}`;
+  touch();
+}
+
+/** What was refused is not shown as chosen. */
+function refuse(topic, { message }) {
+  const quote = quotes.get(topic);
+  if (!quote || client.state === 'closed') return;
+  const granted = paced.has(topic) ? quote.granted : 'all';
+  quotes.note(topic, { granted, terms: granted, pending: false });
+  news = `${symbol(topic)}: ${message}`;
+  touch();
+}
+
+function symbol(topic) {
+  return quotes.get(topic)?.symbol ?? topic;
 }
 
 function greet(event) {
@@ -156,6 +238,8 @@ function tell() {
     say(find('announcement'), stateWords(shown));
     document.title = shown === 'connected' ? 'Fanfare' : `${shown} \u2013 Fanfare`;
   }
+  if (news) say(find('announcement'), news);
+  news = '';
   say(find('state-text'), stateWords(shown));
   const peer = shown === 'connected' ? link.peer : link.reason;
   say(find('peer'), peer);
@@ -213,6 +297,8 @@ function tick() {
   tell();
   tellVitals(now);
   tellFeeds();
+  quotes.mark();
+  board.tellRates();
   if (ticks % 4 === 0) {
     charts.age();
     touch();

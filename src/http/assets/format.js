@@ -94,6 +94,23 @@ export function throughput(value) {
   return scaled(value, 1000, ['B/s', 'KB/s', 'MB/s', 'GB/s', 'TB/s', 'PB/s']);
 }
 
+/** Terms of delivery, as the board's control names them: `all`, `latest`, or a number of hertz. */
+export function terms(value) {
+  if (Number(value) > 0) return `${value} Hz`;
+  return value === 'latest' ? 'Latest' : 'All';
+}
+
+/** The same, where a rule of the broker grants no more than that. */
+export function cap(value) {
+  return Number(value) > 0 ? `max ${terms(value)}` : `only ${terms(value)}`;
+}
+
+/** The time of the day, from milliseconds since 1970. */
+export function clock(time) {
+  const v = number(time);
+  return Number.isNaN(v) ? NONE : new Date(v).toLocaleTimeString('en-GB');
+}
+
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 
 /** `2004-03-17` as `17 Mar 2004`; any other string as it is, cut short. */

@@ -75,7 +75,7 @@ export class Topics {
   }
 }
 
-/** The latest quote of every ticker topic. */
+/** The latest quote of every ticker topic, and on which terms it comes. */
 export class Quotes {
   static MAX = 250;
   static PRICES = 120;
@@ -85,6 +85,8 @@ export class Quotes {
 
   /** Quotes that changed; who draws one takes it out. */
   changed = new Set();
+  /** Quotes that are no more; who takes one away takes it out. */
+  removed = new Set();
 
   get size() {
     return this.#byTopic.size;
@@ -102,11 +104,80 @@ export class Quotes {
         if (this.#refused.size < Topics.MAX) this.#refused.add(topic);
         return;
       }
-      quote = { topic, symbol: topic.slice(topic.indexOf('.') + 1), prices: [], moved: 'flat' };
+      quote = {
+        topic,
+        symbol: topic.slice(topic.indexOf('.') + 1),
+        prices: [],
+        moved: 'flat',
+        frequency: new Frequency(),
+        stale: false,
+        terms: 'all',
+        granted: 'all',
+        pending: false,
+      };
       this.#byTopic.set(topic, quote);
     }
     update(quote, data);
     this.changed.add(quote);
+  }
+
+  /** Counts a live message for the quote's rate. */
+  count(topic) {
+    this.#byTopic.get(topic)?.frequency.count();
+  }
+
+  /** Call four times a second. */
+  mark() {
+    for (const { frequency } of this.#byTopic.values()) frequency.mark();
+  }
+
+  remove(topic) {
+    const quote = this.#byTopic.get(topic);
+    if (!quote) return;
+    this.#byTopic.delete(topic);
+    this.changed.delete(quote);
+    this.removed.add(quote);
+  }
+
+  /** Notes facts about a quote: `stale`, the `terms` that were chosen, those `granted`, or `pending`. */
+  note(topic, facts) {
+    const quote = this.#byTopic.get(topic);
+    if (!quote) return;
+    this.changed.add(Object.assign(quote, facts));
+    // What came before on other terms would only blur the rate.
+    if ('granted' in facts) quote.frequency = new Frequency();
+  }
+
+  get(topic) {
+    return this.#byTopic.get(topic);
+  }
+}
+
+/** Messages per second: over the last four seconds, or over more if so few came. */
+class Frequency {
+  static #FEW = 8;
+  static #MARKS_MIN = 16;
+  static #MARKS_MAX = 80;
+  #counts = [0];
+
+  /** NaN until there is a second to speak of. */
+  rate = NaN;
+
+  count() {
+    this.#counts[0] += 1;
+  }
+
+  mark() {
+    let sum = 0;
+    let marks = 0;
+    for (const count of this.#counts) {
+      if (marks >= Frequency.#MARKS_MIN && sum >= Frequency.#FEW) break;
+      sum += count;
+      marks += 1;
+    }
+    this.rate = marks < 4 ? NaN : (4 * sum) / marks;
+    this.#counts.unshift(0);
+    if (this.#counts.length > Frequency.#MARKS_MAX) this.#counts.pop();
   }
 }
 

@@ -4,6 +4,7 @@
 //! # Not here: what a snapshot sends (`topic`).
 
 use super::Registry;
+use crate::clock::Now;
 use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use crate::topics::message::{Draft, Message};
@@ -16,17 +17,23 @@ impl Registry {
     pub(super) fn check_key(
         &self,
         topic: &Topic,
-        state: &TopicState,
+        state: &mut TopicState,
         draft: &Draft,
+        now: Now,
     ) -> Result<(), Reason> {
         let Snapshot::Keys { max } = topic.head.rule.snapshot else { return Ok(()) };
         let is_known = state.keys.has(draft.key.as_deref().unwrap_or_default());
         if is_known || draft.is_delete() {
             return Ok(());
         }
-        let is_full = state.keys.len() >= max + usize::from(planted::is(Bug::KeysOverfilled))
-            || self.budget.exceeded();
-        if is_full { Err(Reason::TooManyKeys) } else { Ok(()) }
+        let max = max + usize::from(planted::is(Bug::KeysOverfilled));
+        let is_full = |state: &TopicState| state.keys.len() >= max || self.budget.exceeded();
+        if is_full(state) {
+            // What is too old holds no place. It is looked for only now, because that costs a look
+            // at every key.
+            self.expire(topic, state, now);
+        }
+        if is_full(state) { Err(Reason::TooManyKeys) } else { Ok(()) }
     }
 
     /// Keeps a message as the latest of its key; a delete ends the key.

@@ -4,12 +4,13 @@
 use super::super::super::line::{LineForm, print};
 use super::*;
 use crate::clock::Now;
-use crate::dialect::{self, Dialect, Event as Said, encode_message, frame};
+use crate::dialect::{self, Dialect, Event as Said, Overflow, Policy, encode_message, frame};
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{
     Draft, Epoch, Message as Taken, Offset, Payload, Position as Place, TopicHead, Wire,
 };
 use crate::topics::name::{Target, TopicName};
+use crate::topics::terms::Rate;
 use prost::Message as _;
 use std::sync::Arc;
 
@@ -45,6 +46,7 @@ fn a_message_is_printed_as_the_json_spelling_has_it_from_every_wire() {
         message(Some(&controls), Payload::Text(controls.clone().into())),
         message(None, Payload::Text("".into())),
         message(None, Payload::Binary(vec![0, 0xFF, b'\n'].into())),
+        message(Some("k"), Payload::Deleted),
     ];
     for message in messages {
         let json = frame::body(&encode_message(&message, Wire::WebSocketJson), Wire::WebSocketJson);
@@ -57,7 +59,8 @@ fn a_message_is_printed_as_the_json_spelling_has_it_from_every_wire() {
             let line = print(&heard, LineForm::Json).expect("printable");
             assert_eq!(String::from_utf8(line).expect("UTF-8"), expected, "{wire:?}");
             let raw = print(&heard, LineForm::Raw).expect("printable");
-            assert_eq!(raw, [&**message.payload.bytes(), b"\n"].concat(), "{wire:?}");
+            let end: &[u8] = if message.is_delete() { b"" } else { b"\n" };
+            assert_eq!(raw, [&**message.payload.bytes(), end].concat(), "{wire:?}");
         }
     }
 }
@@ -65,33 +68,58 @@ fn a_message_is_printed_as_the_json_spelling_has_it_from_every_wire() {
 #[test]
 fn an_event_means_the_same_to_a_client_in_both_spellings() {
     let target = Target::parse("a.b").expect("valid target");
-    let subscribed = |recovery| {
-        Said::Subscribed(dialect::Subscribed {
-            target: target.clone(),
-            position: Some(place(44)),
-            recovery,
-            topics: Vec::new(),
-            terms: dialect::Terms::default(),
-            stale: false,
-        })
+    let begun = |recovery| dialect::Subscribed {
+        target: target.clone(),
+        position: Some(place(44)),
+        recovery,
+        topics: Vec::new(),
+        terms: dialect::Terms::default(),
+        stale: false,
     };
+    let subscribed = |recovery| Said::Subscribed(begun(recovery));
+    let granted = |policy, overflow| {
+        let terms = dialect::Terms { policy, overflow };
+        Said::Subscribed(dialect::Subscribed { terms, stale: true, ..begun(None) })
+    };
+    let member = |name: Option<&str>| dialect::Member {
+        connection: "1-42".into(),
+        name: name.map(Into::into),
+    };
+    let moved = dialect::Presence { topic: topic("a.b"), member: member(Some("alice")) };
+    let ten = Policy::MaxHz(Rate::from_hz(10.0).expect("a rate"));
     let positions = vec![dialect::TopicPosition { topic: topic("a.b"), position: place(3) }];
     let mut events = vec![
         Said::Connected(dialect::Connected { connection: "1-42".into(), ping_ms: 25_000 }),
         Said::Unsubscribed(target.clone()),
         Said::Published(place(9)),
         Said::Error(Refusal::new(Reason::BadTopic, "it is empty")),
-        Said::Gap(dialect::Gap {
-            topic: topic("a.b"),
-            from: 50,
-            to: 61,
-            reason: dialect::GapReason::Slow,
-        }),
         Said::SnapshotEnd(dialect::SnapshotEnd { target: target.clone(), positions }),
         Said::Position(dialect::TopicPosition { topic: topic("a.b"), position: place(0) }),
         subscribed(None),
         subscribed(Some(Ok(()))),
+        granted(Policy::Latest, None),
+        granted(ten, None),
+        Said::Joined(moved.clone()),
+        Said::Left(moved),
+        Said::PresenceState(dialect::PresenceState {
+            topic: topic("a.b"),
+            count: 3,
+            members: vec![member(None), member(Some("alice"))],
+            more: true,
+        }),
+        Said::Stale(dialect::Stale { topic: topic("a.b"), since_ms: 5 }),
+        Said::Stale(dialect::Stale { topic: topic("a.b"), since_ms: 0 }),
+        Said::Fresh(topic("a.b")),
     ];
+    let overflows = [Overflow::CatchUp, Overflow::Gap, Overflow::Disconnect];
+    events.extend(overflows.map(|overflow| granted(Policy::All, Some(overflow))));
+    let reasons =
+        [dialect::GapReason::Slow, dialect::GapReason::Trimmed, dialect::GapReason::Expired];
+    events.extend(
+        reasons.map(|reason| {
+            Said::Gap(dialect::Gap { topic: topic("a.b"), from: 50, to: 61, reason })
+        }),
+    );
     let failures = Reason::ALL.iter().filter(|reason| reason.is_recovery_failure());
     events.extend(failures.map(|reason| subscribed(Some(Err(*reason)))));
     for event in events {
@@ -112,6 +140,9 @@ fn a_command_means_the_same_to_a_broker_in_both_spellings() {
         last: 3,
         snapshot: true,
         overflow: schema::Overflow::Disconnect.into(),
+        policy: schema::Policy::MaxHz.into(),
+        max_hz: Some(0.5),
+        presence: true,
         ..Default::default()
     };
     let publish = |key: &str, payload| {
@@ -120,11 +151,21 @@ fn a_command_means_the_same_to_a_broker_in_both_spellings() {
             payload: Some(payload),
             key: key.into(),
             idempotency_key: key.into(),
+            ttl_ms: 30_000,
             ..Default::default()
         })
     };
+    let delete = schema::Publish {
+        topic: "a.b".into(),
+        key: "k".into(),
+        delete: true,
+        ..Default::default()
+    };
     let actions = [
         Action::Connect(schema::Connect::default()),
+        Action::Connect(schema::Connect { name: "alice".into() }),
+        Action::Presence(schema::Presence { topic: "a.b".into() }),
+        Action::Publish(delete),
         Action::Subscribe(schema::Subscribe { topic: "a.>".into(), ..Default::default() }),
         Action::Subscribe(subscribe),
         publish("", publish::Payload::Data(r#"{"x": [1.50]}"#.into())),
