@@ -80,6 +80,10 @@ impl<S: Socket> Shard<S> {
         }
         topic.judged_at = None;
         let head = Arc::clone(&topic.head);
+        // This shard does not hear of a topic while nobody on it wants it.
+        if let Some(heard) = self.registry.heard(&head) {
+            topic.heard = heard;
+        }
         let since_ms = topic.heard.wall_ms;
         self.begin_quiet(&head);
         if self.is_stale(&head) && !planted::is(Bug::StaleUntold) {

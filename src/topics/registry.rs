@@ -217,6 +217,13 @@ impl Registry {
         topic.stretch(&state, since, to, room)
     }
 
+    /// When a topic was last heard of, if it is still there.
+    pub fn heard(&self, head: &TopicHead) -> Option<Heard> {
+        let topic = self.topic(&head.name).filter(|topic| topic.head.id == head.id)?;
+        let heard = topic.state.lock().heard;
+        Some(heard)
+    }
+
     /// What applies to a topic, whether it is there or not.
     pub fn rules(&self) -> &Rules {
         &self.options.rules
