@@ -7,7 +7,7 @@ use crate::world::{Trace, run};
 use fanfare::planted::{Bug, plant};
 
 /// Seeds in which a planted bug must show.
-const SEEDS_MAX: u64 = 600;
+const SEEDS_MAX: u64 = 2500;
 
 /// The first violation that a planted bug causes, with its seed.
 fn caught(bug: Bug) -> Option<(u64, Violation)> {
