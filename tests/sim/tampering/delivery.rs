@@ -42,19 +42,25 @@ pub(super) fn drop_last_of_key(history: &mut Vec<Record>) -> Option<()> {
                 }),
                 _ => false,
             });
-            // Nobody said more of the key.
-            let mut said = history[..quiet].iter().enumerate().filter(|(_, record)| {
-            matches!(&record.fact, Fact::Sent { command, .. } if command.publish().is_some_and(|p| {
-                p.topic == message.topic && p.content.key == message.content.key
-            }))
-        });
-            let is_sure = said.next_back().is_some_and(|(_, record)| match &record.fact {
-                Fact::Sent { command, .. } => {
-                    command.publish().is_some_and(|publish| publish.content == message.content)
+            // What was said of the topic and not answered may have come later.
+            let is_answered = |connection: u64, id: u64| {
+                history.iter().any(|record| match &record.fact {
+                    Fact::Heard { connection: on, id: of, .. } => *on == connection && *of == id,
+                    _ => false,
+                })
+            };
+            let is_sure = history[..quiet].iter().all(|record| match &record.fact {
+                Fact::Sent { connection, id, command } => {
+                    let says = command.publish().is_some_and(|said| said.topic == message.topic);
+                    !says || is_answered(*connection, *id)
                 }
-                _ => false,
+                _ => true,
             });
-            *index < quiet && is_last && stays && !ends && is_sure
+            let Fact::Quiet { tops, .. } = &history[quiet].fact else { return false };
+            let is_top = tops
+                .iter()
+                .any(|top| top.topic == message.topic && top.position.offset == message.offset);
+            *index < quiet && is_last && stays && !ends && is_sure && is_top
         })?;
     history.remove(index);
     Some(())
@@ -89,7 +95,13 @@ pub(super) fn hasten(history: &mut [Record]) -> Option<()> {
         })?;
         let is_alone = history[*earlier + 1..*index].iter().all(|record| {
             record.fact.connection() != Some(*connection)
-                || matches!(&record.fact, Fact::Heard { event: Event::Message(_), .. })
+                || match &record.fact {
+                    Fact::Heard { event, .. } => {
+                        matches!(event, Event::Message(_) | Event::Published(_) | Event::Pong {})
+                    }
+                    Fact::Sent { command, .. } => command.publish().is_some(),
+                    _ => false,
+                }
         });
         let (first, second) = (span(*earlier)?, span(*index)?);
         let at = first.at + 1;
