@@ -61,16 +61,12 @@ bugs! {
     ChainReversed,
     /// A block of frames serves connections of every wire.
     BlockOfAnotherWire,
-    /// A message that fits overtakes the gap in front of it.
-    GapOvertaken,
     /// The last subscriber ends a shard's interest while another one joins.
     InterestLost,
     /// A filter is given what waited in the mailbox from before.
     StaleMailbox,
     /// A position that does not fit is left out, and its message is not.
     PositionParted,
-    /// A frame longer than the limit is missed though nothing waits.
-    LongFrameForgotten,
     /// A gap is told after the subscriptions have changed.
     GapToldLate,
     /// The gaps of a topic that began anew are told in any order.

@@ -40,8 +40,8 @@ pub(super) struct Cursor {
 
 impl Cursor {
     /// A cursor that waits for the socket.
-    pub(super) fn waiting(since: Offset, mode: Mode, untold: bool) -> Cursor {
-        Cursor { since, mode, untold, held: None }
+    pub(super) fn waiting(since: Offset, mode: Mode) -> Cursor {
+        Cursor { since, mode, untold: false, held: None }
     }
 
     /// A cursor behind a message that is being sent, held until this tick.
@@ -138,10 +138,10 @@ mod tests {
     #[test]
     fn those_who_waited_longest_are_served_first_and_none_twice() {
         let mut cursors = Cursors::default();
-        cursors.set(1, Cursor::waiting(Offset(5), Mode::Gap, false));
+        cursors.set(1, Cursor::waiting(Offset(5), Mode::Gap));
         cursors.set(2, Cursor::held(Offset(7), 100));
-        cursors.set(3, Cursor::waiting(Offset(9), Mode::Conflate, true));
-        cursors.set(1, Cursor::waiting(Offset(6), Mode::Gap, false));
+        cursors.set(3, Cursor::waiting(Offset(9), Mode::Conflate));
+        cursors.set(1, Cursor::waiting(Offset(6), Mode::Gap));
         assert!(cursors.has_overflowed() && cursors.has_ready());
         let (topic, cursor) = cursors.take_ready().expect("one waits");
         assert_eq!((topic, cursor.since), (1, Offset(6)));

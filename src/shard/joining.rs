@@ -191,7 +191,6 @@ impl<S: Socket> Shard<S> {
             // A filter may bring the past of a topic of which nothing live has come here yet.
             self.subscribers.track(&seam.head, seam.top, seam.heard);
         }
-        self.subscribers.refresh(seam.head.id);
         let memberships = self.connection(id).map(|connection| &connection.memberships);
         let policy = memberships.and_then(|all| self.subscribers.policy_of(all, seam.head.id));
         let has_cursor = self.connection(id).is_some_and(|c| c.cursor(seam.head.id).is_some());
@@ -199,7 +198,7 @@ impl<S: Socket> Shard<S> {
             && let Some(local) = self.subscribers.topic_mut(seam.head.id)
         {
             local.begin_cursor(Mode::Conflate);
-            let cursor = Cursor::waiting(seam.top, Mode::Conflate, false);
+            let cursor = Cursor::waiting(seam.top, Mode::Conflate);
             self.hold(id, seam.head.id, rate, cursor);
         }
     }

@@ -86,20 +86,19 @@ impl<S> Late<'_, S> {
         if !planted::is(Bug::ConflationLate) {
             self.note_passed(message, mode);
         }
-        self.connection.set_cursor(topic, Cursor::waiting(since, mode, untold));
+        self.connection.set_cursor(topic, Cursor { untold, ..Cursor::waiting(since, mode) });
         Ok(())
     }
 
     /// Whether a frame may be queued.
     fn has_room(&self, mode: Mode, len: usize) -> bool {
         let waiting = self.connection.outbound.bytes();
-        if waiting == 0 && !planted::is(Bug::LongFrameForgotten) {
+        if waiting == 0 {
             return true;
         }
         let overflowed = self.connection.cursors.as_ref().is_some_and(|c| c.has_overflowed());
-        let is_behind = overflowed && !planted::is(Bug::GapOvertaken);
         mode != Mode::Conflate
-            && !is_behind
+            && !overflowed
             && self.pressure < Pressure::DropLive
             && self.is_young()
             && (waiting + len <= self.options.outbound_bytes_max

@@ -106,7 +106,9 @@ mod tests {
         let budget = Budget::new(1_000, shards.clone());
         let mut seen = vec![budget.pressure()];
         for _ in 0..100 {
-            shards.iter().for_each(|shard| shard.outbound_bytes.add(5));
+            for shard in &shards {
+                shard.outbound_bytes.add(5);
+            }
             let pressure = budget.measure();
             assert_eq!(budget.pressure(), pressure);
             if seen.last() != Some(&pressure) {

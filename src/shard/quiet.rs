@@ -21,9 +21,9 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Keeps a topic in sight that only filters want, so that they are told when it is quiet.
-    pub fn watch_quiet(&mut self, head: &Arc<TopicHead>, top: Offset, heard: Heard) {
+    pub fn watch_quiet(&mut self, head: &Arc<TopicHead>, top: Offset, latest: Heard) {
         if head.rule.stale_after.is_some() {
-            self.subscribers.track(head, top, heard);
+            self.subscribers.track(head, top, latest);
             self.begin_quiet(head);
         }
     }
@@ -37,10 +37,10 @@ impl<S: Socket> Shard<S> {
         if topic.is_stale || topic.judged_at.is_some() {
             return;
         }
-        let heard = topic.heard.uptime;
-        topic.is_stale = self.now.uptime.saturating_sub(heard) >= after;
+        let since = topic.heard.uptime;
+        topic.is_stale = self.now.uptime.saturating_sub(since) >= after;
         if !topic.is_stale {
-            self.judge_later(head, heard);
+            self.judge_later(head, since);
         }
     }
 
@@ -63,9 +63,9 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Looks again when a topic that was heard of then would be stale.
-    fn judge_later(&mut self, head: &TopicHead, heard: Duration) {
+    fn judge_later(&mut self, head: &TopicHead, since: Duration) {
         let Some(after) = stale_after(head) else { return };
-        let tick = tick_of(heard.saturating_add(after));
+        let tick = tick_of(since.saturating_add(after));
         if let Some(topic) = self.subscribers.topic_mut(head.id) {
             topic.judged_at = Some(tick);
             self.pace.insert(tick, Due::Quiet { topic: head.id, tick });
@@ -80,6 +80,10 @@ impl<S: Socket> Shard<S> {
         }
         topic.judged_at = None;
         let head = Arc::clone(&topic.head);
+        // This shard does not hear of a topic while nobody on it wants it.
+        if let Some(latest) = self.registry.heard(&head) {
+            topic.heard = latest;
+        }
         let since_ms = topic.heard.wall_ms;
         self.begin_quiet(&head);
         if self.is_stale(&head) && !planted::is(Bug::StaleUntold) {

@@ -227,10 +227,24 @@ impl<S: Socket> Shard<S> {
             self.write_pending(id);
             let cursors = self.connection(id).and_then(|connection| connection.cursors.as_ref());
             if let Some(cursor) = cursors.and_then(|cursors| cursors.get(topic)) {
-                self.finish_cursor(id, topic, cursor);
+                let since = self.end_catching_up(id, topic, cursor);
+                self.finish_cursor(id, topic, Cursor { since, ..cursor });
                 self.flush(id);
             }
         }
+    }
+
+    /// Reads what is left of a topic that has been forgotten, or tells that it is gone.
+    fn end_catching_up(&mut self, id: ConnectionId, topic: u64, cursor: Cursor) -> Offset {
+        let head = self.subscribers.topic(topic).map(|local| Arc::clone(&local.head));
+        let before = self.open_connection_mut(id).map(|connection| connection.outbound.bytes());
+        let (Some(head), Some(before), Mode::CatchUp) = (head, before, cursor.mode) else {
+            return cursor.since;
+        };
+        let since = self.catch_up(id, &head, cursor, Policy::All);
+        let after = self.connection(id).map_or(before, |connection| connection.outbound.bytes());
+        self.note_outbound(before, after);
+        since
     }
 
     /// Sends or tells at once what a cursor is behind with, and ends it.

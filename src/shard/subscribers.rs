@@ -181,10 +181,10 @@ impl Subscribers {
     pub(super) fn enter_topic(
         &mut self,
         head: &Arc<TopicHead>,
-        (top, heard): (Offset, Heard),
+        (top, latest): (Offset, Heard),
         member: Member,
     ) -> (Place, u32) {
-        let slot = self.track(head, top, heard);
+        let slot = self.track(head, top, latest);
         let Some(topic) = self.topics.get_mut(slot) else { return (Place::topic(slot), 0) };
         topic.members.push(member);
         (Place::topic(slot), last_index(&topic.members))
@@ -245,13 +245,6 @@ impl Subscribers {
         }
         self.forget_topic(slot);
         None
-    }
-
-    /// Brings a topic's list of groups up to date, if this shard knows the topic.
-    pub(super) fn refresh(&mut self, topic: u64) {
-        if let Some(slot) = self.by_id.get(&topic) {
-            self.find_groups(*slot as usize);
-        }
     }
 
     /// Topics that had the name of the one in this slot before it, the oldest first, as long as it
@@ -390,13 +383,13 @@ impl Subscribers {
     }
 
     /// Finds a topic, or begins to keep it in sight: the next message will come after `top`.
-    pub(super) fn track(&mut self, head: &Arc<TopicHead>, top: Offset, heard: Heard) -> usize {
+    pub(super) fn track(&mut self, head: &Arc<TopicHead>, top: Offset, latest: Heard) -> usize {
         if let Some(slot) = self.by_id.get(&head.id).copied() {
             if let Some(topic) = self.topics.get_mut(slot as usize) {
                 // Nobody may have wanted it for a while.
                 topic.top = topic.top.max(top);
-                if heard.uptime > topic.heard.uptime {
-                    topic.heard = heard;
+                if latest.uptime > topic.heard.uptime {
+                    topic.heard = latest;
                     topic.is_stale = false;
                     topic.judged_at = None;
                 }
@@ -404,8 +397,12 @@ impl Subscribers {
             return slot as usize;
         }
         let older = self.names_of(head.stream).get(&head.name).copied();
-        let older = older.and_then(|slot| self.topics.get_mut(slot as usize)).map(|older| {
-            // Whether it is quiet does not matter any more.
+        let older = older.and_then(|slot| self.topics.get_mut(slot as usize));
+        // Who was told of the older one that it is stale is told of this one when it is fresh.
+        let is_wanted = latest.wall_ms == 0 && !self.groups.is_empty();
+        let is_stale = is_wanted && older.as_ref().is_some_and(|older| older.is_stale);
+        let older = older.map(|older| {
+            // Whether that one is quiet does not matter any more.
             (older.is_stale, older.judged_at) = (false, None);
             older.head.id
         });
@@ -419,8 +416,8 @@ impl Subscribers {
             top,
             cursors: 0,
             conflation: None,
-            heard,
-            is_stale: false,
+            heard: latest,
+            is_stale,
             judged_at: None,
             older,
         });

@@ -166,10 +166,9 @@ mod tests {
     use crate::topics::name::TopicName;
     use proptest::prelude::*;
 
-    fn message(offset: u64, key: u8, is_delete: bool) -> Arc<Message> {
+    fn message(offset: u64, key: u8, payload: Payload) -> Arc<Message> {
         let name = TopicName::parse("t").expect("valid name");
         let head = TopicHead::new(1, name.clone(), Epoch::from_bits(1), Arc::default());
-        let payload = if is_delete { Payload::Deleted } else { Payload::Text("x".into()) };
         let key = (key > 0).then(|| key.to_string().into());
         let draft = Draft { key, ..Draft::new(name, payload) };
         Arc::new(Message::new(Arc::new(head), Offset(offset), draft, Now::at_ms(0)))
@@ -196,7 +195,7 @@ mod tests {
             since in 0u64..45,
         ) {
             let messages: Vec<_> = (1..).zip(&keys)
-                .map(|(offset, (key, is_delete))| message(offset, *key, *is_delete))
+                .map(|(offset, (key, is_delete))| message(offset, *key, if *is_delete { Payload::Deleted } else { Payload::Text("x".into()) }))
                 .collect();
             let mut latest = Latest::default();
             let mut left = messages.clone();
@@ -218,8 +217,8 @@ mod tests {
     #[test]
     fn a_key_can_be_taken_out() {
         let mut latest = Latest::default();
-        latest.add(message(1, 1, false));
-        latest.add(message(2, 2, false));
+        latest.add(message(1, 1, Payload::Text("x".into())));
+        latest.add(message(2, 2, Payload::Text("x".into())));
         assert_eq!(latest.remove("1").map(|message| message.offset), Some(Offset(1)));
         assert!(latest.remove("1").is_none() && !latest.has("1") && latest.has("2"));
         assert_eq!(offsets(&latest, 0), [2]);

@@ -85,7 +85,9 @@ mod tests {
             let all: Vec<_> =
                 names.iter().map(|name| TopicName::parse(name).expect("valid name")).collect();
             let mut index = Names::default();
-            all.iter().for_each(|name| index.insert(name.clone()));
+            for name in &all {
+                index.insert(name.clone());
+            }
             let filter = filter(&raw);
             let expected: Vec<_> =
                 all.into_iter().filter(|name| filter.matches(name)).collect();

@@ -70,13 +70,16 @@ impl Roster {
 
     /// Who is there.
     pub fn attendance(&self) -> Attendance {
-        let member = |(connection, name): (&Box<str>, &Option<Box<str>>)| Member {
-            connection: connection.clone(),
-            name: name.clone(),
-        };
         Attendance {
             count: self.listed.len() as u64 + self.unlisted,
-            members: self.listed.iter().map(member).collect(),
+            members: self
+                .listed
+                .iter()
+                .map(|(connection, name)| Member {
+                    connection: connection.clone(),
+                    name: name.clone(),
+                })
+                .collect(),
         }
     }
 }

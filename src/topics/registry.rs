@@ -12,7 +12,7 @@ use super::filters::FilterTrie;
 use super::history::HistoryBudget;
 use super::idempotency::{Answer, Found, IdempotencyOptions, IdempotencyWindow};
 use super::mailbox::{Inbox, Mailbox, Permit};
-use super::message::{Draft, Epoch, Message, Offset, Position, TopicHead};
+use super::message::{Draft, Epoch, Message, Offset, Position, Stream, TopicHead};
 use super::name::{TopicFilter, TopicName};
 use super::names::Names;
 use super::rule::Rules;
@@ -214,7 +214,14 @@ impl Registry {
         };
         let mut state = topic.state.lock();
         self.expire(&topic, &mut state, now);
-        topic.stretch(&state, since, to, room)
+        state.stretch(since, to, room)
+    }
+
+    /// When a topic was last heard of, if it is still there.
+    pub fn heard(&self, head: &TopicHead) -> Option<Heard> {
+        let topic = self.topic(&head.name).filter(|topic| topic.head.id == head.id)?;
+        let latest = topic.state.lock().heard;
+        Some(latest)
     }
 
     /// What applies to a topic, whether it is there or not.
@@ -238,7 +245,9 @@ impl Registry {
         let Some(topic) = self.topic(topic) else { return Ok(None) };
         let mut state = topic.state.lock();
         self.expire(&topic, &mut state, now);
-        topic.page(&state, since, limit, &self.options.resume, now).map(Some)
+        let resume = self.options.resume;
+        let room = ResumeOptions { messages_max: limit.min(resume.messages_max), ..resume };
+        topic.page(&state, since, &room, now).map(Some)
     }
 
     /// Forgets topics that nobody would miss, and what histories hold for too long. Returns how
@@ -306,8 +315,7 @@ impl Registry {
             }
         }
         self.check_key(topic, state, &draft, now)?;
-        let shards = self.interested(topic, state);
-        let message = self.post(topic, state, draft, shards, now)?;
+        let message = self.post(topic, state, draft, now)?;
         let offset = message.offset;
         self.keep_key(topic, state, &message);
         if topic.head.rule.history.messages > 0 {
@@ -322,15 +330,15 @@ impl Registry {
         Ok(Position { epoch, offset })
     }
 
-    /// Gives a message the next offset and posts it, to all of these shards or to none.
+    /// Gives a message the next offset and posts it, to all shards that want it or to none.
     fn post(
         &self,
         topic: &Topic,
         state: &mut TopicState,
         draft: Draft,
-        shards: ShardSet,
         now: Now,
     ) -> Result<Arc<Message>, Reason> {
+        let shards = self.interested(topic, state);
         let permits =
             self.reserve(shards, draft.payload.bytes().len()).ok_or(Reason::Overloaded)?;
         let offset = state.top.next();
@@ -353,6 +361,10 @@ impl Registry {
     }
 
     fn interested(&self, topic: &Topic, state: &mut TopicState) -> ShardSet {
+        if topic.head.stream == Stream::Presence {
+            // Filters are for messages.
+            return state.exact;
+        }
         if state.generation != self.generation.load(Ordering::Acquire) {
             let filters = self.filters.read();
             state.generation = self.generation.load(Ordering::Acquire);
@@ -401,7 +413,7 @@ impl Registry {
         let id = self.next_id.fetch_add(2, Ordering::Relaxed);
         let rule = Arc::clone(self.options.rules.of(name));
         let head = TopicHead::new(id, name.clone(), Epoch::from_bits(bits), rule);
-        let companion = self.companion(&head, now);
+        let companion = Registry::companion(&head, now);
         let topic = new_topic(head, companion, now);
         // A name is in the index before anybody can publish to the topic.
         let mut names = self.names.write();

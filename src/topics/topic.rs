@@ -237,8 +237,9 @@ impl Topic {
             if missing.len() > ask.room.messages_max.saturating_mul(CONFLATED_FACTOR) {
                 return Err(Reason::TooMany);
             }
-            let current = missing.filter(|message| !message.is_expired(now.uptime));
-            let conflated = conflate(current);
+            // A value whose time is over has still replaced those before it.
+            let mut conflated = conflate(missing);
+            conflated.retain(|message| !message.is_expired(now.uptime));
             return if ask.room.holds(conflated.iter()) {
                 Ok(conflated)
             } else {
@@ -269,47 +270,24 @@ impl Topic {
         if ask.room.holds(first.iter()) { Ok(first) } else { Err(Reason::SnapshotTooLarge) }
     }
 
-    /// The messages after `since` and up to `to`, as many as `room` holds and at least one, and what
-    /// of them is gone.
-    pub(super) fn stretch(
-        &self,
-        state: &TopicState,
-        since: Offset,
-        to: Offset,
-        room: &ResumeOptions,
-    ) -> Stretch {
-        let to = to.min(state.top);
-        let (first, loss) = state.history.begin();
-        let begin = first.map_or(to, |first| first.previous().min(to));
-        let lost = (since < begin).then_some((begin, loss));
-        let from = since.max(begin);
-        let messages = match state.history.between(from, to) {
-            Ok(messages) => fitting(messages.take(room.messages_max), room.bytes_max),
-            Err(_) => Vec::new(),
-        };
-        Stretch { lost, messages }
-    }
-
     /// A page of the messages after `since`, or of the latest ones.
     pub(super) fn page(
         &self,
         state: &TopicState,
         since: Option<Position>,
-        limit: usize,
-        options: &ResumeOptions,
+        room: &ResumeOptions,
         now: Now,
     ) -> Result<Page, Reason> {
-        let limit = limit.min(options.messages_max);
         let top = Position { epoch: self.head.epoch, offset: state.top };
         let is_current = |message: &&Arc<Message>| !message.is_expired(now.uptime);
         let Some(since) = since else {
-            let latest = state.history.latest(limit).rev().filter(is_current);
-            let mut messages = fitting(latest, options.bytes_max);
+            let latest = state.history.latest(room.messages_max).rev().filter(is_current);
+            let mut messages = fitting(latest, room.bytes_max);
             messages.reverse();
             return Ok(Page { top, messages, more: false });
         };
         let mut current = self.after(state, since)?.filter(is_current);
-        let messages = fitting(current.clone().take(limit), options.bytes_max);
+        let messages = fitting(current.clone().take(room.messages_max), room.bytes_max);
         Ok(Page { top, more: current.nth(messages.len()).is_some(), messages })
     }
 
@@ -329,6 +307,21 @@ impl Topic {
 }
 
 impl TopicState {
+    /// The messages after `since` and up to `to`, as many as `room` holds and at least one, and what
+    /// of them is gone.
+    pub(super) fn stretch(&self, since: Offset, to: Offset, room: &ResumeOptions) -> Stretch {
+        let to = to.min(self.top);
+        let (first, why) = self.history.begin();
+        let begin = first.map_or(to, |first| first.previous().min(to));
+        let lost = (since < begin).then_some((begin, why));
+        let from = since.max(begin);
+        let messages = match self.history.between(from, to) {
+            Ok(messages) => fitting(messages.take(room.messages_max), room.bytes_max),
+            Err(_) => Vec::new(),
+        };
+        Stretch { lost, messages }
+    }
+
     /// Whether nothing would be lost by forgetting the topic.
     pub(super) fn is_idle(&self, uptime: Duration, ttl: Duration) -> bool {
         self.exact.is_empty()

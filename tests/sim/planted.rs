@@ -7,7 +7,7 @@ use crate::world::{Trace, run};
 use fanfare::planted::{Bug, plant};
 
 /// Seeds in which a planted bug must show.
-const SEEDS_MAX: u64 = 20000;
+const SEEDS_MAX: u64 = 2500;
 
 /// The first violation that a planted bug causes, with its seed.
 fn caught(bug: Bug) -> Option<(u64, Violation)> {
@@ -21,10 +21,7 @@ fn caught(bug: Bug) -> Option<(u64, Violation)> {
 #[test]
 fn every_planted_bug_is_caught() {
     let mut missed = Vec::new();
-    for bug in Bug::ALL
-        .iter()
-        .filter(|b| std::env::var("BUGS").unwrap_or_default().contains(&format!("{b:?}")))
-    {
+    for bug in Bug::ALL {
         match caught(*bug) {
             Some((seed, Violation { invariant, says, .. })) => {
                 println!("{bug:?}: seed {seed}, {invariant:?}: {says}");

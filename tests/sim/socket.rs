@@ -6,7 +6,7 @@
 
 use crate::history::Span;
 use crate::random::Random;
-use fanfare::shard::outbound::Socket;
+use fanfare::shard::outbound::{Socket, WRITE_FRAMES_MAX};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -148,7 +148,9 @@ impl Socket for ServerEnd {
             writes.bytes += taken as u64;
             let end = writes.bytes;
             writes.ends.push_back((end, Span { since, at }));
-            writes.full_since = (taken < offered).then_some(since);
+            // Behind as many frames as one write takes there may be more.
+            let may_wait = taken < offered || slices.len() >= WRITE_FRAMES_MAX;
+            writes.full_since = may_wait.then_some(since);
             return Ok(taken);
         }
         writes.full_since = Some(since);

@@ -28,8 +28,7 @@ impl Registry {
         let members_max = members_max(head);
         if state.roster.place(members_max) == Change::Listed {
             let joined = Draft::new(head.name.clone(), Payload::Joined(member.clone()));
-            let watching = state.exact;
-            self.post(&companion, &mut state, joined, watching, now)?;
+            self.post(&companion, &mut state, joined, now)?;
         }
         state.roster.enter(member, members_max);
         Ok(())
@@ -46,8 +45,7 @@ impl Registry {
             && !planted::is(Bug::LeftUntold)
         {
             let left = Draft::new(head.name.clone(), Payload::Left(member));
-            let watching = state.exact;
-            self.post(&companion, &mut state, left, watching, now)?;
+            self.post(&companion, &mut state, left, now)?;
         }
         state.roster.exit(connection);
         Ok(())
@@ -85,7 +83,7 @@ impl Registry {
     }
 
     /// A topic's companion, when its rule wants one. Its id is the one after the topic's.
-    pub(super) fn companion(&self, head: &TopicHead, now: Now) -> Option<Arc<Topic>> {
+    pub(super) fn companion(head: &TopicHead, now: Now) -> Option<Arc<Topic>> {
         if head.rule.presence == Presence::Off {
             return None;
         }

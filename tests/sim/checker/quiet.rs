@@ -40,6 +40,7 @@ fn check_stream(
         return fault(Invariant::Liveness, "", format!("it has {what}"));
     }
     for top in tops {
+        stream.check_hasty(&top.topic, u64::MAX)?;
         check_topic(stream, top, moment, log)?;
         stream.check_stale(top, moment.at, log)?;
     }

@@ -38,7 +38,7 @@ impl Stream {
         }
         quiet.since = Some(since);
         let is_early = sent.is_some_and(|sent| since > 0 && since + after > sent.at);
-        if is_early || since < quiet.heard {
+        if is_early || since > 0 && since < quiet.heard {
             let says = format!("{since} is told at {sent:?}, {} was heard", quiet.heard);
             return fault(Invariant::Stale, topic, says);
         }

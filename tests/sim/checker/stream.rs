@@ -7,7 +7,7 @@ use super::log::{Log, Start, Told, seam_fault};
 use super::roster::{Change, Watch};
 use super::stale::Quiet;
 use super::terms::{Subscription, check_updated};
-use super::{Checked, Invariant, Moment, covers, fault};
+use super::{Checked, Fault, Invariant, Moment, covers, fault};
 use crate::history::{
     Command, Event, Gap, GapReason, Message, Overflow, Policy, Position, Span, TopicPosition,
     Update, Updated,
@@ -35,6 +35,8 @@ pub(super) struct Stream {
     pub(super) repeats: BTreeMap<String, (String, u64)>,
     /// Since when a filter's latest messages may begin anywhere.
     pub(super) latest_since: Option<Moment>,
+    /// A message that came too soon for its rate: the topic must have begun anew.
+    pub(super) hasty: Option<(u64, Fault)>,
     pub(super) is_over: bool,
 }
 
@@ -81,6 +83,7 @@ impl Stream {
             snapshot: None,
             repeats: BTreeMap::new(),
             latest_since: None,
+            hasty: None,
             is_over: false,
         }
     }
@@ -265,6 +268,16 @@ impl Stream {
         }
     }
 
+    /// Nothing of this topic came too soon, unless it began anew right then.
+    pub(super) fn check_hasty(&mut self, topic: &str, since: u64) -> Checked {
+        let is_it =
+            |(at, hasty): &mut (u64, Fault)| hasty.topic.as_deref() == Some(topic) && since > *at;
+        match self.hasty.take_if(is_it) {
+            Some((_, hasty)) => Err(hasty),
+            None => Ok(()),
+        }
+    }
+
     /// The next messages of these topics are the first ones of their rates.
     pub(super) fn end_rounds(&mut self, target: &str) {
         for (topic, cursor) in &mut self.cursors {
@@ -357,10 +370,12 @@ impl Stream {
         }
         let policy = self.effective(topic, log.rule(topic)).policy;
         let is_changing = self.is_changing(topic);
-        let Some(cursor) = self.cursors.get_mut(topic) else {
+        if !self.cursors.contains_key(topic) {
             let says = format!("{offset} comes before any position");
             return fault(Invariant::Gap, topic, says);
-        };
+        }
+        self.check_hasty(topic, heard.sent.map_or(u64::MAX, |sent| sent.since))?;
+        let Some(cursor) = self.cursors.get_mut(topic) else { return Ok(()) };
         let Heard { moment, sent } = heard;
         let is_live = *offset > cursor.seam;
         cursor.take(Arrival { message, moment, sent, life: self.life, policy }, log)?;
@@ -382,8 +397,9 @@ impl Stream {
         if is_changing {
             // What its rate held back may come at once.
             cursor.round = None;
-        } else {
-            cursor.count(message, sent, policy)?;
+        } else if let Err(hasty) = cursor.count(message, sent, policy) {
+            let at = sent.map_or(moment.at, |sent| sent.at);
+            self.hasty.get_or_insert((at, hasty));
         }
         self.end_quiet(message)
     }
@@ -480,6 +496,8 @@ impl Stream {
             return fault(Invariant::Epoch, topic, says);
         }
         *cursor = Cursor::live(&position.epoch, position.offset, moment);
+        // What was held back of the old epoch had to come before.
+        self.hasty.take_if(|(_, hasty)| hasty.topic.as_deref() == Some(topic));
         self.begin_quiet(topic, None);
         Ok(())
     }
