@@ -3,6 +3,7 @@
 //! in the count until its task has ended.
 //! # Not here: what is spoken on a connection.
 
+use crate::metrics::Counters;
 use crate::reason::Reason;
 use crate::shard::pressure::{Budget, Pressure};
 use crate::shard::worker::{Busy, Context, ShardHandle};
@@ -80,6 +81,8 @@ pub struct Entrance {
     pub places: Arc<Places>,
     /// What may wait for all connections.
     pub budget: Arc<Budget>,
+    /// What this thread counts.
+    pub counters: Arc<Counters>,
     /// What a connection is told that is not taken.
     pub turn_away: fn(Reason) -> Vec<u8>,
 }
@@ -99,6 +102,7 @@ impl Entrance {
                 Ok(place) => place,
                 Err(reason) => {
                     tracing::debug!(%reason, "a connection was refused");
+                    self.counters.refusals.of(reason).increment();
                     // Not waited for: a peer that does not take so little is not told.
                     stream.try_write(&(self.turn_away)(reason)).unwrap_or_default();
                     continue;

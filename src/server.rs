@@ -44,6 +44,8 @@ pub struct Server {
     ops: Arc<Ops>,
     broker: Arc<Broker>,
     places: Arc<Places>,
+    /// What this thread counts.
+    counters: Arc<Counters>,
     tasks: Vec<JoinHandle<()>>,
     grace: Duration,
 }
@@ -112,6 +114,7 @@ impl Server {
             ops,
             broker,
             places: Places::new(config.limits.connections_allowed(open_files_max())),
+            counters: Arc::clone(&counters),
             tasks: Vec::new(),
             grace: config.shutdown.grace,
         };
@@ -189,7 +192,8 @@ impl Server {
     fn entrance(&self, listener: TcpListener, turn_away: fn(Reason) -> Vec<u8>) -> Entrance {
         let (shards, places) = (Arc::clone(&self.shards), Arc::clone(&self.places));
         let budget = Arc::clone(&self.broker.budget);
-        Entrance { listener, shards, places, budget, turn_away }
+        let counters = Arc::clone(&self.counters);
+        Entrance { listener, shards, places, budget, counters, turn_away }
     }
 }
 

@@ -82,7 +82,11 @@ impl Topics {
             let granted = self.granted(Some(rule), &groups);
             (rule.filter.clone(), Arc::new(granted))
         });
-        Rules { ordered: ordered.collect(), other: Arc::new(self.granted(None, &groups)) }
+        Rules {
+            ordered: ordered.collect(),
+            other: Arc::new(self.granted(None, &groups)),
+            groups: groups.iter().map(ToString::to_string).collect(),
+        }
     }
 
     /// What a topic keeps and grants under a rule, or under none.

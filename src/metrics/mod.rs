@@ -10,6 +10,7 @@ pub use page::{Page, Sources};
 
 use crate::reason::Reason;
 use crate::topics::message::Wire;
+use crate::topics::rule::GROUPS_MAX;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -88,6 +89,24 @@ impl ByWire {
     }
 }
 
+/// One number for each group of topics.
+#[derive(Debug)]
+pub struct ByGroup([Count; GROUPS_MAX]);
+
+impl Default for ByGroup {
+    fn default() -> ByGroup {
+        ByGroup([const { Count(AtomicU64::new(0)) }; GROUPS_MAX])
+    }
+}
+
+impl ByGroup {
+    /// The number of this group.
+    pub fn of(&self, group: u8) -> &Count {
+        // Group 0 is for all topics that are in no other.
+        self.0.get(usize::from(group)).unwrap_or(&self.0[0])
+    }
+}
+
 /// Upper bounds of the latency buckets, in microseconds.
 pub const LATENCY_BUCKETS_MICROS: [u64; 14] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
@@ -141,8 +160,14 @@ pub struct Counters {
     pub deliveries: Count,
     /// Messages not handed to a connection because it did not read fast enough.
     pub dropped: Count,
-    /// Messages passed over for later ones of their key.
-    pub conflated: Count,
+    /// Messages passed over for later ones of their key by subscriptions with `latest`.
+    pub conflated_latest: Count,
+    /// The same, with `maxHz`.
+    pub conflated_max_hz: Count,
+    /// Topics that connections began to catch up on.
+    pub catch_ups: Count,
+    /// Messages handed to connections, by the group of the topic's rule.
+    pub group_deliveries: ByGroup,
     /// Messages read from history by connections that catch up.
     pub caught_up: Count,
     /// Gap events sent.

@@ -42,7 +42,9 @@ impl Page {
         let process = metrics_process::Collector::default();
         let (counters, gauges) = metrics::with_local_recorder(&recorder, || {
             process.describe();
-            (counters(), gauges())
+            let mut counters = counters();
+            counters.extend(group_counters(&sources));
+            (counters, gauges())
         });
         Page { sources, counters, gauges, process, recorder, handle }
     }
@@ -144,6 +146,14 @@ const COUNTERS: &[Row] = &[
         "Messages that a connection did not get because it did not read fast enough.",
         |c| &c.dropped,
     ),
+    (
+        "fanfare_caught_up_total",
+        "Messages read from history by connections that were behind.",
+        |c| &c.caught_up,
+    ),
+    ("fanfare_catch_ups_total", "Times that a connection began to catch up on a topic.", |c| {
+        &c.catch_ups
+    }),
     ("fanfare_gaps_total", "Gap events sent.", |c| &c.gaps),
     (
         "fanfare_replayed_total",
@@ -190,6 +200,12 @@ fn counters() -> Vec<(Counter, Read)> {
         None,
         Box::new(|sources| sources.registry.idempotency().evicted()),
     ));
+    let mut add = |policy, read| {
+        const HELP: &str = "Messages passed over for later ones of their key.";
+        all.push(counter("fanfare_conflated_total", HELP, Some(("policy", policy)), read));
+    };
+    add("latest", sum(|c| &c.conflated_latest));
+    add("maxHz", sum(|c| &c.conflated_max_hz));
     for wire in Wire::ALL {
         let label = Some(("wire", wire.name()));
         let mut add = |name, help, read| all.push(counter(name, help, label, read));
@@ -213,6 +229,23 @@ fn counters() -> Vec<(Counter, Read)> {
             let refused = sum(move |c| c.resumes_refused.of(reason));
             add("fanfare_resumes_refused_total", "Resumes that could not be exact.", refused);
         }
+    }
+    all
+}
+
+/// Numbers of each group of topics that the configuration names, and of all others.
+#[expect(clippy::disallowed_macros, reason = "this is the other place that registers")]
+fn group_counters(sources: &Sources) -> Vec<(Counter, Read)> {
+    let published = "fanfare_group_published_total";
+    metrics::describe_counter!(published, "Messages taken from publishers, by group of topics.");
+    let deliveries = "fanfare_group_deliveries_total";
+    metrics::describe_counter!(deliveries, "Messages handed to connections, by group of topics.");
+    let mut all: Vec<(Counter, Read)> = Vec::new();
+    for (number, name) in (0_u8..).zip(sources.registry.rules().group_names()) {
+        let read: Read = Box::new(move |sources| sources.registry.published(number.into()));
+        all.push((metrics::counter!(published, "group" => name.clone()), read));
+        let read = sum(move |c| c.group_deliveries.of(number));
+        all.push((metrics::counter!(deliveries, "group" => name), read));
     }
     all
 }

@@ -98,6 +98,7 @@ impl<S: Socket> Shard<S> {
             matching: &topic.groups,
             groups,
             held: 0,
+            linked: 0,
             dropped: 0,
             excess: Vec::new(),
             cursors_max: self.options.cursors_max,
@@ -116,8 +117,9 @@ impl<S: Socket> Shard<S> {
                 offering.to(member, if first { Via::NewFilter } else { Via::Filter });
             }
         }
-        let Offering { held, dropped, excess, .. } = offering;
+        let Offering { held, linked, dropped, excess, .. } = offering;
         self.counters.dropped.add(dropped);
+        self.counters.group_deliveries.of(head.rule.group).add(linked);
         for _ in 0..held {
             topic.begin_cursor(Mode::Conflate);
         }
@@ -178,6 +180,7 @@ impl<S: Socket> Shard<S> {
                     pressure: self.pressure,
                     tick: u32::try_from(self.wheel.tick()).unwrap_or(u32::MAX),
                     queued: 0,
+                    begun: 0,
                     dropped: 0,
                     untold: false,
                 };
@@ -185,6 +188,7 @@ impl<S: Socket> Shard<S> {
                 let kept = rest.try_for_each(keep);
                 counters.deliveries.add(late.queued);
                 counters.dropped.add(late.dropped);
+                counters.catch_ups.add(late.begun);
                 kept
             }
             Err(_) => Err(Unsent::PeerGone),
@@ -273,6 +277,8 @@ struct Offering<'a, S> {
     groups: &'a Slab<Group>,
     /// Cursors that begin with the message, because it uses up a rate.
     held: u32,
+    /// Connections that are given the message in this turn.
+    linked: u64,
     /// Connections that are behind and will be told that they missed the message.
     dropped: u64,
     /// Connections that would need more cursors than they may have.
@@ -345,6 +351,7 @@ impl<S> Offering<'_, S> {
     }
 
     fn link(&mut self, slot: u32, via: Via, mode: Mode) {
+        self.linked += 1;
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         if connection.pending.is_empty() {
             self.turn.dirty.push(slot);

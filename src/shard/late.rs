@@ -34,6 +34,8 @@ pub(super) struct Late<'a, S> {
     pub(super) tick: u32,
     /// Messages that were queued.
     pub(super) queued: u64,
+    /// Topics that the connection will catch up on.
+    pub(super) begun: u64,
     /// Messages that will only be told as missing.
     pub(super) dropped: u64,
     /// Whether the frame before this one was a position that found no room.
@@ -82,6 +84,7 @@ impl<S> Late<'_, S> {
         let since = message.offset.previous();
         if cursor.is_none() {
             self.begin(topic, mode)?;
+            self.begun += u64::from(mode == Mode::CatchUp);
         }
         if !planted::is(Bug::ConflationLate) {
             self.note_passed(message, mode);

@@ -144,6 +144,7 @@ impl<S: Socket> Shard<S> {
             if policy.conflates() { conflate(stretch.messages.iter()) } else { stretch.messages };
         self.counters.caught_up.add_len(messages.len());
         self.counters.deliveries.add_len(messages.len());
+        self.counters.group_deliveries.of(head.rule.group).add_len(messages.len());
         self.counters.dropped.add(begin.0 - cursor.since.0);
         self.serving(id, head, |serving| {
             if cursor.untold {
@@ -168,8 +169,13 @@ impl<S: Socket> Shard<S> {
         let messages: Vec<Arc<Message>> = current.cloned().collect();
         let top = local.top;
         let passed = (top.0 - from.0).saturating_sub(messages.len() as u64);
-        self.counters.conflated.add(passed);
+        let memberships = self.connection(id).map(|connection| &connection.memberships);
+        match memberships.and_then(|all| self.subscribers.policy_of(all, head.id)) {
+            Some(Policy::MaxHz(_)) => self.counters.conflated_max_hz.add(passed),
+            _ => self.counters.conflated_latest.add(passed),
+        }
         self.counters.deliveries.add_len(messages.len());
+        self.counters.group_deliveries.of(head.rule.group).add_len(messages.len());
         self.counters.dropped.add(from.0 - cursor.since.0);
         self.serving(id, head, |serving| {
             if cursor.untold {

@@ -195,7 +195,7 @@ mod tests {
             since in 0u64..45,
         ) {
             let messages: Vec<_> = (1..).zip(&keys)
-                .map(|(offset, (key, is_delete))| message(offset, *key, if *is_delete { Payload::Deleted } else { Payload::Text("x".into()) }))
+                .map(|(offset, (key, is_delete))| message(offset, *key, payload(*is_delete)))
                 .collect();
             let mut latest = Latest::default();
             let mut left = messages.clone();

@@ -15,7 +15,7 @@ use super::mailbox::{Inbox, Mailbox, Permit};
 use super::message::{Draft, Epoch, Message, Offset, Position, Stream, TopicHead};
 use super::name::{TopicFilter, TopicName};
 use super::names::Names;
-use super::rule::Rules;
+use super::rule::{GROUPS_MAX, Rules};
 use super::topic::{
     Ask, Heard, Page, ResumeOptions, Seam, ShardId, ShardSet, Stretch, Topic, TopicState,
 };
@@ -72,6 +72,8 @@ pub struct Registry {
     mailboxes: Vec<Arc<Mailbox>>,
     budget: HistoryBudget,
     window: IdempotencyWindow,
+    /// Messages taken, by the group of their topic's rule. One relaxed add each.
+    published: [AtomicU64; GROUPS_MAX],
     options: RegistryOptions,
     epochs: EpochSource,
 }
@@ -93,6 +95,7 @@ impl Registry {
             mailboxes,
             budget: HistoryBudget::new(options.history_bytes_max),
             window: IdempotencyWindow::new(options.idempotency),
+            published: [const { AtomicU64::new(0) }; GROUPS_MAX],
             options,
             epochs,
         }
@@ -281,6 +284,11 @@ impl Registry {
         swept
     }
 
+    /// How many messages the topics of a group have taken.
+    pub fn published(&self, group: usize) -> u64 {
+        self.published.get(group).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
     /// How many topics there are.
     pub fn topic_count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
@@ -317,6 +325,9 @@ impl Registry {
         self.check_key(topic, state, &draft, now)?;
         let message = self.post(topic, state, draft, now)?;
         let offset = message.offset;
+        if let Some(group) = self.published.get(usize::from(topic.head.rule.group)) {
+            group.fetch_add(1, Ordering::Relaxed);
+        }
         self.keep_key(topic, state, &message);
         if topic.head.rule.history.messages > 0 {
             state.history.append(message, &topic.head.rule.history, &self.budget);

@@ -88,9 +88,19 @@ pub struct Rules {
     pub ordered: Vec<(TopicFilter, Arc<Rule>)>,
     /// For topics that none matches.
     pub other: Arc<Rule>,
+    /// What metrics call the groups, by their numbers; without any there is only `other`.
+    pub groups: Vec<String>,
 }
 
+/// Most groups of topics that are counted apart, `other` among them.
+pub const GROUPS_MAX: usize = 33;
+
 impl Rules {
+    /// What metrics call each group, by their numbers.
+    pub fn group_names(&self) -> Vec<String> {
+        if self.groups.is_empty() { vec!["other".to_owned()] } else { self.groups.clone() }
+    }
+
     /// The rule of a topic.
     pub fn of(&self, topic: &TopicName) -> &Arc<Rule> {
         let first = self.ordered.iter().find(|(filter, _)| filter.matches(topic));
@@ -117,7 +127,7 @@ mod tests {
     fn rules(filters: &[&str]) -> Rules {
         let rule =
             |(group, raw): (u8, &&str)| (filter(raw), Arc::new(Rule { group, ..Rule::default() }));
-        Rules { ordered: (1..).zip(filters).map(rule).collect(), other: Arc::default() }
+        Rules { ordered: (1..).zip(filters).map(rule).collect(), ..Rules::default() }
     }
 
     #[test]
