@@ -6,13 +6,14 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fanfare::clock::Now;
-use fanfare::dialect::Overflow;
 use fanfare::shard::outbound::Socket;
+use fanfare::shard::pressure::Budget;
 use fanfare::shard::{Joiner, Progress, Shard, ShardOptions};
 use fanfare::topics::mailbox::{Mailbox, MailboxOptions};
 use fanfare::topics::message::{Draft, Payload, Wire};
 use fanfare::topics::name::{TopicFilter, TopicName};
 use fanfare::topics::registry::{Registry, RegistryOptions};
+use fanfare::topics::terms::Terms;
 use fanfare::topics::topic::{Ask, ShardId};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
