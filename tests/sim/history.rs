@@ -249,7 +249,10 @@ impl Policy {
     pub(crate) fn interval_ms(self) -> u64 {
         match self {
             Policy::All | Policy::Latest => 0,
-            Policy::MaxHz(hz) => std::time::Duration::from_secs_f64(1.0 / hz).as_millis() as u64,
+            Policy::MaxHz(hz) => {
+                let interval = std::time::Duration::from_secs_f64(1.0 / hz);
+                u64::try_from(interval.as_millis()).expect("short")
+            }
         }
     }
 

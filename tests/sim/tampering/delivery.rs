@@ -1,5 +1,6 @@
 //! Lies about how messages are delivered: what is passed over, how often, to whom, and about what is
 //! told beside them.
+//! # Not here: lies about what was published and what is missing (`tampering`).
 
 use super::{event_mut, heard, messages, next_on};
 use crate::history::{Event, Fact, Message, Policy, Record, Span};
@@ -51,8 +52,8 @@ pub(super) fn drop_last_of_key(history: &mut Vec<Record>) -> Option<()> {
             };
             let is_sure = history[..quiet].iter().all(|record| match &record.fact {
                 Fact::Sent { connection, id, command } => {
-                    let says = command.publish().is_some_and(|said| said.topic == message.topic);
-                    !says || is_answered(*connection, *id)
+                    let other = command.publish().is_none_or(|said| said.topic != message.topic);
+                    other || is_answered(*connection, *id)
                 }
                 _ => true,
             });
