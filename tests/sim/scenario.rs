@@ -375,7 +375,11 @@ fn registry(topics: &[&str], policies: &[Policy], chance: &mut Random) -> Regist
     let ordered = topics.iter().map(&mut rule).collect();
     let cap = chance.pick(policies).filter(|_| capping > 0).map(|policy| asked(*policy));
     RegistryOptions {
-        rules: Rules { ordered, other: Arc::new(Rule { cap, ..Rule::default() }) },
+        rules: Rules {
+            ordered,
+            other: Arc::new(Rule { cap, ..Rule::default() }),
+            ..Rules::default()
+        },
         topics_max: bound(2..=5, 1_000, chance),
         history_bytes_max: bound(1_000..=8_000, PLENTY, chance),
         resume: ResumeOptions {
