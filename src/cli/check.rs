@@ -146,7 +146,7 @@ mod tests {
                   history.age        2m       from topics.history.age (fanfare.toml)
                   history.bytes      1 MiB    from topics.history.bytes (default)
                   snapshot           keys     this rule
-                  snapshot_keys_max  1024     default
+                  snapshot_keys_max  1000     default
                   overflow           catchUp  default
                   policy             maxHz    follows from max_hz
                   max_hz             0.5      this rule
@@ -282,7 +282,7 @@ mod tests {
             topics.rules[0].history.age           5m                                    topics.history.age
             topics.rules[0].history.bytes         1 MiB                                 topics.history.bytes
             topics.rules[0].snapshot              latest                                default
-            topics.rules[0].snapshot_keys_max     1024                                  default
+            topics.rules[0].snapshot_keys_max     1000                                  default
             topics.rules[0].overflow              catchUp                               default
             topics.rules[0].policy                all                                   default
             topics.rules[0].max_hz                off                                   default

@@ -32,7 +32,7 @@ pub struct Rule {
     #[serde(with = "As::<OneOf<SnapshotOf>>", default)]
     pub snapshot: SnapshotOf,
     /// Keys of one topic whose snapshot holds keys; a message of one more is refused.
-    /// Default 1024. Each costs its latest message.
+    /// Default 1000: as many as one resume may send. Each costs its latest message.
     #[serde(with = "As::<Count>", default = "snapshot_keys_max")]
     pub snapshot_keys_max: usize,
     /// What happens to readers that are too slow for every message and did not say it themselves.
@@ -63,7 +63,7 @@ pub struct Rule {
 }
 
 fn snapshot_keys_max() -> usize {
-    1024
+    1_000
 }
 
 fn presence_members_max() -> usize {
