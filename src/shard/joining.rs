@@ -94,25 +94,30 @@ impl<S: Socket> Shard<S> {
             self.registry.collect(&mut self.inbox);
         }
         self.settle();
-        let seams = asks().and_then(|asks| Ok(self.seams(asks)?));
-        self.settle_before(filter, seams.iter().flatten().flatten());
+        let seams = match asks().and_then(|asks| Ok(self.seams(asks)?)) {
+            Ok(seams) => seams,
+            Err(refusal) => {
+                // Nothing has changed: what is in the inbox is for those who are there.
+                self.joining = None;
+                if !self.subscribers.has_group(filter) {
+                    self.registry.leave_filter(filter, self.inbox.shard);
+                }
+                return Err(refusal);
+            }
+        };
+        self.settle_before(filter, seams.iter().flatten());
         self.settle_cursors(joiner.connection, &target);
-        self.settle_replayed(joiner.connection, seams.iter().flatten().flatten());
+        self.settle_replayed(joiner.connection, seams.iter().flatten());
         let member = self.member(joiner);
         let (place, index) = self.subscribers.enter_group(filter, member);
         self.joining = None;
         self.note_membership(joiner.connection, place, index);
         self.counters.filter_subscriptions.increment();
-        match &seams {
-            Ok(seams) => {
-                for seam in seams.iter().flatten() {
-                    self.watch_quiet(&seam.head, seam.top, seam.heard);
-                    self.hold_behind(joiner, seam);
-                }
-            }
-            Err(_) => self.leave(joiner.connection, &target)?,
+        for seam in seams.iter().flatten() {
+            self.watch_quiet(&seam.head, seam.top, seam.heard);
+            self.hold_behind(joiner, seam);
         }
-        seams
+        Ok(seams)
     }
 
     /// Ends a subscription.
