@@ -1,6 +1,8 @@
 //! The shard stepped by hand: sockets that take as much as they are told to, time that passes when
 //! it is told to.
 
+mod policies;
+
 use super::outbound::Socket;
 use super::pressure::Budget;
 use super::{ConnectionId, FilterAsk, Joiner, Progress, Shard, ShardOptions};
