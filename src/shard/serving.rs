@@ -83,14 +83,12 @@ impl<S: Socket> Shard<S> {
         let is_behind = cursor.since < local.top;
         match (cursor.mode, policy) {
             (Mode::CatchUp, Some(Policy::MaxHz(rate))) if !is_behind => {
-                // It has come to the present, and goes on at its rate.
+                // It has come to the present as fast as it could, and goes on at its rate.
                 local.end_cursor(Mode::CatchUp);
                 local.begin_cursor(Mode::Conflate);
                 self.hold(id, head.id, rate, Cursor { mode: Mode::Conflate, ..cursor });
             }
-            (Mode::Conflate | Mode::CatchUp, Some(Policy::MaxHz(rate)))
-                if !planted::is(Bug::RateForgotten) =>
-            {
+            (Mode::Conflate, Some(Policy::MaxHz(rate))) if !planted::is(Bug::RateForgotten) => {
                 self.hold(id, head.id, rate, cursor);
             }
             _ if is_behind && !planted::is(Bug::CursorDropped) => {
