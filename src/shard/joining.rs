@@ -273,8 +273,8 @@ impl<S: Socket> Shard<S> {
     /// another subscription of its own goes on.
     fn settle_replayed<'a>(&mut self, id: ConnectionId, seams: impl Iterator<Item = &'a Seam>) {
         for seam in seams {
-            let cursors = self.connection(id).and_then(|connection| connection.cursors.as_ref());
-            if let Some(cursor) = cursors.and_then(|cursors| cursors.get(seam.head.id)) {
+            let cursor = self.connection(id).and_then(|c| c.cursor(seam.head.id));
+            if let Some(cursor) = cursor {
                 self.finish_cursor(id, seam.head.id, cursor);
             }
         }
