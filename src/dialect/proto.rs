@@ -6,9 +6,9 @@
 //! # Not here: what fields may hold (`raw`), the wire format (`tags`), heads of frames (`frame`).
 
 use super::raw::{
-    Choice, Data, INTEGER_MAX, Number, PolicyWord, RawAction, RawActions, RawConnect, RawHistory, RawNothing,
-    RawPosition, RawPositions, RawPublish, RawRate, RawSubscribe, RawTopic, RawTopicPosition,
-    RawUpdate, Text,
+    Choice, Data, INTEGER_MAX, Number, PolicyWord, RawAction, RawActions, RawConnect, RawHistory,
+    RawNothing, RawPosition, RawPositions, RawPublish, RawRate, RawSubscribe, RawTopic,
+    RawTopicPosition, RawUpdate, Text,
 };
 use super::tags::{Fault, Field, Tags, fields};
 use super::{

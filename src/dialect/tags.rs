@@ -72,6 +72,7 @@ pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>, F
 
 impl<'a> Field<'a> {
     /// Puts what `read` makes of the field into `slot`, which must be empty.
+    #[inline]
     pub(super) fn fill<T>(
         self,
         slot: &mut Option<T>,
@@ -121,6 +122,7 @@ impl<'a> Field<'a> {
     }
 }
 
+#[inline]
 fn read_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, Fault> {
     let tag = u32::try_from(read_varint(rest)?).map_err(|_| Fault::Tag)?;
     let number = tag >> 3;
@@ -145,7 +147,17 @@ fn read_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, Fault> {
     Ok(Field { number, value })
 }
 
+#[inline]
 fn read_varint(rest: &mut &[u8]) -> Result<u64, Fault> {
+    // Tags, and most lengths and numbers.
+    if let [byte @ ..0x80, tail @ ..] = *rest {
+        *rest = tail;
+        return Ok(u64::from(*byte));
+    }
+    read_long_varint(rest)
+}
+
+fn read_long_varint(rest: &mut &[u8]) -> Result<u64, Fault> {
     let mut number = 0;
     for shift in (0..u64::BITS).step_by(7) {
         let (byte, tail) = rest.split_first().ok_or(Fault::Cut)?;
@@ -163,6 +175,7 @@ fn read_varint(rest: &mut &[u8]) -> Result<u64, Fault> {
     Err(Fault::Varint)
 }
 
+#[inline]
 fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], Fault> {
     let (taken, tail) = rest.split_at_checked(len).ok_or(Fault::Cut)?;
     *rest = tail;

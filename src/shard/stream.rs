@@ -27,6 +27,20 @@ pub struct Stream {
     id: ConnectionId,
 }
 
+/// Bytes that were read and wait for the connection's next turn. They are copied once, however many
+/// turns they take.
+#[derive(Debug, Default)]
+struct Left {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Left {
+    fn is_empty(&self) -> bool {
+        self.taken >= self.bytes.len()
+    }
+}
+
 impl Stream {
     /// The connection `id` of this shard.
     pub fn new(context: Rc<Context>, socket: Rc<TcpStream>, id: ConnectionId) -> Stream {
@@ -35,13 +49,14 @@ impl Stream {
 
     /// Reads until the peer ends or is cut off. `early` is what was read already.
     pub async fn serve(self, early: Vec<u8>, mut protocol: impl Protocol) {
-        let mut left = self.feed_again(early, &mut protocol);
+        let mut left = Left { bytes: early, taken: 0 };
+        self.feed_again(&mut left, &mut protocol);
         loop {
             while !left.is_empty() {
                 if self.wait_for_room().await.is_err() {
                     return;
                 }
-                left = self.feed_again(left, &mut protocol);
+                self.feed_again(&mut left, &mut protocol);
                 // A socket with more to read is ready at once: without this a peer that never
                 // pauses would be the only one that this thread serves.
                 tokio::task::yield_now().await;
@@ -51,7 +66,8 @@ impl Stream {
             }
             let read = self.context.read(&self.socket, |input| {
                 self.context.with(|shard| shard.heard(self.id, input.len()));
-                self.feed(input, &mut protocol)
+                let taken = self.feed(input, &mut protocol);
+                Left { bytes: input.get(taken..).unwrap_or_default().to_vec(), taken: 0 }
             });
             match read {
                 Ok(Some(rest)) => {
@@ -68,19 +84,22 @@ impl Stream {
         }
     }
 
-    /// Feeds bytes that were kept, and keeps what is left of them.
-    fn feed_again(&self, mut kept: Vec<u8>, protocol: &mut impl Protocol) -> Vec<u8> {
-        if kept.is_empty() {
-            return kept;
+    /// Feeds what is left of bytes that were read before.
+    fn feed_again(&self, left: &mut Left, protocol: &mut impl Protocol) {
+        left.taken += match left.bytes.get_mut(left.taken..) {
+            Some(rest) if !rest.is_empty() => self.feed(rest, protocol),
+            _ => 0,
+        };
+        if left.is_empty() {
+            *left = Left::default();
         }
-        self.feed(&mut kept, protocol)
     }
 
-    fn feed(&self, input: &mut [u8], protocol: &mut impl Protocol) -> Vec<u8> {
+    fn feed(&self, input: &mut [u8], protocol: &mut impl Protocol) -> usize {
         self.context.with(|shard| {
             let taken = protocol.feed(input, shard);
             shard.flush(self.id);
-            input.get(taken..).unwrap_or_default().to_vec()
+            taken
         })
     }
 
