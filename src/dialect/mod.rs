@@ -5,6 +5,7 @@
 //! them).
 //! # Not here: sockets, sessions, metrics, permission.
 
+pub mod deflate;
 pub mod frame;
 pub mod schema;
 
