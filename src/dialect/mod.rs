@@ -383,8 +383,20 @@ pub fn encode(id: u64, event: &Event, wire: Wire) -> Bytes {
 }
 
 /// Finished bytes of one message push on one wire, its head included: of a change of presence, that
-/// of the event which tells it.
+/// of the event which tells it. On a deflated wire they are those of the plain one if compressing
+/// does not pay.
 pub fn encode_message(message: &Message, wire: Wire) -> Bytes {
+    if !wire.is_deflated() {
+        return encode_plain(message, wire);
+    }
+    let plain = match message.made(wire.plain()) {
+        Some(made) => made.clone(),
+        None => encode_plain(message, wire.plain()),
+    };
+    frame::deflate(&plain, wire).unwrap_or(plain)
+}
+
+fn encode_plain(message: &Message, wire: Wire) -> Bytes {
     let len = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
     let payload = match &message.payload {
         Payload::Joined(member) | Payload::Left(member) => {

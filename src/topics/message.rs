@@ -303,6 +303,11 @@ impl Message {
         slot.get_or_init(|| Box::new(encode(self, wire)))
     }
 
+    /// The finished bytes for one wire layout, if there was use for them.
+    pub fn made(&self, wire: Wire) -> Option<&Bytes> {
+        self.frames.get(wire as usize)?.get().map(Box::as_ref)
+    }
+
     /// What a history that keeps this message is charged, in bytes: the payload as it came and as
     /// it leaves in both WebSocket spellings, and the message itself.
     pub fn cost(&self) -> usize {
@@ -401,6 +406,18 @@ impl Wire {
             Wire::WebSocketJsonBatchDeflate => Wire::WebSocketJsonBatch,
             Wire::WebSocketProtoBatchDeflate => Wire::WebSocketProtoBatch,
             plain => plain,
+        }
+    }
+
+    /// The same layout with messages compressed where that pays. On TCP none are.
+    #[must_use]
+    pub const fn deflated(self) -> Wire {
+        match self {
+            Wire::WebSocketJson => Wire::WebSocketJsonDeflate,
+            Wire::WebSocketProto => Wire::WebSocketProtoDeflate,
+            Wire::WebSocketJsonBatch => Wire::WebSocketJsonBatchDeflate,
+            Wire::WebSocketProtoBatch => Wire::WebSocketProtoBatchDeflate,
+            same => same,
         }
     }
 

@@ -30,15 +30,22 @@ pub struct Policy {
     pub compression: Compression,
 }
 
+/// What is spoken on a connection from its upgrade on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// How commands and events are spelled.
+    pub dialect: Dialect,
+    /// What messages may be.
+    pub compression: Compression,
+}
+
 /// An upgrade that is accepted.
 #[derive(Debug)]
 pub struct Accepted {
     /// What is spoken on the connection.
-    pub dialect: Dialect,
+    pub spoken: Spoken,
     /// The subprotocol that was chosen; `None` if none was offered.
     pub subprotocol: Option<&'static str>,
-    /// What messages may be.
-    pub compression: Compression,
     /// The 101 that says so; its body is empty.
     pub response: Response<()>,
 }
@@ -87,7 +94,7 @@ pub fn judge<B>(request: &Request<B>, policy: &Policy) -> Result<Accepted, Refus
         key,
         &[(SEC_WEBSOCKET_PROTOCOL, subprotocol), (SEC_WEBSOCKET_EXTENSIONS, extension)],
     )?;
-    Ok(Accepted { dialect, subprotocol, compression, response })
+    Ok(Accepted { spoken: Spoken { dialect, compression }, subprotocol, response })
 }
 
 fn check_request<B>(request: &Request<B>) -> Result<(), Refusal> {
@@ -244,7 +251,7 @@ mod tests {
 
     fn say(request: &Request<()>) -> String {
         match judge(request, &Policy::default()) {
-            Ok(accepted) => format!("{:?} {:?}", accepted.dialect, accepted.subprotocol),
+            Ok(accepted) => format!("{:?} {:?}", accepted.spoken.dialect, accepted.subprotocol),
             Err(Refused { refusal, .. }) => {
                 let detail = refusal.detail.unwrap_or_default();
                 format!("{} {detail}", refusal.reason.status())
@@ -255,7 +262,7 @@ mod tests {
     #[test]
     fn the_sample_of_rfc_6455_is_accepted_with_its_accept_key() {
         let accepted = judge(&request(), &Policy::default()).unwrap();
-        assert_eq!(accepted.dialect, Dialect::Json);
+        assert_eq!(accepted.spoken.dialect, Dialect::Json);
         let response = accepted.response;
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         let mut headers: Vec<_> = response.headers().iter().collect();
@@ -377,8 +384,10 @@ mod tests {
         let detail =
             "origin \"https://app.example.net\" is neither the host of the request nor allowed";
         assert_eq!(say(&request), format!("403 {detail}"));
-        let policy =
-            Policy { origins: vec![AllowedOrigin::parse("https://app.example.net").unwrap()] };
+        let policy = Policy {
+            origins: vec![AllowedOrigin::parse("https://app.example.net").unwrap()],
+            ..Policy::default()
+        };
         assert!(judge(&request, &policy).is_ok());
     }
 
@@ -485,7 +494,7 @@ mod tests {
                 request.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, offer);
             }
             let accepted = judge(&request, &policy).unwrap();
-            assert_eq!(accepted.compression == Compression::Deflate, expected.is_some());
+            assert_eq!(accepted.spoken.compression == Compression::Deflate, expected.is_some());
             let headers = accepted.response.headers();
             let said = headers.get(SEC_WEBSOCKET_EXTENSIONS).map(|value| value.to_str().unwrap());
             assert_eq!(said, expected, "{compression:?} {offer:?}");

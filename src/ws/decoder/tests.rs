@@ -49,7 +49,7 @@ struct Reader {
 
 impl Reader {
     fn new(limits: DecoderLimits) -> Reader {
-        let decoder = Decoder::new(limits);
+        let decoder = Decoder::new(limits, Compression::None);
         let said = Vec::new();
         Reader { decoder, said }
     }
@@ -277,7 +277,7 @@ fn every_length_is_read_and_cut_anywhere_near_its_head_and_tail() {
 
 #[test]
 fn a_message_in_one_frame_is_lent_where_it_was_read() {
-    let mut decoder = Decoder::new(DecoderLimits::default());
+    let mut decoder = Decoder::new(DecoderLimits::default(), Compression::None);
     let mut read = [frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two")].concat();
     let place = read.as_ptr_range();
     let mut input = &mut read[..];
