@@ -386,14 +386,20 @@ pub fn encode(id: u64, event: &Event, wire: Wire) -> Bytes {
 /// of the event which tells it. On a deflated wire they are those of the plain one if compressing
 /// does not pay.
 pub fn encode_message(message: &Message, wire: Wire) -> Bytes {
-    if !wire.is_deflated() {
-        return encode_plain(message, wire);
+    if wire.is_deflated() {
+        return encode_deflated(message, wire).0;
     }
+    encode_plain(message, wire)
+}
+
+/// The same for a deflated wire, and how long the frame of the plain one is.
+pub fn encode_deflated(message: &Message, wire: Wire) -> (Bytes, usize) {
     let plain = match message.made(wire.plain()) {
         Some(made) => made.clone(),
         None => encode_plain(message, wire.plain()),
     };
-    frame::deflate(&plain, wire).unwrap_or(plain)
+    let plain_len = plain.len();
+    (frame::deflate(&plain, wire).unwrap_or(plain), plain_len)
 }
 
 fn encode_plain(message: &Message, wire: Wire) -> Bytes {
