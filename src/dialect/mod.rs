@@ -394,7 +394,7 @@ pub fn encode_message(message: &Message, wire: Wire) -> Bytes {
 
 /// The same for a deflated wire, and how long the frame of the plain one is.
 pub fn encode_deflated(message: &Message, wire: Wire) -> (Bytes, usize) {
-    let plain = match message.made(wire.plain()) {
+    let plain = match message.encoded(wire.plain()) {
         Some(made) => made.clone(),
         None => encode_plain(message, wire.plain()),
     };
