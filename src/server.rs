@@ -161,10 +161,8 @@ impl Server {
     fn accept_public(&mut self, listener: TcpListener, config: &Config) -> Result<(), StartError> {
         let origins = config.websocket.origins.iter().map(|raw| AllowedOrigin::parse(raw));
         let origins = origins.collect::<Result<Vec<_>, _>>()?;
-        let compression = match config.websocket.compression {
-            true => Compression::Deflate,
-            false => Compression::None,
-        };
+        let compression =
+            if config.websocket.compression { Compression::Deflate } else { Compression::None };
         let site = Arc::new(Site {
             broker: Arc::clone(&self.broker),
             policy: Policy { origins, compression },

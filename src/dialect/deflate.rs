@@ -212,7 +212,7 @@ mod tests {
         let payload = deflated(&text[..BODY_BYTES_MIN]).unwrap();
         assert!(payload.len() < BODY_BYTES_MIN / 2);
         let noise: Vec<u8> =
-            (0..70_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            (0..70_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
         for length in [128, 300, 5_000, 70_000] {
             if let Some(payload) = deflated(&noise[..length]) {
                 assert!(payload.len() < length);

@@ -71,7 +71,7 @@ impl Protocol for Connection {
             let taken = match self.decoder.next(&mut input) {
                 Ok(None) => return len,
                 Ok(Some(incoming)) => {
-                    let grown = incoming.len().saturating_sub(unread - input.len());
+                    let grown = incoming.bytes().saturating_sub(unread - input.len());
                     turn = turn.saturating_sub(commands_worth(grown));
                     take(incoming, id, dialect, session, shard)
                 }

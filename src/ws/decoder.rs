@@ -51,7 +51,7 @@ pub enum Incoming<'a> {
 
 impl Incoming<'_> {
     /// How many bytes it carries.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         match self {
             Incoming::Text(text) => text.len(),
             Incoming::Binary(bytes) | Incoming::Ping(bytes) | Incoming::Pong(bytes) => bytes.len(),

@@ -38,8 +38,7 @@ pub(super) fn negotiate(headers: &HeaderMap) -> Result<Option<&'static str>, Ref
     let mut answer = None;
     for value in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
         let mut scanner = Scanner { bytes: value.as_bytes(), at: 0 };
-        let found = scanner.offers().ok_or_else(|| {
-            let at = scanner.at;
+        let found = scanner.offers().map_err(|Malformed { at }| {
             let detail = format!(
                 "the sec-websocket-extensions header is not a list of extensions from byte {at} on"
             );
@@ -89,6 +88,11 @@ fn is_window(value: &[u8]) -> bool {
     matches!(value, [b'8' | b'9'] | [b'1', b'0'..=b'5'])
 }
 
+/// A header value has a byte where it has no place.
+struct Malformed {
+    at: usize,
+}
+
 /// Reads a header value from left to right; its length is bounded by that of a request's head.
 struct Scanner<'h> {
     bytes: &'h [u8],
@@ -96,20 +100,18 @@ struct Scanner<'h> {
 }
 
 impl<'h> Scanner<'h> {
-    /// Reads a list of extensions to its end. `None` at a byte that has no place there.
-    fn offers(&mut self) -> Option<Option<&'static str>> {
+    /// Reads a list of extensions to its end, and answers the first acceptable one.
+    fn offers(&mut self) -> Result<Option<&'static str>, Malformed> {
         let mut answer = None;
         loop {
             // Lists may have empty places, RFC 9110 section 5.6.1.
             while self.take(b',') {}
             if self.at == self.bytes.len() {
-                return Some(answer);
+                return Ok(answer);
             }
-            let offer = self.offer()?;
+            let offer = self.offer().filter(|_| matches!(self.peek(), None | Some(b',')));
+            let offer = offer.ok_or(Malformed { at: self.at })?;
             answer = answer.or_else(|| offer.answer());
-            if self.at < self.bytes.len() && self.peek() != Some(b',') {
-                return None;
-            }
         }
     }
 
@@ -316,7 +318,7 @@ mod tests {
             value in "[ \t,;=\"\\\\a1x]{0,40}|(permessage-deflate|[,; =15\"]|client_max_window_bits){0,9}",
         ) {
             let mut scanner = Scanner { bytes: value.as_bytes(), at: 0 };
-            let read = scanner.offers().is_some();
+            let read = scanner.offers().is_ok();
             prop_assert!(scanner.at <= value.len());
             prop_assert!(!read || scanner.at == value.len());
         }
