@@ -124,3 +124,16 @@ fn take(
 fn unsupported(detail: &str) -> Close {
     Close(Refusal::new(Reason::UnsupportedData, detail))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_message_that_inflates_to_64_kib_is_a_turn() {
+        let rows = [(0, 0), (63, 0), (64, 1), (1000, 15), (64 << 10, COMMANDS_PER_TURN)];
+        for (grown, commands) in rows {
+            assert_eq!(commands_worth(grown), commands, "{grown} bytes");
+        }
+    }
+}

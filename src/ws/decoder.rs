@@ -386,4 +386,6 @@ fn read_close(payload: &[u8]) -> Result<Option<(u16, &str)>, Violation> {
 }
 
 #[cfg(test)]
+mod compressed;
+#[cfg(test)]
 mod tests;
