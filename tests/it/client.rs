@@ -1,4 +1,4 @@
-//! A client of the protocol on any of its three wires, which tests talk to in JSON.
+//! A client of the protocol on any of the wires that connections begin with, which tests talk to in JSON.
 //! # Invariants: what is said and heard over protobuf goes through the generated types of the
 //! schema, not through the broker's own code.
 //! # Not here: what the commands mean.
@@ -62,6 +62,12 @@ impl Client {
                 Client::Proto(Socket::upgrade(broker, pipe, Some("fanfare.v1.proto")).await)
             }
             Wire::TcpProto => Client::Tcp(pipe),
+            Wire::WebSocketJsonDeflate => {
+                Client::Json(Socket::upgrade_compressed(broker, pipe, "fanfare.v1.json").await)
+            }
+            Wire::WebSocketProtoDeflate => {
+                Client::Proto(Socket::upgrade_compressed(broker, pipe, "fanfare.v1.proto").await)
+            }
             other => panic!("no client begins with {other:?}"),
         }
     }
@@ -84,8 +90,8 @@ impl Client {
             spelling::command(json).encode_to_vec()
         };
         match self {
-            Client::Json(_) => socket::frame(FIN | TEXT, text.as_bytes()),
-            Client::Proto(_) => socket::frame(FIN | BINARY, &proto()),
+            Client::Json(socket) => socket.spell(TEXT, text.as_bytes()),
+            Client::Proto(socket) => socket.spell(BINARY, &proto()),
             Client::Tcp(_) => length_delimited(&proto()),
         }
     }

@@ -13,6 +13,7 @@
 
 mod catch_up;
 mod client;
+mod compression;
 mod drain;
 mod edge;
 mod frames;

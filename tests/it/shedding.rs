@@ -111,7 +111,7 @@ async fn knock(broker: &Broker) -> Result<Client, Answer> {
     let mut pipe = Pipe::connect(broker.public()).await;
     pipe.try_send(request(broker.public(), "").as_bytes()).await;
     let answer = Answer::read(&mut pipe).await;
-    if answer.status == 101 { Ok(Client::Json(Socket { pipe })) } else { Err(answer) }
+    if answer.status == 101 { Ok(Client::Json(Socket::new(pipe))) } else { Err(answer) }
 }
 
 /// Somebody on each shard who reads, and is told everything at once.
