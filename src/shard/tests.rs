@@ -3,6 +3,7 @@
 
 mod batches;
 mod policies;
+mod presence;
 
 use super::outbound::Socket;
 use super::pressure::Budget;
