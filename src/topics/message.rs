@@ -324,7 +324,7 @@ impl Message {
     /// it leaves in both WebSocket spellings, and the message itself.
     pub fn cost(&self) -> usize {
         let once = self.payload.bytes().len() + self.key.as_ref().map_or(0, |key| key.len());
-        once * 3 + self.head.name.as_str().len() * 2 + size_of::<Message>()
+        once * 3 + self.head.name.as_bytes().len() * 2 + size_of::<Message>()
     }
 }
 
