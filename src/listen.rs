@@ -9,13 +9,15 @@ use crate::shard::pressure::{Budget, Pressure};
 use crate::shard::worker::{Busy, Context, ShardHandle};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 
 /// Connections that the kernel may hold for us until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -24,17 +26,18 @@ const BACKLOG: i32 = 1024;
 const UNSENT_BYTES_MAX: u32 = 64 << 10;
 
 /// Binds an address.
-///
-/// # Errors
-/// The system's, for instance when the address is taken.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted broker takes its address over from connections that are still closing.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    if cfg!(target_os = "linux") {
+        // Every connection inherits them: one call each, not one for each connection.
+        prepare(&socket)?;
+    }
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// How many connections there may be, and are.
@@ -73,8 +76,8 @@ impl Drop for Place {
 /// Where connections come from and who serves them.
 #[derive(Debug)]
 pub struct Entrance {
-    /// The bound address.
-    pub listener: TcpListener,
+    /// Where they come in.
+    pub door: Door,
     /// The shards, which take turns.
     pub shards: Arc<[ShardHandle]>,
     /// How many connections there may be.
@@ -91,20 +94,21 @@ impl Entrance {
     /// Accepts connections for ever and hands each to the next shard, where `serve` makes the task
     /// that it lives in.
     pub async fn accept<F>(
-        self,
+        mut self,
         serve: impl Fn(Rc<Context>, TcpStream) -> F + Clone + Send + 'static,
     ) where
         F: Future<Output = ()> + 'static,
     {
-        for shard in self.shards.iter().cycle() {
-            let stream = next(&self.listener).await;
+        let shards = Arc::clone(&self.shards);
+        for shard in shards.iter().cycle() {
+            let stream = self.door.next().await;
             let place = match self.place() {
                 Ok(place) => place,
                 Err(reason) => {
                     tracing::debug!(%reason, "a connection was refused");
                     self.counters.refusals.of(reason).increment();
                     // Not waited for: a peer that does not take so little is not told.
-                    stream.try_write(&(self.turn_away)(reason)).unwrap_or_default();
+                    (&stream).write(&(self.turn_away)(reason)).unwrap_or_default();
                     continue;
                 }
             };
@@ -126,7 +130,7 @@ impl Entrance {
 }
 
 fn hand_over<F>(
-    stream: TcpStream,
+    stream: StdStream,
     place: Place,
     shard: &ShardHandle,
     serve: impl Fn(Rc<Context>, TcpStream) -> F + Send + 'static,
@@ -134,9 +138,6 @@ fn hand_over<F>(
 where
     F: Future<Output = ()> + 'static,
 {
-    prepare(&stream)?;
-    // The socket leaves this thread's event queue and enters that of the shard.
-    let stream = stream.into_std()?;
     let job = move |context: &Rc<Context>| {
         let context = Rc::clone(context);
         tokio::task::spawn_local(async move {
@@ -149,27 +150,88 @@ where
     shard.run(job).map_err(|Busy| io::ErrorKind::ResourceBusy.into())
 }
 
-/// The next connection. Whatever goes wrong is waited out.
-pub async fn next(listener: &TcpListener) -> TcpStream {
-    const PAUSE_MIN: Duration = Duration::from_millis(10);
-    const PAUSE_MAX: Duration = Duration::from_secs(1);
-    let mut pause = PAUSE_MIN;
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) => {
-                // Most likely there is no file descriptor left: accepting again at once would spin.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+/// A listener in the event queue of this thread, whose connections are in none yet.
+#[derive(Debug)]
+pub struct Door {
+    listener: AsyncFd<TcpListener>,
+    /// Connections accepted since others had their turn.
+    run: usize,
+}
+
+/// Connections accepted in a row before others have their turn.
+const RUN_MAX: usize = 32;
+
+impl Door {
+    /// Binds an address.
+    ///
+    /// # Errors
+    /// The system's, for instance when the address is taken.
+    pub fn open(address: SocketAddr) -> io::Result<Door> {
+        let listener = AsyncFd::with_interest(bind(address)?, Interest::READABLE)?;
+        Ok(Door { listener, run: 0 })
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.get_ref().local_addr()
+    }
+
+    /// The next connection. Whatever goes wrong is waited out.
+    pub async fn next(&mut self) -> StdStream {
+        const PAUSE_MIN: Duration = Duration::from_millis(10);
+        const PAUSE_MAX: Duration = Duration::from_secs(1);
+        let mut pause = PAUSE_MIN;
+        loop {
+            if self.run >= RUN_MAX {
+                self.run = 0;
+                tokio::task::yield_now().await;
+            }
+            match self.try_next().await {
+                Ok(Some(stream)) => {
+                    self.run += 1;
+                    return stream;
+                }
+                Ok(None) => self.run = 0,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => self.run += 1,
+                Err(error) => {
+                    // Most likely there is no file descriptor left: accepting again at once would spin.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
             }
         }
     }
+
+    async fn try_next(&self) -> io::Result<Option<StdStream>> {
+        let mut ready = self.listener.readable().await?;
+        ready.try_io(|listener| accept(listener.get_ref())).ok().transpose()
+    }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
+/// Accepts a connection that does not block, in one call where the system has one.
+#[cfg(target_os = "linux")]
+fn accept(listener: &TcpListener) -> io::Result<StdStream> {
+    use rustix::net::{SocketFlags, accept_with};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(accept_with(listener, flags)?.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn accept(listener: &TcpListener) -> io::Result<StdStream> {
+    let (stream, _) = listener.accept()?;
+    stream.set_nonblocking(true)?;
+    prepare(&stream)?;
+    Ok(stream)
+}
+
+/// What the kernel shall do for a connection.
+fn prepare<'a>(socket: impl Into<SockRef<'a>>) -> io::Result<()> {
+    let socket = socket.into();
+    socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_mins(1))
         .with_interval(Duration::from_secs(10));

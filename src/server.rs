@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::http::{self, Ops, Site};
 use crate::ingress;
 use crate::limits::Limits;
-use crate::listen::{Entrance, Places, bind};
+use crate::listen::{Door, Entrance, Places};
 use crate::metrics::{Counters, Page, Sources};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
@@ -29,7 +29,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// How often topics are looked through for those that may be forgotten.
@@ -157,7 +156,7 @@ impl Server {
         left
     }
 
-    fn accept_public(&mut self, listener: TcpListener, config: &Config) -> Result<(), StartError> {
+    fn accept_public(&mut self, door: Door, config: &Config) -> Result<(), StartError> {
         let origins = config.websocket.origins.iter().map(|raw| AllowedOrigin::parse(raw));
         let origins = origins.collect::<Result<Vec<_>, _>>()?;
         let site = Arc::new(Site {
@@ -165,17 +164,17 @@ impl Server {
             policy: Policy { origins },
             request_timeout: config.limits.handshake_timeout,
         });
-        let entrance = self.entrance(listener, http::turn_away);
+        let entrance = self.entrance(door, http::turn_away);
         self.tasks.push(tokio::spawn(
             entrance.accept(move |context, stream| http::serve(context, Arc::clone(&site), stream)),
         ));
         Ok(())
     }
 
-    fn accept_ingress(&mut self, listener: Option<TcpListener>) {
-        let Some(listener) = listener else { return };
+    fn accept_ingress(&mut self, door: Option<Door>) {
+        let Some(door) = door else { return };
         let broker = Arc::clone(&self.broker);
-        let entrance = self.entrance(listener, ingress::turn_away);
+        let entrance = self.entrance(door, ingress::turn_away);
         self.tasks.push(tokio::spawn(
             entrance.accept(move |context, stream| {
                 ingress::serve(context, Arc::clone(&broker), stream)
@@ -183,17 +182,17 @@ impl Server {
         ));
     }
 
-    fn accept_admin(&mut self, listener: Option<TcpListener>) {
-        let Some(listener) = listener else { return };
+    fn accept_admin(&mut self, door: Option<Door>) {
+        let Some(door) = door else { return };
         let ops = Arc::clone(&self.ops);
-        self.tasks.push(tokio::spawn(http::serve_ops(ops, listener)));
+        self.tasks.push(tokio::spawn(http::serve_ops(ops, door)));
     }
 
-    fn entrance(&self, listener: TcpListener, turn_away: fn(Reason) -> Vec<u8>) -> Entrance {
+    fn entrance(&self, door: Door, turn_away: fn(Reason) -> Vec<u8>) -> Entrance {
         let (shards, places) = (Arc::clone(&self.shards), Arc::clone(&self.places));
         let budget = Arc::clone(&self.broker.budget);
         let counters = Arc::clone(&self.counters);
-        Entrance { listener, shards, places, budget, counters, turn_away }
+        Entrance { door, shards, places, budget, counters, turn_away }
     }
 }
 
@@ -269,19 +268,19 @@ fn draw() -> Option<u128> {
     Some(u128::from_ne_bytes(bits))
 }
 
-fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
-    bind(address).map_err(|error| StartError::Bind { address, purpose, error })
+fn listen(address: SocketAddr, purpose: &'static str) -> Result<Door, StartError> {
+    Door::open(address).map_err(|error| StartError::Bind { address, purpose, error })
 }
 
 fn optional(
     address: Option<SocketAddr>,
     purpose: &'static str,
-) -> Result<Option<TcpListener>, StartError> {
+) -> Result<Option<Door>, StartError> {
     address.map(|address| listen(address, purpose)).transpose()
 }
 
-fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(asked)
+fn address_of(door: &Door, asked: SocketAddr) -> SocketAddr {
+    door.address().unwrap_or(asked)
 }
 
 fn millis(time: Duration) -> u32 {
