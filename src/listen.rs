@@ -6,7 +6,7 @@
 use crate::metrics::Counters;
 use crate::reason::Reason;
 use crate::shard::pressure::{Budget, Pressure};
-use crate::shard::worker::{Busy, Context, ShardHandle};
+use crate::shard::worker::{Busy, Context, Jobs};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::future::Future;
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ const BACKLOG: i32 = 1024;
 const UNSENT_BYTES_MAX: u32 = 64 << 10;
 
 /// Binds an address.
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted broker takes its address over from connections that are still closing.
     socket.set_reuse_address(true)?;
@@ -77,9 +77,9 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Entrance {
     /// Where they come in.
-    pub door: Door,
+    pub listener: TcpListener,
     /// The shards, which take turns.
-    pub shards: Arc<[ShardHandle]>,
+    pub jobs: Vec<Jobs>,
     /// How many connections there may be.
     pub places: Arc<Places>,
     /// What may wait for all connections.
@@ -95,13 +95,15 @@ impl Entrance {
     /// that it lives in.
     pub async fn accept<F>(
         mut self,
+        context: Rc<Context>,
         serve: impl Fn(Rc<Context>, TcpStream) -> F + Clone + Send + 'static,
     ) where
         F: Future<Output = ()> + 'static,
     {
-        let shards = Arc::clone(&self.shards);
-        for shard in shards.iter().cycle() {
-            let stream = self.door.next().await;
+        let mut door = Door::open(self.listener.try_clone().unwrap()).unwrap();
+        let shards = std::mem::take(&mut self.jobs);
+        for (index, shard) in shards.iter().enumerate().cycle() {
+            let stream = door.next().await;
             let place = match self.place() {
                 Ok(place) => place,
                 Err(reason) => {
@@ -112,6 +114,10 @@ impl Entrance {
                     continue;
                 }
             };
+            if index == 0 {
+                serve_on(&context, stream, place, serve.clone());
+                continue;
+            }
             if let Err(error) = hand_over(stream, place, shard, serve.clone()) {
                 tracing::debug!(%error, "a connection was lost before it was served");
             }
@@ -132,22 +138,31 @@ impl Entrance {
 fn hand_over<F>(
     stream: StdStream,
     place: Place,
-    shard: &ShardHandle,
+    shard: &Jobs,
     serve: impl Fn(Rc<Context>, TcpStream) -> F + Send + 'static,
 ) -> io::Result<()>
 where
     F: Future<Output = ()> + 'static,
 {
-    let job = move |context: &Rc<Context>| {
-        let context = Rc::clone(context);
-        tokio::task::spawn_local(async move {
-            if let Ok(stream) = TcpStream::from_std(stream) {
-                serve(context, stream).await;
-            }
-            drop(place);
-        });
-    };
+    let job = move |context: &Rc<Context>| serve_on(context, stream, place, serve);
     shard.run(job).map_err(|Busy| io::ErrorKind::ResourceBusy.into())
+}
+
+fn serve_on<F>(
+    context: &Rc<Context>,
+    stream: StdStream,
+    place: Place,
+    serve: impl Fn(Rc<Context>, TcpStream) -> F + 'static,
+) where
+    F: Future<Output = ()> + 'static,
+{
+    let context = Rc::clone(context);
+    tokio::task::spawn_local(async move {
+        if let Ok(stream) = TcpStream::from_std(stream) {
+            serve(context, stream).await;
+        }
+        drop(place);
+    });
 }
 
 /// A listener in the event queue of this thread, whose connections are in none yet.
@@ -166,8 +181,8 @@ impl Door {
     ///
     /// # Errors
     /// The system's, for instance when the address is taken.
-    pub fn open(address: SocketAddr) -> io::Result<Door> {
-        let listener = AsyncFd::with_interest(bind(address)?, Interest::READABLE)?;
+    pub fn open(listener: TcpListener) -> io::Result<Door> {
+        let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
         Ok(Door { listener, run: 0 })
     }
 

@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::http::{self, Ops, Site};
 use crate::ingress;
 use crate::limits::Limits;
-use crate::listen::{Door, Entrance, Places};
+use crate::listen::{bind, Door, Entrance, Places};
 use crate::metrics::{Counters, Page, Sources};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
@@ -25,7 +25,7 @@ use crate::topics::topic::{ResumeOptions, ShardId};
 use crate::ws::handshake::Policy;
 use crate::ws::origin::{AllowedOrigin, OriginError};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{TcpListener,SocketAddr};use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -156,7 +156,7 @@ impl Server {
         left
     }
 
-    fn accept_public(&mut self, door: Door, config: &Config) -> Result<(), StartError> {
+    fn accept_public(&mut self, listener: TcpListener, config: &Config) -> Result<(), StartError> {
         let origins = config.websocket.origins.iter().map(|raw| AllowedOrigin::parse(raw));
         let origins = origins.collect::<Result<Vec<_>, _>>()?;
         let site = Arc::new(Site {
@@ -164,35 +164,39 @@ impl Server {
             policy: Policy { origins },
             request_timeout: config.limits.handshake_timeout,
         });
-        let entrance = self.entrance(door, http::turn_away);
-        self.tasks.push(tokio::spawn(
-            entrance.accept(move |context, stream| http::serve(context, Arc::clone(&site), stream)),
-        ));
+        let entrance = self.entrance(listener, http::turn_away);
+        self.shards[0].run(|context| {
+            let context = Rc::clone(context);
+            tokio::task::spawn_local(entrance.accept(context, move |context, stream| {
+                http::serve(context, Arc::clone(&site), stream)
+            }));
+        });
         Ok(())
     }
 
-    fn accept_ingress(&mut self, door: Option<Door>) {
-        let Some(door) = door else { return };
+    fn accept_ingress(&mut self, listener: Option<TcpListener>) {
+        let Some(listener) = listener else { return };
         let broker = Arc::clone(&self.broker);
-        let entrance = self.entrance(door, ingress::turn_away);
-        self.tasks.push(tokio::spawn(
-            entrance.accept(move |context, stream| {
+        let entrance = self.entrance(listener, ingress::turn_away);
+        self.shards[0].run(|context| {
+            let context = Rc::clone(context);
+            tokio::task::spawn_local(entrance.accept(context, move |context, stream| {
                 ingress::serve(context, Arc::clone(&broker), stream)
-            }),
-        ));
+            }));
+        });
     }
 
-    fn accept_admin(&mut self, door: Option<Door>) {
-        let Some(door) = door else { return };
+    fn accept_admin(&mut self, listener: Option<TcpListener>) {
+        let Some(listener) = listener else { return };
         let ops = Arc::clone(&self.ops);
-        self.tasks.push(tokio::spawn(http::serve_ops(ops, door)));
+        self.tasks.push(tokio::spawn(http::serve_ops(ops, Door::open(listener).unwrap())));
     }
 
-    fn entrance(&self, door: Door, turn_away: fn(Reason) -> Vec<u8>) -> Entrance {
-        let (shards, places) = (Arc::clone(&self.shards), Arc::clone(&self.places));
+    fn entrance(&self, listener: TcpListener, turn_away: fn(Reason) -> Vec<u8>) -> Entrance {
+        let jobs = self.shards.iter().map(|s| s.jobs()).collect(); let places = Arc::clone(&self.places);
         let budget = Arc::clone(&self.broker.budget);
         let counters = Arc::clone(&self.counters);
-        Entrance { door, shards, places, budget, counters, turn_away }
+        Entrance { listener, jobs, places, budget, counters, turn_away }
     }
 }
 
@@ -268,19 +272,19 @@ fn draw() -> Option<u128> {
     Some(u128::from_ne_bytes(bits))
 }
 
-fn listen(address: SocketAddr, purpose: &'static str) -> Result<Door, StartError> {
-    Door::open(address).map_err(|error| StartError::Bind { address, purpose, error })
+fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
+    bind(address).map_err(|error| StartError::Bind { address, purpose, error })
 }
 
 fn optional(
     address: Option<SocketAddr>,
     purpose: &'static str,
-) -> Result<Option<Door>, StartError> {
+) -> Result<Option<TcpListener>, StartError> {
     address.map(|address| listen(address, purpose)).transpose()
 }
 
-fn address_of(door: &Door, asked: SocketAddr) -> SocketAddr {
-    door.address().unwrap_or(asked)
+fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
 }
 
 fn millis(time: Duration) -> u32 {

@@ -218,7 +218,27 @@ pub struct ShardHandle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
+/// Where a shard's work is handed in.
+#[derive(Clone, Debug)]
+pub struct Jobs(mpsc::WeakSender<Job>);
+
+impl Jobs {
+    /// Hands work to the shard's thread.
+    ///
+    /// # Errors
+    /// [`Busy`]; the work is dropped.
+    pub fn run(&self, job: impl FnOnce(&Rc<Context>) + Send + 'static) -> Result<(), Busy> {
+        let jobs = self.0.upgrade().ok_or(Busy)?;
+        jobs.try_send(Box::new(job)).map_err(|_| Busy)
+    }
+}
+
 impl ShardHandle {
+    /// Where its work is handed in.
+    pub fn jobs(&self) -> Jobs {
+        Jobs(self.jobs.downgrade())
+    }
+
     /// Hands work to the shard's thread.
     ///
     /// # Errors
