@@ -214,6 +214,16 @@ impl<S: Socket> Shard<S> {
         id
     }
 
+    /// Changes the layout of what a connection is sent from now on.
+    pub fn change_wire(&mut self, id: ConnectionId, wire: Wire) {
+        // What this turn has for the connection is laid out as before.
+        self.write_pending(id);
+        let Some(connection) = self.connection_mut(id) else { return };
+        let before = std::mem::replace(&mut connection.wire, wire);
+        self.counters.connections.of(before).decrement();
+        self.counters.connections.of(wire).increment();
+    }
+
     /// Queues an event for one connection. [`Shard::flush`] sends it.
     pub fn send(&mut self, id: ConnectionId, command_id: u64, event: &Event) {
         let Some(wire) = self.connection(id).map(|connection| connection.wire) else { return };
@@ -277,10 +287,8 @@ impl<S: Socket> Shard<S> {
         let Some(wire) = self.wire(id) else { return };
         let reason = refusal.reason;
         let farewell = match wire {
-            Wire::WebSocketJson | Wire::WebSocketProto => {
-                frame::close(reason.code(), &format!("{}: {refusal}", reason.name()))
-            }
             Wire::TcpProto => encode(0, &Event::Error(refusal.clone()), wire),
+            _ => frame::close(reason.code(), &format!("{}: {refusal}", reason.name())),
         };
         self.begin_close(id, reason, farewell);
     }
