@@ -29,6 +29,10 @@ pub(super) enum Phase {
     Closing {
         cut_at: u32,
     },
+    /// The peer says nothing more. What waits is still written, at most until this tick.
+    Ending {
+        cut_at: u32,
+    },
 }
 
 /// The shard's state of one connection. It is kept small: an idle broker is mostly this.
@@ -65,6 +69,11 @@ impl<S> Connection<S> {
     /// Whether it has not begun to close.
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// Whether the peer says nothing more and nothing waits for it.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ending { .. }) && self.outbound.is_empty()
     }
 
     /// The cursor of a topic.

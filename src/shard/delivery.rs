@@ -236,7 +236,7 @@ impl<S: Socket> Shard<S> {
     fn note_drained(&mut self, id: ConnectionId) {
         let Some(connection) = self.connection_mut(id) else { return };
         let was_blocked = connection.stalled_since.take().is_some();
-        if connection.phase != Phase::Open {
+        if matches!(connection.phase, Phase::Closing { .. }) {
             connection.socket.shutdown();
         }
         if was_blocked && !planted::is(Bug::BlockedForEver) {

@@ -3,7 +3,7 @@
 //! to be written; after each piece of work others have their turn; every way out removes the connection from its shard.
 //! # Not here: what the bytes mean (`ws`, `ingress`), writing (`delivery`).
 
-use super::worker::Context;
+use super::worker::{Context, READ_BUFFER_BYTES};
 use super::{ConnectionId, Shard};
 use std::io;
 use std::rc::Rc;
@@ -17,6 +17,15 @@ pub trait Protocol {
     /// Takes what it can from the front of `input`, queues the answers, and returns how many bytes
     /// it took. Less than all of them when the connection is congested or has had its turn.
     fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<TcpStream>>) -> usize;
+}
+
+/// What feeding has left.
+#[derive(Default)]
+struct Fed {
+    /// What was not taken yet.
+    left: Vec<u8>,
+    /// Whether the peer has said that nothing more comes.
+    is_last: bool,
 }
 
 /// A connection that its shard has taken in.
@@ -34,29 +43,36 @@ impl Stream {
     }
 
     /// Reads until the peer ends or is cut off. `early` is what was read already.
-    pub async fn serve(self, early: Vec<u8>, mut protocol: impl Protocol) {
-        let mut left = self.feed_again(early, &mut protocol);
+    pub async fn serve(self, mut early: Vec<u8>, mut protocol: impl Protocol) {
+        let mut fed = self.hear(&mut early, &mut protocol);
+        drop(early);
         loop {
-            while !left.is_empty() {
+            while !fed.left.is_empty() {
                 if self.wait_for_room().await.is_err() {
                     return;
                 }
-                left = self.feed_again(left, &mut protocol);
-                // A socket with more to read is ready at once: without this a peer that never
-                // pauses would be the only one that this thread serves.
+                let mut left = fed.left;
+                fed = self.context.with(|shard| self.feed(&mut left, &mut protocol, shard));
                 tokio::task::yield_now().await;
+            }
+            if fed.is_last {
+                return self.finish().await;
             }
             if self.socket.readable().await.is_err() {
                 return;
             }
             let read = self.context.read(&self.socket, |input| {
-                self.context.with(|shard| shard.heard(self.id, input.len()));
-                self.feed(input, &mut protocol)
+                let is_full = input.len() == READ_BUFFER_BYTES;
+                (self.hear(input, &mut protocol), is_full)
             });
             match read {
-                Ok(Some(rest)) => {
-                    left = rest;
-                    tokio::task::yield_now().await;
+                Ok(Some((now, is_full))) => {
+                    fed = now;
+                    if is_full {
+                        // A socket with more to read is ready at once: without this a peer that
+                        // never pauses would be the only one that this thread serves.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -68,20 +84,26 @@ impl Stream {
         }
     }
 
-    /// Feeds bytes that were kept, and keeps what is left of them.
-    fn feed_again(&self, mut kept: Vec<u8>, protocol: &mut impl Protocol) -> Vec<u8> {
-        if kept.is_empty() {
-            return kept;
-        }
-        self.feed(&mut kept, protocol)
+    /// Feeds bytes that have just arrived.
+    fn hear(&self, input: &mut [u8], protocol: &mut impl Protocol) -> Fed {
+        self.context.with(|shard| {
+            shard.heard(self.id, input.len());
+            self.feed(input, protocol, shard)
+        })
     }
 
-    fn feed(&self, input: &mut [u8], protocol: &mut impl Protocol) -> Vec<u8> {
-        self.context.with(|shard| {
-            let taken = protocol.feed(input, shard);
-            shard.flush(self.id);
-            input.get(taken..).unwrap_or_default().to_vec()
-        })
+    fn feed(
+        &self,
+        input: &mut [u8],
+        protocol: &mut impl Protocol,
+        shard: &mut Shard<Rc<TcpStream>>,
+    ) -> Fed {
+        let taken = protocol.feed(input, shard);
+        shard.flush(self.id);
+        Fed {
+            left: input.get(taken..).unwrap_or_default().to_vec(),
+            is_last: shard.is_ending(self.id),
+        }
     }
 
     /// The peer says nothing more, but may still listen: it gets the answers that it waits for.

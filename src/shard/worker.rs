@@ -20,13 +20,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
 /// Bytes read from a socket at once. One buffer serves all connections of a shard.
-const READ_BUFFER_BYTES: usize = 64 << 10;
+pub(super) const READ_BUFFER_BYTES: usize = 64 << 10;
 
 /// Connections that may be on their way to a shard.
 const JOBS_MAX: usize = 1024;
@@ -86,7 +87,12 @@ impl Context {
         let mut buffer = self.read_buffer.borrow_mut();
         match stream.try_read(&mut buffer) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(len) => Ok(buffer.get_mut(..len).map(act)),
+            Ok(len) => {
+                if len < buffer.len() {
+                    note_drained(stream);
+                }
+                Ok(buffer.get_mut(..len).map(act))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
@@ -104,6 +110,14 @@ impl Context {
             None => std::future::pending().await,
         }
     }
+}
+
+/// Notes that there is nothing more to read. The event queue tells of what comes, so looking once
+/// more would be a call for nothing.
+fn note_drained(stream: &TcpStream) {
+    let nothing = || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into());
+    // Always that error, which is what makes the runtime wait for the next event.
+    drop(stream.try_io(Interest::READABLE, nothing));
 }
 
 /// Sends what waits for a connection whenever its socket takes more. Lives only while it is full.
