@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::http::{self, Ops, Site};
 use crate::ingress;
 use crate::limits::Limits;
-use crate::listen::{bind, Door, Entrance, Places};
+use crate::listen::{Door, Entrance, Places, bind};
 use crate::metrics::{Counters, Page, Sources};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
@@ -25,7 +25,8 @@ use crate::topics::topic::{ResumeOptions, ShardId};
 use crate::ws::handshake::Policy;
 use crate::ws::origin::{AllowedOrigin, OriginError};
 use std::io;
-use std::net::{TcpListener,SocketAddr};use std::rc::Rc;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -193,7 +194,8 @@ impl Server {
     }
 
     fn entrance(&self, listener: TcpListener, turn_away: fn(Reason) -> Vec<u8>) -> Entrance {
-        let jobs = self.shards.iter().map(|s| s.jobs()).collect(); let places = Arc::clone(&self.places);
+        let jobs = self.shards.iter().map(|s| s.jobs()).collect();
+        let places = Arc::clone(&self.places);
         let budget = Arc::clone(&self.broker.budget);
         let counters = Arc::clone(&self.counters);
         Entrance { listener, jobs, places, budget, counters, turn_away }

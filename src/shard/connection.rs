@@ -3,10 +3,11 @@
 //! # Not here: reading, sessions.
 
 use super::cursor::{Cursor, Cursors};
-use super::outbound::Outbound;
+use super::outbound::{Last, Outbound, Socket, Written};
 use super::subscribers::Memberships;
 use super::turn::Pending;
 use crate::topics::message::Wire;
+use std::io;
 
 /// Names a connection of one shard. A slot that is used again gets another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +64,21 @@ pub(super) struct Connection<S> {
     /// How many of its memberships only tell who joins and leaves.
     pub(super) watches: u32,
     pub(super) wire: Wire,
+}
+
+impl<S: Socket> Connection<S> {
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// The socket's error if the peer is gone.
+    pub(super) fn flush(&mut self) -> io::Result<Written> {
+        match self.phase {
+            Phase::Open => self.outbound.flush(&self.socket),
+            Phase::Closing { .. } | Phase::Ending { .. } => {
+                self.outbound.flush(&Last(&self.socket))
+            }
+        }
+    }
 }
 
 impl<S> Connection<S> {

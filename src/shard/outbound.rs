@@ -20,11 +20,38 @@ pub trait Socket {
     /// [`io::ErrorKind::WouldBlock`] when it takes nothing now; anything else means that it is gone.
     fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
+    /// Like [`Socket::write_vectored`] when only the end of the stream follows, so that both may
+    /// travel together.
+    ///
+    /// # Errors
+    /// Those of [`Socket::write_vectored`].
+    fn write_last(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write_vectored(slices)
+    }
+
     /// Says that nothing more will be written.
     fn shutdown(&self);
 
     /// Ends both directions at once; a task that reads sees the end.
     fn abort(&self);
+}
+
+/// A socket behind whose queue the stream ends.
+#[derive(Debug)]
+pub(super) struct Last<'a, S>(pub(super) &'a S);
+
+impl<S: Socket> Socket for Last<'_, S> {
+    fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.write_last(slices)
+    }
+
+    fn shutdown(&self) {
+        self.0.shutdown();
+    }
+
+    fn abort(&self) {
+        self.0.abort();
+    }
 }
 
 /// The queue of one connection.

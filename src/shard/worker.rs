@@ -40,6 +40,15 @@ impl Socket for Rc<TcpStream> {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    fn write_last(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+        self.try_io(Interest::WRITABLE, || {
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+            Ok(sendmsg(self.as_ref(), slices, &mut SendAncillaryBuffer::default(), flags)?)
+        })
+    }
+
     fn shutdown(&self) {
         // An error means that the peer is gone, which the reader sees too.
         drop(SockRef::from(self.as_ref()).shutdown(Shutdown::Write));
