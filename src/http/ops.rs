@@ -3,7 +3,7 @@
 //! # Not here: what is counted (`metrics`).
 
 use super::{Answer, HEAD_BYTES_MAX, refuse};
-use crate::listen::{Door, Places};
+use crate::listen::{Places, next};
 use crate::metrics::Page;
 use crate::reason::{Reason, Refusal};
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// What the admin side shows.
 #[derive(Debug)]
@@ -33,14 +33,12 @@ pub struct Ops {
 const CONNECTIONS_MAX: usize = 64;
 
 /// Serves everyone who connects, for ever.
-pub async fn serve(ops: Arc<Ops>, mut door: Door) {
+pub async fn serve(ops: Arc<Ops>, listener: TcpListener) {
     let places = Places::new(CONNECTIONS_MAX);
     loop {
-        let stream = door.next().await;
+        let stream = next(&listener).await;
         // Without a place the connection ends at once: whoever scrapes comes again.
-        if let Some(place) = places.take()
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
+        if let Some(place) = places.take() {
             let ops = Arc::clone(&ops);
             tokio::spawn(async move {
                 serve_one(ops, stream).await;

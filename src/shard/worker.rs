@@ -238,7 +238,8 @@ pub struct ShardHandle {
 }
 
 /// The shard has no room for more work, or has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the shard has no room for more work")]
 pub struct Busy;
 
 /// Where a shard's work is handed in.
