@@ -8,6 +8,7 @@
 //! # Not here: offsets and history (`topics`), reading and bytes (`ws`, `dialect`), permission
 //! (`session`).
 
+mod block;
 mod conflation;
 mod connection;
 mod cursor;
@@ -43,6 +44,7 @@ use crate::topics::mailbox::Inbox;
 use crate::topics::message::{Message, TopicHead, Wire};
 use crate::topics::registry::Registry;
 use crate::topics::topic::ShardId;
+use block::Plan;
 use bytes::Bytes;
 use connection::{Connection, Phase};
 use members::Exit;
@@ -109,6 +111,8 @@ pub struct Shard<S> {
     turn: Turn,
     /// The chain that is being written.
     order: Order,
+    /// How it is written.
+    plan: Plan,
     /// How far the turn's dirty connections have been written.
     written: usize,
     /// Counts the messages this shard has delivered.
@@ -154,6 +158,7 @@ impl<S: Socket> Shard<S> {
             joining: None,
             turn: Turn::default(),
             order: Order::default(),
+            plan: Plan::default(),
             written: 0,
             sequence: 0,
             // Tick 0 is never a connection's due tick.

@@ -27,7 +27,7 @@ use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
 /// Bytes read from a socket at once. One buffer serves all connections of a shard.
-pub(super) const READ_BUFFER_BYTES: usize = 64 << 10;
+pub(super) const READ_BUFFER_BYTES: usize = 256 << 10;
 
 /// Connections that may be on their way to a shard.
 const JOBS_MAX: usize = 1024;
@@ -261,14 +261,6 @@ impl ShardHandle {
     /// Where its work is handed in.
     pub fn jobs(&self) -> Jobs {
         Jobs(self.jobs.downgrade())
-    }
-
-    /// Hands work to the shard's thread.
-    ///
-    /// # Errors
-    /// [`Busy`]; the work is dropped.
-    pub fn run(&self, job: impl FnOnce(&Rc<Context>) + Send + 'static) -> Result<(), Busy> {
-        self.jobs.try_send(Box::new(job)).map_err(|_| Busy)
     }
 
     /// Closes every connection and waits until they have ended, at most for `grace`. Returns how

@@ -303,6 +303,11 @@ impl Message {
         slot.get_or_init(|| Box::new(encode(self, wire)))
     }
 
+    /// The finished bytes for one wire layout, if somebody has made them.
+    pub fn encoded(&self, wire: Wire) -> Option<&Bytes> {
+        self.frames.get(wire as usize)?.get().map(|bytes| &**bytes)
+    }
+
     /// What a history that keeps this message is charged, in bytes: the payload as it came and as
     /// it leaves in both WebSocket spellings, and the message itself.
     pub fn cost(&self) -> usize {
