@@ -91,8 +91,10 @@ impl Drop for Place {
 /// Where connections come from and who serves them.
 #[derive(Debug)]
 pub struct Entrance {
-    /// The shards, which take turns. The first one's thread accepts.
+    /// The shards, which take turns.
     pub shards: Vec<Jobs>,
+    /// Which of their threads accepts.
+    pub host: usize,
     /// How many connections there may be.
     pub places: Arc<Places>,
     /// What may wait for all connections.
@@ -101,10 +103,20 @@ pub struct Entrance {
     pub turn_away: fn(Reason) -> Vec<u8>,
 }
 
-/// An entrance at which connections are accepted. Dropping it closes it.
+/// An entrance at which connections are accepted. Dropping it closes it, soon.
 #[derive(Debug)]
 pub struct Open {
-    _end: oneshot::Sender<()>,
+    end: oneshot::Sender<()>,
+    closed: oneshot::Receiver<()>,
+}
+
+impl Open {
+    /// Closes it. Afterwards nobody listens any more.
+    pub async fn close(self) {
+        drop(self.end);
+        // Never sent: that the sender is gone is the message.
+        self.closed.await.unwrap_or_default();
+    }
 }
 
 impl Entrance {
@@ -121,12 +133,13 @@ impl Entrance {
     where
         F: Future<Output = ()> + 'static,
     {
-        let (end, closed) = oneshot::channel();
-        let host = self.shards.first().cloned().ok_or(Busy)?;
+        let (end, ending) = oneshot::channel::<()>();
+        let (closing, closed) = oneshot::channel::<()>();
+        let host = self.shards.get(self.host).cloned().ok_or(Busy)?;
         host.run(move |context| {
             let context = Rc::clone(context);
             tokio::task::spawn_local(async move {
-                let accepting = async {
+                let accepting = async move {
                     match TcpListener::from_std(listener) {
                         Ok(listener) => self.accept(&listener, &context, serve).await,
                         Err(error) => tracing::error!(%error, "no connection can be accepted"),
@@ -134,11 +147,12 @@ impl Entrance {
                 };
                 tokio::select! {
                     () = accepting => {}
-                    _ = closed => {}
+                    _ = ending => {}
                 }
+                drop(closing);
             });
         })?;
-        Ok(Open { _end: end })
+        Ok(Open { end, closed })
     }
 
     /// Accepts connections for ever. One that stays on this thread costs no wake-up of another one
@@ -154,7 +168,7 @@ impl Entrance {
         for (turn, shard) in self.shards.iter().enumerate().cycle() {
             let stream = next(listener).await;
             match self.place() {
-                Ok(place) if turn == 0 => serve_here(context, stream, place, &serve),
+                Ok(place) if turn == self.host => serve_here(context, stream, place, &serve),
                 Ok(place) => {
                     if let Err(error) = hand_over(stream, place, shard, serve.clone()) {
                         tracing::debug!(%error, "a connection was lost before it was served");

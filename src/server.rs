@@ -15,9 +15,9 @@ use crate::listen::{Entrance, Open, Places, bind};
 use crate::metrics::{Counters, Page, Sources};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
-use crate::shard::ShardOptions;
 use crate::shard::pressure::Budget;
 use crate::shard::worker::{Busy, Seed, ShardHandle};
+use crate::shard::{ShardOptions, TICK};
 use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
 use crate::topics::registry::{Registry, RegistryOptions};
@@ -138,7 +138,10 @@ impl Server {
     /// configured grace. Returns how many were cut off.
     pub async fn drain(mut self) -> usize {
         self.ops.ready.store(false, Ordering::Release);
-        self.entrances.clear();
+        for entrance in self.entrances.drain(..) {
+            // A shard that does not answer is not waited for.
+            tokio::time::timeout(TICK, entrance.close()).await.unwrap_or_default();
+        }
         for task in self.tasks.drain(..) {
             task.abort();
         }
@@ -181,7 +184,7 @@ impl Server {
         let broker = Arc::clone(&self.broker);
         let mut entrance = self.entrance(ingress::turn_away);
         // Another thread than that of the public side, if there is one.
-        entrance.shards.reverse();
+        entrance.host = entrance.shards.len().saturating_sub(1);
         let serve = move |context, stream| ingress::serve(context, Arc::clone(&broker), stream);
         self.entrances.push(entrance.open(listener, serve)?);
         Ok(())
@@ -198,6 +201,7 @@ impl Server {
     fn entrance(&self, turn_away: fn(Reason) -> Vec<u8>) -> Entrance {
         Entrance {
             shards: self.shards.iter().map(ShardHandle::jobs).collect(),
+            host: 0,
             places: Arc::clone(&self.places),
             budget: Arc::clone(&self.broker.budget),
             turn_away,
