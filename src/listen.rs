@@ -128,7 +128,7 @@ impl Entrance {
     pub fn open<F>(
         self,
         listener: net::TcpListener,
-        serve: impl Fn(Rc<Context>, TcpStream) -> F + Clone + Send + 'static,
+        serve: impl Fn(Rc<Context>, TcpStream, Place) -> F + Clone + Send + 'static,
     ) -> Result<Open, Busy>
     where
         F: Future<Output = ()> + 'static,
@@ -161,14 +161,16 @@ impl Entrance {
         &self,
         listener: &TcpListener,
         context: &Rc<Context>,
-        serve: impl Fn(Rc<Context>, TcpStream) -> F + Clone + Send + 'static,
+        serve: impl Fn(Rc<Context>, TcpStream, Place) -> F + Clone + Send + 'static,
     ) where
         F: Future<Output = ()> + 'static,
     {
         for (turn, shard) in self.shards.iter().enumerate().cycle() {
             let stream = next(listener).await;
             match self.place() {
-                Ok(place) if turn == self.host => serve_here(context, stream, place, &serve),
+                Ok(place) if turn == self.host => {
+                    tokio::task::spawn_local(serve(Rc::clone(context), stream, place));
+                }
                 Ok(place) => {
                     if let Err(error) = hand_over(stream, place, shard, serve.clone()) {
                         tracing::debug!(%error, "a connection was lost before it was served");
@@ -193,26 +195,11 @@ impl Entrance {
     }
 }
 
-fn serve_here<F>(
-    context: &Rc<Context>,
-    stream: TcpStream,
-    place: Place,
-    serve: &impl Fn(Rc<Context>, TcpStream) -> F,
-) where
-    F: Future<Output = ()> + 'static,
-{
-    let served = serve(Rc::clone(context), stream);
-    tokio::task::spawn_local(async move {
-        served.await;
-        drop(place);
-    });
-}
-
 fn hand_over<F>(
     stream: TcpStream,
     place: Place,
     shard: &Jobs,
-    serve: impl Fn(Rc<Context>, TcpStream) -> F + Send + 'static,
+    serve: impl Fn(Rc<Context>, TcpStream, Place) -> F + Send + 'static,
 ) -> io::Result<()>
 where
     F: Future<Output = ()> + 'static,
@@ -221,7 +208,7 @@ where
     let stream = stream.into_std()?;
     let job = move |context: &Rc<Context>| {
         if let Ok(stream) = TcpStream::from_std(stream) {
-            serve_here(context, stream, place, &serve);
+            tokio::task::spawn_local(serve(Rc::clone(context), stream, place));
         }
     };
     shard.run(job).map_err(|Busy| io::ErrorKind::ResourceBusy.into())

@@ -174,7 +174,8 @@ impl Server {
             request_timeout: config.limits.handshake_timeout,
         });
         let entrance = self.entrance(http::turn_away);
-        let serve = move |context, stream| http::serve(context, Arc::clone(&site), stream);
+        let serve =
+            move |context, stream, place| http::serve(context, Arc::clone(&site), stream, place);
         self.entrances.push(entrance.open(listener, serve)?);
         Ok(())
     }
@@ -185,7 +186,9 @@ impl Server {
         let mut entrance = self.entrance(ingress::turn_away);
         // Another thread than that of the public side, if there is one.
         entrance.host = entrance.shards.len().saturating_sub(1);
-        let serve = move |context, stream| ingress::serve(context, Arc::clone(&broker), stream);
+        let serve = move |context, stream, place| {
+            ingress::serve(context, Arc::clone(&broker), stream, place)
+        };
         self.entrances.push(entrance.open(listener, serve)?);
         Ok(())
     }

@@ -3,8 +3,8 @@
 //! # Not here: reading, sessions.
 
 use super::cursor::{Cursor, Cursors};
+use super::memberships::Memberships;
 use super::outbound::{Last, Outbound, Socket, Written};
-use super::subscribers::Memberships;
 use super::turn::Pending;
 use crate::topics::message::Wire;
 use std::io;
@@ -116,5 +116,17 @@ impl<S> Connection<S> {
             self.cursors = None;
         }
         removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    #[test]
+    fn a_connection_is_small() {
+        let size = size_of::<Connection<Rc<tokio::net::TcpStream>>>();
+        assert!(size <= 104, "{size} bytes");
     }
 }
