@@ -20,7 +20,7 @@ use crate::shard::worker::{Busy, Seed, ShardHandle};
 use crate::shard::{ShardOptions, TICK};
 use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
-use crate::topics::registry::{Registry, RegistryOptions};
+use crate::topics::registry::{Recent, Registry, RegistryOptions};
 use crate::topics::topic::{ResumeOptions, ShardId};
 use crate::ws::extensions::Compression;
 use crate::ws::handshake::Policy;
@@ -269,11 +269,12 @@ async fn sweep(registry: Arc<Registry>, clock: Clock) {
 }
 
 async fn feed(mut feeds: Feeds, broker: Arc<Broker>, counters: Arc<Counters>, clock: Clock) {
+    let mut recent = Recent::default();
     loop {
         let now = clock.now();
         for draft in feeds.poll(now) {
             let topic = draft.topic.clone();
-            if let Err(refusal) = broker.publish(draft, &counters, now) {
+            if let Err(refusal) = broker.publish(&mut recent, draft, &counters, now) {
                 tracing::warn!(%topic, %refusal, "a demo feed was refused");
             }
         }

@@ -51,27 +51,45 @@ impl Buffer {
 
     /// Writes the head right in front of the body and hands out both.
     pub(super) fn finish(mut self) -> Bytes {
-        if self.wire.is_batched() && self.wire.is_json() {
-            self.bytes.push(b'\n');
-        }
-        let body_len = self.bytes.len().saturating_sub(ROOM_BYTES);
-        let Some(room) = self.bytes.first_chunk_mut::<ROOM_BYTES>() else {
-            return Bytes::new();
-        };
-        let mut start = ROOM_BYTES;
-        if self.wire.is_batched() && !self.wire.is_json() {
-            start = write_varint(room, body_len);
-        }
-        let unit_len = body_len + ROOM_BYTES - start;
-        if let Some(room) = room.get_mut(..start).and_then(<[u8]>::last_chunk_mut) {
-            let head_start = match self.wire {
-                Wire::TcpProto => write_length(room, unit_len),
-                wire => write_web_socket_head(room, opcode(wire), unit_len),
-            };
-            start = start - HEAD_BYTES_MAX + head_start;
-        }
+        let start = close_frame(&mut self.bytes, 0, self.wire);
         Bytes::from(self.bytes).slice(start..)
     }
+}
+
+/// Appends a frame, whose body `fill` appends, to a block of finished ones.
+pub(super) fn append(block: &mut Vec<u8>, wire: Wire, fill: impl FnOnce(&mut Vec<u8>)) {
+    let end = block.len();
+    block.resize(end + ROOM_BYTES, 0);
+    fill(block);
+    let start = close_frame(block, end, wire);
+    // The head did not need all of its room.
+    block.copy_within(start.., end);
+    block.truncate(block.len() - (start - end));
+}
+
+/// Ends a frame whose room begins at `at`: writes its head right in front of the body, which goes
+/// to the end. Returns where the frame starts.
+fn close_frame(bytes: &mut Vec<u8>, at: usize, wire: Wire) -> usize {
+    if wire.is_batched() && wire.is_json() {
+        bytes.push(b'\n');
+    }
+    let body_len = bytes.len().saturating_sub(at + ROOM_BYTES);
+    let Some(room) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<ROOM_BYTES>) else {
+        return at;
+    };
+    let mut start = ROOM_BYTES;
+    if wire.is_batched() && !wire.is_json() {
+        start = write_varint(room, body_len);
+    }
+    let unit_len = body_len + ROOM_BYTES - start;
+    if let Some(room) = room.get_mut(..start).and_then(<[u8]>::last_chunk_mut) {
+        let head_start = match wire {
+            Wire::TcpProto => write_length(room, unit_len),
+            wire => write_web_socket_head(room, opcode(wire), unit_len),
+        };
+        start = start - HEAD_BYTES_MAX + head_start;
+    }
+    at + start
 }
 
 const fn opcode(wire: Wire) -> u8 {
@@ -243,6 +261,19 @@ mod tests {
                 assert_eq!(frame.len(), head.len() + body_len, "{wire:?} {body_len}");
                 assert!(frame[head.len()..].iter().all(|byte| *byte == b'x'));
             }
+        }
+    }
+
+    #[test]
+    fn frames_that_are_appended_are_the_same_frames() {
+        for wire in Wire::ALL {
+            let mut block = b"before".to_vec();
+            let mut expected = block.clone();
+            for body_len in [0, 1, 125, 126, 127, 65_535, 65_536] {
+                append(&mut block, wire, |body| body.extend(std::iter::repeat_n(b'x', body_len)));
+                expected.extend_from_slice(&frame(wire, body_len));
+            }
+            assert_eq!(block, expected, "{wire:?}");
         }
     }
 

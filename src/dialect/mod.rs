@@ -374,12 +374,21 @@ pub fn decode_draft(json: &[u8]) -> Result<Draft, Refusal> {
 /// Finished bytes of one event on one wire, its head included. `id` is 0 for a push.
 pub fn encode(id: u64, event: &Event, wire: Wire) -> Bytes {
     let mut buffer = frame::Buffer::with_room(wire, EVENT_ROOM);
-    if wire.is_json() {
-        json::encode(id, event, buffer.body());
-    } else {
-        proto::encode(id, event, buffer.body());
-    }
+    write_event(id, event, wire, buffer.body());
     buffer.finish()
+}
+
+/// Appends the bytes that [`encode`] makes to a block of such.
+pub fn append(block: &mut Vec<u8>, id: u64, event: &Event, wire: Wire) {
+    frame::append(block, wire, |body| write_event(id, event, wire, body));
+}
+
+fn write_event(id: u64, event: &Event, wire: Wire, body: &mut Vec<u8>) {
+    if wire.is_json() {
+        json::encode(id, event, body);
+    } else {
+        proto::encode(id, event, body);
+    }
 }
 
 /// Finished bytes of one message push on one wire, its head included: of a change of presence, that

@@ -163,6 +163,8 @@ pub struct Counters {
     pub conflated_max_hz: Count,
     /// Topics that connections began to catch up on.
     pub catch_ups: Count,
+    /// Messages taken from publishers, by the group of the topic's rule.
+    pub group_published: ByGroup,
     /// Messages handed to connections, by the group of the topic's rule.
     pub group_deliveries: ByGroup,
     /// Messages read from history by connections that catch up.

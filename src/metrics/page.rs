@@ -248,7 +248,7 @@ fn group_counters(sources: &Sources) -> Vec<(Counter, Read)> {
     metrics::describe_counter!(deliveries, "Messages handed to connections, by group of topics.");
     let mut all: Vec<(Counter, Read)> = Vec::new();
     for (number, name) in (0_u8..).zip(sources.registry.rules().group_names()) {
-        let read: Read = Box::new(move |sources| sources.registry.published(number.into()));
+        let read = sum(move |c| c.group_published.of(number));
         all.push((metrics::counter!(published, "group" => name.clone()), read));
         let read = sum(move |c| c.group_deliveries.of(number));
         all.push((metrics::counter!(deliveries, "group" => name), read));

@@ -42,6 +42,7 @@ impl<S: Socket> Shard<S> {
     /// Does a bounded piece of the work that waits: offers messages if no writing is left from
     /// before, and writes to at most `SLICE_CONNECTIONS_MAX` connections.
     pub fn turn(&mut self) -> Progress {
+        self.seal_replies();
         self.relieve();
         if self.turn.dirty.is_empty() {
             self.keep_pace();
@@ -57,6 +58,7 @@ impl<S: Socket> Shard<S> {
 
     /// Offers and writes all that was posted before now, however much it is.
     pub(super) fn settle(&mut self) {
+        self.seal_replies();
         while !(self.inbox.queue.is_empty() && self.turn.dirty.is_empty()) {
             if self.turn.dirty.is_empty() {
                 self.offer_inbox();
@@ -159,6 +161,7 @@ impl<S: Socket> Shard<S> {
 
     /// Writes what this turn has for a connection, so that what comes next stays behind it.
     pub(super) fn write_pending(&mut self, id: ConnectionId) {
+        self.seal_replies();
         if self.connection(id).is_some_and(|connection| !connection.pending.is_empty()) {
             self.write_chain(id.slot);
         }
@@ -217,6 +220,7 @@ impl<S: Socket> Shard<S> {
 
     /// Writes what is queued for a connection, and then what it is behind with.
     pub(super) fn write_outbound(&mut self, id: ConnectionId) {
+        self.seal_replies();
         let Some(connection) = self.connection_mut(id) else { return };
         let before = connection.outbound.bytes();
         let mut result = connection.flush();

@@ -23,6 +23,7 @@ pub mod outbound;
 mod pace;
 pub mod pressure;
 mod quiet;
+mod replies;
 mod serving;
 pub mod stream;
 mod subscribers;
@@ -53,6 +54,7 @@ use memberships::Memberships;
 use outbound::{Outbound, Socket};
 use pace::Due;
 use pressure::{Budget, Pressure};
+use replies::Replies;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -117,6 +119,7 @@ pub struct Shard<S> {
     plan: Plan,
     /// How far the turn's dirty connections have been written.
     written: usize,
+    replies: Replies,
     /// Counts the messages this shard has delivered.
     sequence: u64,
     /// Connections by the second at which they want to be looked after.
@@ -162,6 +165,7 @@ impl<S: Socket> Shard<S> {
             order: Order::default(),
             plan: Plan::default(),
             written: 0,
+            replies: Replies::default(),
             sequence: 0,
             // Tick 0 is never a connection's due tick.
             wheel: Wheel::new(liveness::SLOTS, 1),
@@ -231,12 +235,6 @@ impl<S: Socket> Shard<S> {
         self.counters.connections.of(wire).increment();
     }
 
-    /// Queues an event for one connection. [`Shard::flush`] sends it.
-    pub fn send(&mut self, id: ConnectionId, command_id: u64, event: &Event) {
-        let Some(wire) = self.connection(id).map(|connection| connection.wire) else { return };
-        self.push(id, encode(command_id, event, wire));
-    }
-
     /// Queues messages of a topic for one connection alone: history, not live. [`Shard::flush`] sends
     /// them.
     pub fn replay(&mut self, id: ConnectionId, head: &TopicHead, messages: &[Arc<Message>]) {
@@ -270,7 +268,8 @@ impl<S: Socket> Shard<S> {
         let bytes_max = self.options.outbound_bytes_max / 2;
         self.connection(id).is_some_and(|connection| {
             let outbound = &connection.outbound;
-            outbound.bytes() > bytes_max || outbound.frames() > OUTBOUND_FRAMES_MAX
+            let bytes = outbound.bytes() + self.replies.bytes(id);
+            bytes > bytes_max || outbound.frames() > OUTBOUND_FRAMES_MAX
         })
     }
 
@@ -414,7 +413,8 @@ impl<S: Socket> Shard<S> {
 
     /// Whether something waits to be written to a connection.
     pub fn has_outbound(&self, id: ConnectionId) -> bool {
-        self.connection(id).is_some_and(|connection| !connection.outbound.is_empty())
+        let is_queued = |connection: &Connection<S>| !connection.outbound.is_empty();
+        self.replies.bytes(id) > 0 || self.connection(id).is_some_and(is_queued)
     }
 
     /// Whether the connection's socket takes no bytes and some wait for it.

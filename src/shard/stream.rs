@@ -63,7 +63,7 @@ impl Stream {
                     if self.wait_for_room().await.is_err() {
                         return;
                     }
-                    fed = self.feed_again(fed, &mut protocol);
+                    fed = self.feed_again(fed.left, &mut protocol);
                     tokio::task::yield_now().await;
                 }
                 if fed.is_last {
@@ -98,31 +98,41 @@ impl Stream {
         })
     }
 
-    fn feed_again(&self, mut before: Fed, protocol: &mut impl Protocol) -> Fed {
-        self.context.with(|shard| self.feed(&mut before.left, protocol, shard))
-    }
-
-    /// Feeds bytes that have just arrived.
-    fn hear(&self, input: &mut [u8], protocol: &mut impl Protocol) -> Fed {
+    /// Feeds what was left, and keeps what is left of that where it is.
+    fn feed_again(&self, mut left: Vec<u8>, protocol: &mut impl Protocol) -> Fed {
         self.context.with(|shard| {
-            shard.heard(self.id, input.len());
-            self.feed(input, protocol, shard)
+            let taken = self.take(&mut left, protocol, shard);
+            left.drain(..taken);
+            if left.is_empty() {
+                left = Vec::new();
+            }
+            Fed { left, is_last: shard.is_ending(self.id), is_more: false }
         })
     }
 
-    fn feed(
+    /// Feeds bytes that have just arrived, and copies what is left of them.
+    fn hear(&self, input: &mut [u8], protocol: &mut impl Protocol) -> Fed {
+        self.context.with(|shard| {
+            shard.heard(self.id, input.len());
+            let taken = self.take(input, protocol, shard);
+            Fed {
+                left: input.get(taken..).unwrap_or_default().to_vec(),
+                is_last: shard.is_ending(self.id),
+                is_more: false,
+            }
+        })
+    }
+
+    /// Has commands done and answered; returns how many bytes they were.
+    fn take(
         &self,
         input: &mut [u8],
         protocol: &mut impl Protocol,
         shard: &mut Shard<Rc<TcpStream>>,
-    ) -> Fed {
+    ) -> usize {
         let taken = protocol.feed(input, shard);
         shard.flush(self.id);
-        Fed {
-            left: input.get(taken..).unwrap_or_default().to_vec(),
-            is_last: shard.is_ending(self.id),
-            is_more: false,
-        }
+        taken.min(input.len())
     }
 
     /// Waits until something can be read. A slot of the socket is for the one who reads, so this costs

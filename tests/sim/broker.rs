@@ -21,7 +21,7 @@ use fanfare::shard::{ConnectionId, Progress, Shard};
 use fanfare::topics::mailbox::Mailbox;
 use fanfare::topics::message::{Position, Wire};
 use fanfare::topics::name::TopicName;
-use fanfare::topics::registry::Registry;
+use fanfare::topics::registry::{Recent, Registry};
 use fanfare::topics::rule::Snapshot;
 use fanfare::topics::topic::ShardId;
 use std::collections::BTreeMap;
@@ -258,7 +258,7 @@ impl Life {
 
     /// Publishes what came in beside the connections.
     pub(crate) fn publish(&self, json: &[u8]) -> Result<Position, Refusal> {
-        self.broker.publish(decode_draft(json)?, &self.direct, self.now)
+        self.broker.publish(&mut Recent::default(), decode_draft(json)?, &self.direct, self.now)
     }
 
     /// The position of the latest message of a topic, if there is such a topic.
