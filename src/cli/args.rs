@@ -2,6 +2,7 @@
 //! # Invariants: what is parsed here is valid by itself.
 //! # Not here: doing any of it; the flags of a broker (`settings`).
 
+use super::bench::args::BenchArgs;
 use super::endpoint::{Endpoint, Transport};
 use super::settings::{CheckArgs, ConfigArgs};
 use crate::dialect::{MEMBER_NAME_BYTES_MAX, Overflow, Policy};
@@ -67,6 +68,8 @@ pub enum Command {
     Subscribe(SubscribeArgs),
     /// Print every setting and where it comes from, or what is wrong with one
     Check(CheckArgs),
+    /// Measure a broker beside the limit of this machine
+    Bench(BenchArgs),
 }
 
 impl Cli {
@@ -83,7 +86,7 @@ impl Cli {
         match &cli.command {
             Command::Subscribe(args) => args.check()?,
             Command::Publish(args) => args.check()?,
-            Command::Serve(_) | Command::Demo(_) | Command::Check(_) => {}
+            Command::Serve(_) | Command::Demo(_) | Command::Check(_) | Command::Bench(_) => {}
         }
         Ok(cli)
     }
