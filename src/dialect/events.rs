@@ -172,7 +172,7 @@ fn a_message_of_any_size_is_framed_whole() {
 #[test]
 fn a_connection_hears_the_same_in_both_spellings() {
     let server = super::SERVER;
-    let connected = Connected { connection: "1-42".into(), ping_ms: 25_000 };
+    let connected = Connected { connection: "1-42".into(), ping_ms: 25_000, batch: false };
     check(
         1,
         &Event::Connected(connected),
@@ -183,6 +183,7 @@ fn a_connection_hears_the_same_in_both_spellings() {
             connection: "1-42".into(),
             server: server.into(),
             ping_ms: 25_000,
+            batch: false,
         }),
     );
     for (id, json) in [

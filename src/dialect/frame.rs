@@ -10,7 +10,10 @@ use bytes::Bytes;
 pub const CONTROL_BYTES_MAX: usize = 125;
 
 /// The longest head: two bytes and a 64-bit length.
-const HEAD_BYTES_MAX: usize = 10;
+pub const HEAD_BYTES_MAX: usize = 10;
+
+/// Room in front of a body: a head, and in batches the longest varint of a 32-bit length.
+const ROOM_BYTES: usize = HEAD_BYTES_MAX + 5;
 
 const FIN: u8 = 0x80;
 const TEXT: u8 = 0x1;
@@ -33,8 +36,8 @@ pub(super) struct Buffer {
 impl Buffer {
     /// An empty body for `wire` that can grow to `room` bytes without moving.
     pub(super) fn with_room(wire: Wire, room: usize) -> Buffer {
-        let mut bytes = Vec::with_capacity(HEAD_BYTES_MAX + room);
-        bytes.resize(HEAD_BYTES_MAX, 0);
+        let mut bytes = Vec::with_capacity(ROOM_BYTES + room);
+        bytes.resize(ROOM_BYTES, 0);
         Buffer { bytes, wire }
     }
 
@@ -45,30 +48,54 @@ impl Buffer {
 
     /// Writes the head right in front of the body and hands out both.
     pub(super) fn finish(mut self) -> Bytes {
-        let body_len = self.bytes.len().saturating_sub(HEAD_BYTES_MAX);
-        let Some(room) = self.bytes.first_chunk_mut() else {
+        if self.wire.is_batched() && self.wire.is_json() {
+            self.bytes.push(b'\n');
+        }
+        let body_len = self.bytes.len().saturating_sub(ROOM_BYTES);
+        let Some(room) = self.bytes.first_chunk_mut::<ROOM_BYTES>() else {
             return Bytes::new();
         };
-        let start = match self.wire {
-            Wire::WebSocketJson => write_web_socket_head(room, TEXT, body_len),
-            Wire::WebSocketProto => write_web_socket_head(room, BINARY, body_len),
-            Wire::TcpProto => write_length(room, body_len),
-        };
+        let mut start = ROOM_BYTES;
+        if self.wire.is_batched() && !self.wire.is_json() {
+            start = write_varint(room, body_len);
+        }
+        let unit_len = body_len + ROOM_BYTES - start;
+        if let Some(room) = room.get_mut(..start).and_then(<[u8]>::last_chunk_mut) {
+            let head_start = match self.wire {
+                Wire::TcpProto => write_length(room, unit_len),
+                wire => write_web_socket_head(room, opcode(wire), unit_len),
+            };
+            start = start - HEAD_BYTES_MAX + head_start;
+        }
         Bytes::from(self.bytes).slice(start..)
     }
 }
 
-/// The body of a finished frame of `wire`, without its head.
+const fn opcode(wire: Wire) -> u8 {
+    if wire.is_json() { TEXT } else { BINARY }
+}
+
+/// The length of a WebSocket frame's head, or of what stands in front of a body on TCP.
+pub fn head_len(frame: &[u8], wire: Wire) -> usize {
+    match (wire, frame.get(1)) {
+        (Wire::TcpProto, _) | (_, Some(&LENGTH_16)) => 4,
+        (_, Some(&LENGTH_64)) => 10,
+        _ => 2,
+    }
+}
+
+/// The head of a WebSocket message that joins events of `unit_len` bytes together, at the end of
+/// its room; the second is where it starts.
+pub fn batch_head(wire: Wire, unit_len: usize) -> ([u8; HEAD_BYTES_MAX], usize) {
+    let mut room = [0; HEAD_BYTES_MAX];
+    let start = write_web_socket_head(&mut room, opcode(wire), unit_len);
+    (room, start)
+}
+
+/// What a finished frame of `wire` carries, without its head: one event, on a batched wire as it
+/// stands in a batch.
 pub fn body(frame: &Bytes, wire: Wire) -> Bytes {
-    let head_len = match wire {
-        Wire::TcpProto => 4,
-        Wire::WebSocketJson | Wire::WebSocketProto => match frame.get(1) {
-            Some(&LENGTH_64) => 10,
-            Some(&LENGTH_16) => 4,
-            _ => 2,
-        },
-    };
-    frame.slice(head_len.min(frame.len())..)
+    frame.slice(head_len(frame, wire).min(frame.len())..)
 }
 
 /// A WebSocket ping. Bytes of `payload` beyond [`CONTROL_BYTES_MAX`] are left out.
@@ -136,6 +163,28 @@ fn write_web_socket_head(room: &mut [u8; HEAD_BYTES_MAX], opcode: u8, body_len: 
     }
 }
 
+/// Writes a varint at the end of its room; returns where it starts.
+fn write_varint(room: &mut [u8; ROOM_BYTES], value: usize) -> usize {
+    // Limits on messages and pages keep every body far below 4 GiB.
+    let mut rest = u32::try_from(value).unwrap_or(u32::MAX);
+    let mut digits = [0; 5];
+    let mut len = 0;
+    for digit in &mut digits {
+        *digit = (rest & 0x7F) as u8 | 0x80;
+        rest >>= 7;
+        len += 1;
+        if rest == 0 {
+            *digit &= 0x7F;
+            break;
+        }
+    }
+    let start = ROOM_BYTES - len;
+    for (place, digit) in room.iter_mut().skip(start).zip(digits) {
+        *place = digit;
+    }
+    start
+}
+
 /// Writes a 32-bit length at the end of its room; returns where it starts.
 fn write_length(room: &mut [u8; HEAD_BYTES_MAX], body_len: usize) -> usize {
     // Limits on messages and pages keep every body far below 4 GiB.
@@ -185,7 +234,18 @@ mod tests {
         for wire in Wire::ALL {
             for body_len in [0, 1, 125, 126, 127, 65_535, 65_536] {
                 let body = body(&frame(wire, body_len), wire);
-                assert_eq!(body, vec![b'x'; body_len], "{wire:?} {body_len}");
+                let length = if wire.is_batched() && !wire.is_json() {
+                    {
+                        let mut length = Vec::new();
+                        prost::encode_length_delimiter(body_len, &mut length).expect("room");
+                        length
+                    }
+                } else {
+                    Vec::new()
+                };
+                let end = if wire.is_batched() && wire.is_json() { "\n" } else { "" };
+                let expected = [&length, &vec![b'x'; body_len], end.as_bytes()].concat();
+                assert_eq!(body, expected, "{wire:?} {body_len}");
             }
         }
     }
@@ -205,8 +265,8 @@ mod tests {
         let block = buffer.body().as_ptr();
         buffer.body().extend([b'x'; 300]);
         let frame = buffer.finish();
-        // The head of 4 bytes stands right in front of the body, in the room of 10.
-        assert_eq!(frame.as_ptr(), block.wrapping_add(6));
+        // The head of 4 bytes stands right in front of the body, in the room of 15.
+        assert_eq!(frame.as_ptr(), block.wrapping_add(11));
     }
 
     #[test]

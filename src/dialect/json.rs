@@ -284,6 +284,9 @@ fn write_connected(connected: &Connected, fields: &mut Fields<'_>) {
     fields.string("connection", &connected.connection);
     fields.string("server", SERVER);
     fields.number("pingMs", connected.ping_ms.into());
+    if connected.batch {
+        fields.raw("batch", b"true");
+    }
 }
 
 fn write_subscribed(subscribed: &Subscribed, fields: &mut Fields<'_>) {

@@ -85,6 +85,8 @@ pub struct Connect {
     /// By which presence lists the connection: at most [`MEMBER_NAME_BYTES_MAX`] bytes, no control
     /// characters.
     pub name: Option<Box<str>>,
+    /// Several events may share one WebSocket message.
+    pub batch: bool,
 }
 
 /// A subscription that is asked for.
@@ -194,6 +196,8 @@ pub struct Connected {
     pub connection: String,
     /// The server sends a ping at least this often, in milliseconds.
     pub ping_ms: u32,
+    /// Whether all that follows comes in batches.
+    pub batch: bool,
 }
 
 /// The beginning of a subscription.
@@ -369,9 +373,10 @@ pub fn decode_draft(json: &[u8]) -> Result<Draft, Refusal> {
 /// Finished bytes of one event on one wire, its head included. `id` is 0 for a push.
 pub fn encode(id: u64, event: &Event, wire: Wire) -> Bytes {
     let mut buffer = frame::Buffer::with_room(wire, EVENT_ROOM);
-    match wire {
-        Wire::WebSocketJson => json::encode(id, event, buffer.body()),
-        Wire::WebSocketProto | Wire::TcpProto => proto::encode(id, event, buffer.body()),
+    if wire.is_json() {
+        json::encode(id, event, buffer.body());
+    } else {
+        proto::encode(id, event, buffer.body());
     }
     buffer.finish()
 }
@@ -389,14 +394,12 @@ pub fn encode_message(message: &Message, wire: Wire) -> Bytes {
     let variable = message.head.name.as_str().len() + len(&message.key) + payload;
     // What is the same in every message: names, digits and punctuation, or tags and lengths.
     // These bytes live as long as the message, so they should not be many more than needed.
-    let fixed = match wire {
-        Wire::WebSocketJson => 96,
-        Wire::WebSocketProto | Wire::TcpProto => 40,
-    };
+    let fixed = if wire.is_json() { 96 } else { 40 };
     let mut buffer = frame::Buffer::with_room(wire, fixed + variable);
-    match wire {
-        Wire::WebSocketJson => json::encode_message(message, buffer.body()),
-        Wire::WebSocketProto | Wire::TcpProto => proto::encode_message(message, buffer.body()),
+    if wire.is_json() {
+        json::encode_message(message, buffer.body());
+    } else {
+        proto::encode_message(message, buffer.body());
     }
     buffer.finish()
 }

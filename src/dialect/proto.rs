@@ -71,8 +71,10 @@ fn read_connect(field: Field<'_>) -> Result<RawConnect<'_>, Fault> {
     let mut connect = RawConnect::default();
     for field in field.fields()? {
         let field = field?;
-        if field.number == 3 {
-            field.fill(&mut connect.name, read_text)?;
+        match field.number {
+            2 => field.fill(&mut connect.batch, read_flag)?,
+            3 => field.fill(&mut connect.name, read_text)?,
+            _ => {}
         }
     }
     Ok(connect)
@@ -322,6 +324,7 @@ fn write_connected(connected: &Connected, tags: &mut Tags<'_>) {
     tags.string(1, &connected.connection);
     tags.string(2, SERVER);
     tags.number(3, connected.ping_ms.into());
+    tags.number(4, connected.batch.into());
 }
 
 fn write_subscribed(subscribed: &Subscribed, tags: &mut Tags<'_>) {

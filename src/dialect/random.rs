@@ -123,7 +123,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let update = (any_target(), any_policy(), any_overflow())
         .prop_map(|(target, policy, overflow)| Update { target, policy, overflow });
     let action = prop_oneof![
-        name.prop_map(|name| Action::Connect(Connect { name })),
+        (name, any::<bool>()).prop_map(|(name, batch)| Action::Connect(Connect { name, batch })),
         any_subscribe().prop_map(Action::Subscribe),
         any_target().prop_map(Action::Unsubscribe),
         update.prop_map(Action::Update),
@@ -139,7 +139,9 @@ fn any_command() -> impl Strategy<Value = Command> {
 fn in_json(command: &Command) -> Vec<u8> {
     let place = |position: &Position| json!({"epoch": position.epoch.to_string(), "offset": position.offset.0});
     let action = match &command.action {
-        Action::Connect(connect) => json!({"connect": {"name": connect.name}}),
+        Action::Connect(connect) => {
+            json!({"connect": {"name": connect.name, "batch": connect.batch}})
+        }
         Action::Subscribe(subscribe) => json!({"subscribe": {
             "topic": subscribe.target.as_str(),
             "since": subscribe.since.as_ref().map(place),
@@ -248,6 +250,7 @@ fn in_proto(command: &Command) -> Vec<u8> {
     let action = match &command.action {
         Action::Connect(connect) => Said::Connect(schema::Connect {
             name: connect.name.as_deref().unwrap_or_default().to_owned(),
+            batch: connect.batch,
         }),
         Action::Subscribe(subscribe) => Said::Subscribe(schema::Subscribe {
             topic: subscribe.target.to_string(),

@@ -56,6 +56,7 @@ pub(super) struct RawNothing {}
 pub(super) struct RawConnect<'a> {
     #[serde(borrow)]
     pub(super) name: Option<Text<'a>>,
+    pub(super) batch: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -267,7 +268,10 @@ impl RawConnect<'_> {
         if name.contains(char::is_control) {
             return Err(bad_option("`name` may have no control characters"));
         }
-        Ok(Connect { name: (!name.is_empty()).then(|| name.into()) })
+        Ok(Connect {
+            name: (!name.is_empty()).then(|| name.into()),
+            batch: self.batch.unwrap_or_default(),
+        })
     }
 }
 

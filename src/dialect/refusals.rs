@@ -102,7 +102,7 @@ fn a_bad_name_is_refused_alike_in_both_spellings() {
         ("a\u{85}b", "a\\u0085b", "`name` may have no control characters"),
     ] {
         let json = format!(r#"{{"id":1,"connect":{{"name":"{spelled}"}}}}"#);
-        let said = command(1, Said::Connect(schema::Connect { name: name.into() }));
+        let said = command(1, Said::Connect(schema::Connect { name: name.into(), batch: false }));
         check_refused(&json, &said, Reason::BadOption, part);
     }
 }

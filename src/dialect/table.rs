@@ -110,15 +110,15 @@ fn small_commands_mean_the_same_in_both_spellings() {
 fn a_hello_means_the_same_in_both_spellings() {
     let longest = "ä".repeat(32);
     let with_longest = format!(r#"{{"name":"{longest}"}}"#);
-    for (json, name) in [
-        ("{}", None),
-        (r#"{"name":null}"#, None),
-        (r#"{"name":""}"#, None),
-        (r#"{"name":" \"\u0061\u2028😀"}"#, Some(" \"a\u{2028}😀")),
-        (&with_longest, Some(&*longest)),
+    for (json, name, batch) in [
+        ("{}", None, false),
+        (r#"{"name":null,"batch":null}"#, None, false),
+        (r#"{"name":"","batch":true}"#, None, true),
+        (r#"{"name":" \"\u0061\u2028😀","batch":false}"#, Some(" \"a\u{2028}😀"), false),
+        (&with_longest, Some(&*longest), false),
     ] {
-        let said = schema::Connect { name: name.unwrap_or_default().into() };
-        let action = Action::Connect(Connect { name: name.map(Into::into) });
+        let said = schema::Connect { name: name.unwrap_or_default().into(), batch };
+        let action = Action::Connect(Connect { name: name.map(Into::into), batch });
         check(
             &format!(r#"{{"id":1,"connect":{json}}}"#),
             &command(1, Said::Connect(said)),

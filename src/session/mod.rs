@@ -8,8 +8,8 @@ mod subscribe;
 
 use crate::clock::{Clock, Now};
 use crate::dialect::{
-    Action, BadCommand, Command, Connected, Event, History, HistoryPage, PresenceState, Update,
-    Updated,
+    Action, BadCommand, Command, Connect, Connected, Event, History, HistoryPage, PresenceState,
+    Update, Updated,
 };
 use crate::engine::Engine;
 use crate::limits::Limits;
@@ -152,8 +152,9 @@ impl Session {
     ) -> Result<Option<Event>, Refusal> {
         match command.action {
             Action::Connect(connect) => {
+                self.hello(command.id, &connect, shard);
                 self.name = connect.name;
-                Ok(Some(self.hello(shard)))
+                Ok(None)
             }
             Action::Ping => Ok(Some(Event::Pong)),
             Action::Publish(draft) => {
@@ -170,9 +171,17 @@ impl Session {
         }
     }
 
-    fn hello<S: Socket>(&self, shard: &Shard<S>) -> Event {
+    /// Answers a hello. What follows the answer comes in batches, if the client asked for that.
+    fn hello<S: Socket>(&self, id: u64, connect: &Connect, shard: &mut Shard<S>) {
         let connection = shard.name_of(self.connection);
-        Event::Connected(Connected { connection, ping_ms: self.broker.ping_ms })
+        let ping_ms = self.broker.ping_ms;
+        let Some(before) = shard.wire(self.connection) else { return };
+        let wire = if connect.batch { before.batched() } else { before };
+        if id != 0 {
+            let connected = Connected { connection, ping_ms, batch: wire.is_batched() };
+            shard.send(self.connection, id, &Event::Connected(connected));
+        }
+        shard.change_wire(self.connection, wire);
     }
 
     fn unsubscribe<S: Socket>(

@@ -4,6 +4,7 @@
 //! # Not here: where messages come from.
 
 use super::Shard;
+use super::block::Plan;
 use super::connection::{Connection, ConnectionId, Phase};
 use super::cursor::{Cursor, Mode};
 use super::grant::{Grant, Granted};
@@ -11,7 +12,7 @@ use super::late::{Late, Unsent};
 use super::outbound::{Socket, WRITE_FRAMES_MAX};
 use super::pace::{self, Due};
 use super::subscribers::{Group, Member, strongest};
-use super::turn::{Frame, FrameIndex, Joined, Linked, Turn};
+use super::turn::{Frame, FrameIndex, Linked, Order, Turn};
 use super::wheel::Wheel;
 use crate::clock::Now;
 use crate::dialect::{Event, TopicPosition, encode, encode_message};
@@ -70,8 +71,14 @@ impl<S: Socket> Shard<S> {
             self.offer(message);
         }
         if self.turn.dirty.is_empty() {
-            self.turn.clear();
+            self.end_turn();
         }
+    }
+
+    fn end_turn(&mut self) {
+        self.turn.clear();
+        self.order.clear();
+        self.plan.clear();
     }
 
     /// Gives a message to every connection that wants it.
@@ -92,6 +99,8 @@ impl<S: Socket> Shard<S> {
         let mut offering = Offering {
             frame: self.turn.add(Frame::Message(Arc::clone(&message))),
             position: [None; Wire::COUNT],
+            laid_out: [false; Wire::COUNT],
+            counters: &self.counters,
             sequence: self.sequence,
             grant: Grant::of(&head.rule),
             message,
@@ -143,7 +152,7 @@ impl<S: Socket> Shard<S> {
             for message in self.turn.messages() {
                 self.counters.latency.observe(self.now.uptime.saturating_sub(message.committed));
             }
-            self.turn.clear();
+            self.end_turn();
             self.written = 0;
         }
     }
@@ -166,13 +175,14 @@ impl<S: Socket> Shard<S> {
         let before = connection.outbound.bytes();
         let (wire, counters) = (connection.wire, &*self.counters);
         self.turn.follow(pending, &mut self.order);
-        let joined =
-            self.turn.joined(pending, wire, &self.order, |frame| bytes_of(frame, wire, counters));
-        let joined = joined.cloned();
-        let chain = self.turn.chain(&self.order);
-        let result = match written(connection, joined, chain, counters) {
-            Ok(None) => Ok(()),
-            Ok(Some(mut rest)) => {
+        self.plan.make(&self.turn, pending, wire, &self.order);
+        let result = match written(connection, &self.plan, &self.turn, counters) {
+            Ok(taken) if taken == self.plan.len => {
+                counters.deliveries.add(self.plan.messages);
+                Ok(())
+            }
+            Ok(taken) => {
+                let gone = queue_begun(taken, connection, &self.turn, &self.order, counters);
                 let mut late = Late {
                     connection,
                     subscribers: &mut self.subscribers,
@@ -184,8 +194,9 @@ impl<S: Socket> Shard<S> {
                     dropped: 0,
                     untold: false,
                 };
-                let keep = |linked| late.keep(linked, bytes_of(linked.frame, wire, counters));
-                let kept = rest.try_for_each(keep);
+                let keep =
+                    |linked: Linked<'_>| late.keep(linked, bytes_of(linked.frame, wire, counters));
+                let kept = self.turn.chain(&self.order).skip(gone).try_for_each(keep);
                 counters.deliveries.add(late.queued);
                 counters.dropped.add(late.dropped);
                 counters.catch_ups.add(late.begun);
@@ -269,6 +280,9 @@ struct Offering<'a, S> {
     frame: FrameIndex,
     /// Where the topic stands before the message, for each wire on which that is told.
     position: [Option<FrameIndex>; Wire::COUNT],
+    /// The wires for which the frame has been laid out.
+    laid_out: [bool; Wire::COUNT],
+    counters: &'a Counters,
     sequence: u64,
     grant: Grant<'a>,
     message: Arc<Message>,
@@ -352,23 +366,37 @@ impl<S> Offering<'_, S> {
 
     fn link(&mut self, slot: u32, via: Via, mode: Mode) {
         self.linked += 1;
+        let Some(wire) = self.connections.get(slot as usize).map(|connection| connection.wire)
+        else {
+            return;
+        };
+        if self.laid_out.get(wire as usize) == Some(&false) {
+            self.lay_out(wire);
+        }
+        let before = if via == Via::NewFilter { Some(self.position(wire)) } else { None };
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         if connection.pending.is_empty() {
             self.turn.dirty.push(slot);
         }
-        if via == Via::NewFilter {
-            let wire = connection.wire;
-            let position = match self.position.get(wire as usize).copied().flatten() {
-                Some(position) => position,
-                None => self.encode_position(wire),
-            };
-            // Borrowed anew: encoding needed the turn.
-            let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if let Some(position) = before {
             self.turn.link(&mut connection.pending, position, mode);
-            self.turn.link(&mut connection.pending, self.frame, mode);
-            return;
         }
         self.turn.link(&mut connection.pending, self.frame, mode);
+    }
+
+    #[cold]
+    fn lay_out(&mut self, wire: Wire) {
+        self.turn.lay_out(self.frame, wire, frame_of(&self.message, wire, self.counters));
+        if let Some(laid_out) = self.laid_out.get_mut(wire as usize) {
+            *laid_out = true;
+        }
+    }
+
+    fn position(&mut self, wire: Wire) -> FrameIndex {
+        match self.position.get(wire as usize).copied().flatten() {
+            Some(position) => position,
+            None => self.encode_position(wire),
+        }
     }
 
     #[cold]
@@ -377,7 +405,9 @@ impl<S> Offering<'_, S> {
             Position { epoch: self.message.head.epoch, offset: self.message.offset.previous() };
         let topic = self.message.head.name.clone();
         let event = Event::Position(TopicPosition { topic, position });
-        let frame = self.turn.add(Frame::Position(encode(0, &event, wire)));
+        let bytes = encode(0, &event, wire);
+        let frame = self.turn.add(Frame::Position(bytes.clone()));
+        self.turn.lay_out(frame, wire, &bytes);
         if let Some(place) = self.position.get_mut(wire as usize) {
             *place = Some(frame);
         }
@@ -400,53 +430,29 @@ fn bytes_of<'a>(frame: &'a Frame, wire: Wire, counters: &Counters) -> &'a Bytes 
     }
 }
 
-/// Writes what the socket takes of a chain. Gives back the part of it that the socket did not take;
-/// the rest of a frame that it took in part is queued already.
-fn written<'a, S: Socket, C: Iterator<Item = Linked<'a>> + Clone>(
-    connection: &mut Connection<S>,
-    joined: Option<Joined>,
-    chain: C,
+/// Writes what the socket takes of a plan; returns how many bytes that is.
+fn written<S: Socket>(
+    connection: &Connection<S>,
+    plan: &Plan,
+    turn: &Turn,
     counters: &Counters,
-) -> io::Result<Option<C>> {
+) -> io::Result<usize> {
+    let mut written = 0;
     if !connection.outbound.is_empty() {
-        return Ok(Some(chain));
+        return Ok(0);
     }
-    let Some(joined) = joined else { return write_frames(connection, chain, counters) };
-    let taken = write(connection, &[IoSlice::new(&joined.bytes)], counters)?;
-    if taken == joined.bytes.len() {
-        counters.deliveries.add(joined.messages);
-        return Ok(None);
+    let mut done = 0;
+    while written < plan.len {
+        let mut room = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
+        let (count, len) = plan.slices(done, turn, &mut room);
+        let taken = write(connection, room.get(..count).unwrap_or(&[]), counters)?;
+        written += taken;
+        done += count;
+        if taken < len {
+            break;
+        }
     }
-    Ok(Some(after(taken, connection, chain, counters)))
-}
-
-/// Writes the frames of a chain side by side, as many in one call as may be.
-fn write_frames<'a, S: Socket, C: Iterator<Item = Linked<'a>> + Clone>(
-    connection: &mut Connection<S>,
-    mut chain: C,
-    counters: &Counters,
-) -> io::Result<Option<C>> {
-    loop {
-        let mut slices = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
-        let mut ahead = chain.clone();
-        let (mut count, mut bytes, mut messages) = (0, 0, 0);
-        for (slice, linked) in slices.iter_mut().zip(&mut ahead) {
-            let frame = bytes_of(linked.frame, connection.wire, counters);
-            *slice = IoSlice::new(frame);
-            count += 1;
-            bytes += frame.len();
-            messages += u64::from(linked.is_message());
-        }
-        if count == 0 {
-            return Ok(None);
-        }
-        let taken = write(connection, slices.get(..count).unwrap_or(&[]), counters)?;
-        if taken < bytes {
-            return Ok(Some(after(taken, connection, chain, counters)));
-        }
-        counters.deliveries.add(messages);
-        chain = ahead;
-    }
+    Ok(written)
 }
 
 /// Writes once. A socket that takes nothing now takes 0 bytes.
@@ -468,23 +474,30 @@ fn write<S: Socket>(
     }
 }
 
-/// The part of a chain after the bytes that the socket took. The rest of a frame that it took in
-/// part is queued.
-fn after<'a, S, C: Iterator<Item = Linked<'a>> + Clone>(
+/// Queues the rest of what the socket took in part. Returns how many frames of the chain are gone
+/// with that.
+fn queue_begun<S>(
     mut taken: usize,
     connection: &mut Connection<S>,
-    mut chain: C,
+    turn: &Turn,
+    order: &Order,
     counters: &Counters,
-) -> C {
+) -> usize {
+    let wire = connection.wire;
+    let (mut frames, mut gone) = (order.frames(), 0);
     while taken > 0 {
-        let Some(linked) = chain.next() else { break };
-        counters.deliveries.add(u64::from(linked.is_message()));
-        let frame = bytes_of(linked.frame, connection.wire, counters);
-        if taken < frame.len() {
-            connection.outbound.push_begun(frame.clone(), taken);
+        let joint = turn.block(wire).next_message(frames.clone());
+        let begun = frames.clone().take(joint.frames);
+        let messages = begun.clone().filter(|frame| turn.is_message(*frame)).count();
+        counters.deliveries.add_len(messages);
+        gone += joint.frames;
+        let len = joint.message_len(wire);
+        if taken < len || joint.frames == 0 {
+            connection.outbound.push_begun(joint.message(begun, turn, wire), taken);
             break;
         }
-        taken -= frame.len();
+        taken -= len;
+        frames.by_ref().take(joint.frames).for_each(drop);
     }
-    chain
+    gone
 }

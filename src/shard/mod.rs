@@ -8,6 +8,7 @@
 //! # Not here: offsets and history (`topics`), reading and bytes (`ws`, `dialect`), permission
 //! (`session`).
 
+mod block;
 mod conflation;
 mod connection;
 mod cursor;
@@ -43,6 +44,7 @@ use crate::topics::mailbox::Inbox;
 use crate::topics::message::{Message, TopicHead, Wire};
 use crate::topics::registry::Registry;
 use crate::topics::topic::ShardId;
+use block::Plan;
 use bytes::Bytes;
 use connection::{Connection, Phase};
 use members::Exit;
@@ -109,6 +111,8 @@ pub struct Shard<S> {
     turn: Turn,
     /// The chain that is being written.
     order: Order,
+    /// How it is written.
+    plan: Plan,
     /// How far the turn's dirty connections have been written.
     written: usize,
     /// Counts the messages this shard has delivered.
@@ -154,6 +158,7 @@ impl<S: Socket> Shard<S> {
             joining: None,
             turn: Turn::default(),
             order: Order::default(),
+            plan: Plan::default(),
             written: 0,
             sequence: 0,
             // Tick 0 is never a connection's due tick.
@@ -212,6 +217,16 @@ impl<S: Socket> Shard<S> {
         self.counters.connections.of(wire).increment();
         self.schedule(id);
         id
+    }
+
+    /// Changes the layout of what a connection is sent from now on.
+    pub fn change_wire(&mut self, id: ConnectionId, wire: Wire) {
+        // What this turn has for the connection is laid out as before.
+        self.write_pending(id);
+        let Some(connection) = self.connection_mut(id) else { return };
+        let before = std::mem::replace(&mut connection.wire, wire);
+        self.counters.connections.of(before).decrement();
+        self.counters.connections.of(wire).increment();
     }
 
     /// Queues an event for one connection. [`Shard::flush`] sends it.
@@ -277,10 +292,8 @@ impl<S: Socket> Shard<S> {
         let Some(wire) = self.wire(id) else { return };
         let reason = refusal.reason;
         let farewell = match wire {
-            Wire::WebSocketJson | Wire::WebSocketProto => {
-                frame::close(reason.code(), &format!("{}: {refusal}", reason.name()))
-            }
             Wire::TcpProto => encode(0, &Event::Error(refusal.clone()), wire),
+            _ => frame::close(reason.code(), &format!("{}: {refusal}", reason.name())),
         };
         self.begin_close(id, reason, farewell);
     }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 
 /// Commands that one connection may have done before others have their turn.
-pub const COMMANDS_PER_TURN: u32 = 128;
+pub const COMMANDS_PER_TURN: u32 = 1024;
 
 /// What a connection's bytes mean.
 pub trait Protocol {

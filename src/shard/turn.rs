@@ -1,12 +1,13 @@
 //! What one turn of a shard has to send: each frame once, and per connection a chain of them.
 //! Chains share their beginnings: connections that are offered the same frames have the same chain,
-//! so a thousand of them cost one link a frame, and one block of bytes can serve them all.
+//! so a thousand of them cost one link a frame. The bytes of the frames stand side by side in one
+//! block per wire, so neighbours in a chain leave as one slice.
 //! # Invariants: offering a frame to a connection allocates nothing once the turn's memory has
 //! grown; two connections with the same chain were offered the same frames in the same order.
 //! # Not here: sockets, who gets what.
 
+use super::block::Block;
 use super::cursor::Mode;
-use super::subscribers::NumberMap;
 use crate::planted::{self, Bug};
 use crate::topics::message::{Message, Wire};
 use bytes::Bytes;
@@ -21,13 +22,11 @@ const TURN_DELIVERIES_MAX: usize = 65_536;
 /// frames until every connection has several.
 const TURN_FRAMES_MAX: usize = 4_096;
 
+/// Bytes laid out before a turn begins to write, and kept from turn to turn.
+const TURN_BYTES_MAX: usize = 1 << 20;
+
 /// Links and connections whose memory is kept from turn to turn.
 const KEPT_MAX: usize = 2 * TURN_DELIVERIES_MAX;
-
-/// Fewest frames that are worth joining, and most bytes: joining copies each frame once more, and
-/// saves a part of the cost of each write (25 % at 64 frames, 7 % at 8 measured).
-const JOINED_FRAMES_MIN: usize = 4;
-const JOINED_BYTES_MAX: usize = 64 << 10;
 
 /// A frame of the turn.
 #[derive(Debug)]
@@ -47,8 +46,10 @@ pub(super) struct Turn {
     deliveries: usize,
     /// The link that was made or used last: the next connection most likely needs it too.
     latest: Option<(Link, Pending)>,
-    /// Chains that have been written, with their bytes from the second time on.
-    joined: NumberMap<u64, Option<Joined>>,
+    /// The bytes of the frames, for each wire on which somebody gets them.
+    blocks: [Block; Wire::COUNT],
+    /// Bytes in all blocks.
+    bytes: usize,
     /// Slots of the connections that have a chain, in the order in which they got it.
     pub(super) dirty: Vec<u32>,
 }
@@ -71,14 +72,6 @@ struct Link {
     frame: u32,
 }
 
-/// The frames of a chain as one block of bytes.
-#[derive(Clone, Debug)]
-pub(super) struct Joined {
-    pub(super) bytes: Bytes,
-    /// How many of its frames are messages.
-    pub(super) messages: u64,
-}
-
 /// A link of a chain as it is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Linked<'a> {
@@ -86,19 +79,35 @@ pub(super) struct Linked<'a> {
     pub(super) mode: Mode,
 }
 
-impl Linked<'_> {
-    pub(super) fn is_message(&self) -> bool {
-        matches!(self.frame, Frame::Message(_))
+/// A frame's index in its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FrameIndex(u32);
+
+impl FrameIndex {
+    pub(super) fn get(self) -> usize {
+        self.0 as usize
     }
 }
 
-/// A frame's index in its turn.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct FrameIndex(u32);
-
 /// The links of a chain in the order of the deliveries.
 #[derive(Debug, Default)]
-pub(super) struct Order(Vec<u32>);
+pub(super) struct Order {
+    links: Vec<u32>,
+    of: Pending,
+}
+
+impl Order {
+    /// The frames of the chain.
+    pub(super) fn frames(&self) -> impl Iterator<Item = FrameIndex> + Clone {
+        self.links.iter().map(|link| FrameIndex(link >> 2))
+    }
+
+    /// Forgets the chain: its turn is over.
+    pub(super) fn clear(&mut self) {
+        self.links.clear();
+        self.of = Pending::default();
+    }
+}
 
 impl Turn {
     /// Adds a frame that connections can then be given.
@@ -124,16 +133,51 @@ impl Turn {
         after
     }
 
+    /// Lays the bytes of a frame out for the connections of a wire; once for each.
+    pub(super) fn lay_out(&mut self, frame: FrameIndex, wire: Wire, bytes: &Bytes) {
+        if let Some(block) = self.blocks.get_mut(wire as usize) {
+            self.bytes += block.add(frame, bytes, wire);
+        }
+    }
+
+    /// The bytes of the frames on a wire.
+    pub(super) fn block(&self, wire: Wire) -> &Block {
+        // There is a block for each wire, in the order of their discriminants.
+        self.blocks.get(wire as usize).unwrap_or(&self.blocks[0])
+    }
+
+    /// A frame of the turn.
+    pub(super) fn frame(&self, index: FrameIndex) -> Option<&Frame> {
+        self.frames.get(index.get())
+    }
+
+    /// Whether a frame is a message.
+    pub(super) fn is_message(&self, index: FrameIndex) -> bool {
+        matches!(self.frame(index), Some(Frame::Message(_)))
+    }
+
+    /// The bytes of a frame that was laid out.
+    pub(super) fn bytes(&self, index: FrameIndex, wire: Wire) -> Option<&Bytes> {
+        match self.frame(index)? {
+            Frame::Message(message) => message.encoded(wire),
+            Frame::Position(bytes) => Some(bytes),
+        }
+    }
+
     /// Follows a chain back to its beginning, and notes it in the order of the deliveries.
     pub(super) fn follow(&self, pending: Pending, order: &mut Order) {
-        order.0.clear();
+        if order.of == pending {
+            return;
+        }
+        order.clear();
+        order.of = pending;
         let mut next = pending;
         while let Some(link) = next.0.and_then(|index| self.links.get(index.get() as usize - 1)) {
-            order.0.push(link.frame);
+            order.links.push(link.frame);
             next = link.before;
         }
         if !planted::is(Bug::ChainReversed) {
-            order.0.reverse();
+            order.links.reverse();
         }
     }
 
@@ -142,41 +186,18 @@ impl Turn {
         &'a self,
         order: &'a Order,
     ) -> impl Iterator<Item = Linked<'a>> + Clone {
-        order.0.iter().filter_map(|link| {
+        order.links.iter().filter_map(|link| {
             let frame = self.frames.get((link >> 2) as usize)?;
             let mode = Mode::ALL.get((link & 3) as usize).copied()?;
             Some(Linked { frame, mode })
         })
     }
 
-    /// The bytes of a chain in one block, if it is written again and joining is worth it.
-    pub(super) fn joined<'a>(
-        &'a mut self,
-        pending: Pending,
-        wire: Wire,
-        order: &Order,
-        bytes_of: impl Fn(&Frame) -> &Bytes,
-    ) -> Option<&'a Joined> {
-        if order.0.len() < JOINED_FRAMES_MIN {
-            return None;
-        }
-        let last = pending.0.map_or(0, NonZeroU32::get);
-        let wire = if planted::is(Bug::BlockOfAnotherWire) { 0 } else { wire as u64 };
-        let key = u64::from(last) * Wire::COUNT as u64 + wire;
-        if let std::collections::hash_map::Entry::Vacant(first) = self.joined.entry(key) {
-            first.insert(None);
-            return None;
-        }
-        if self.joined.get(&key).is_some_and(Option::is_none) {
-            let joined = join(self.chain(order).map(|linked| (bytes_of(linked.frame), linked)));
-            self.joined.insert(key, joined);
-        }
-        self.joined.get(&key).and_then(Option::as_ref)
-    }
-
     /// Whether it is time to write.
     pub(super) fn is_full(&self) -> bool {
-        self.frames.len() >= TURN_FRAMES_MAX || self.deliveries >= TURN_DELIVERIES_MAX
+        self.frames.len() >= TURN_FRAMES_MAX
+            || self.deliveries >= TURN_DELIVERIES_MAX
+            || self.bytes >= TURN_BYTES_MAX
     }
 
     /// The messages of the turn.
@@ -193,26 +214,14 @@ impl Turn {
         self.links.clear();
         self.deliveries = 0;
         self.latest = None;
-        self.joined.clear();
+        for block in &mut self.blocks {
+            block.clear(TURN_BYTES_MAX);
+        }
+        self.bytes = 0;
         self.dirty.clear();
         self.links.shrink_to(KEPT_MAX);
-        self.joined.shrink_to(KEPT_MAX);
         self.dirty.shrink_to(KEPT_MAX);
     }
-}
-
-fn join<'a>(frames: impl Iterator<Item = (&'a Bytes, Linked<'a>)> + Clone) -> Option<Joined> {
-    let len = frames.clone().map(|(bytes, _)| bytes.len()).sum();
-    if len > JOINED_BYTES_MAX {
-        return None;
-    }
-    let mut block = Vec::with_capacity(len);
-    let mut messages = 0;
-    for (bytes, linked) in frames {
-        block.extend_from_slice(bytes);
-        messages += u64::from(linked.is_message());
-    }
-    Some(Joined { bytes: block.into(), messages })
 }
 
 #[cfg(test)]
@@ -264,48 +273,5 @@ mod tests {
         }
         assert_eq!(turn.links.len(), 3);
         assert!(chains.iter().all(|pending| *pending == chains[0]));
-    }
-
-    #[test]
-    fn a_chain_is_joined_from_the_second_time_on_and_only_for_its_equals() {
-        let mut turn = Turn::default();
-        let (mut all, mut fewer) = (Pending::default(), Pending::default());
-        for text in ["a", "b", "c", "d", "e"] {
-            let frame = turn.add(position(text));
-            turn.link(&mut all, frame, Mode::Gap);
-            if text != "c" {
-                turn.link(&mut fewer, frame, Mode::Gap);
-            }
-        }
-        let mut block = |pending, wire| {
-            let mut order = Order::default();
-            turn.follow(pending, &mut order);
-            turn.joined(pending, wire, &order, bytes_of).map(|joined| joined.bytes.clone())
-        };
-        assert_eq!(block(all, Wire::TcpProto), None);
-        assert_eq!(block(all, Wire::TcpProto).as_deref(), Some(&b"abcde"[..]));
-        assert_eq!(block(fewer, Wire::TcpProto), None);
-        assert_eq!(block(fewer, Wire::TcpProto).as_deref(), Some(&b"abde"[..]));
-        assert_eq!(block(all, Wire::WebSocketJson), None, "another wire has other bytes");
-    }
-
-    #[test]
-    fn short_and_long_chains_are_not_joined() {
-        let mut turn = Turn::default();
-        let mut short = Pending::default();
-        for _ in 0..JOINED_FRAMES_MIN - 1 {
-            let frame = turn.add(position("x"));
-            turn.link(&mut short, frame, Mode::Gap);
-        }
-        let mut long = Pending::default();
-        for _ in 0..JOINED_FRAMES_MIN {
-            let frame = turn.add(Frame::Position(vec![0; JOINED_BYTES_MAX / 2].into()));
-            turn.link(&mut long, frame, Mode::Gap);
-        }
-        for pending in [short, long].repeat(2) {
-            let mut order = Order::default();
-            turn.follow(pending, &mut order);
-            assert!(turn.joined(pending, Wire::TcpProto, &order, bytes_of).is_none());
-        }
     }
 }

@@ -26,7 +26,7 @@ use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
 /// Bytes read from a socket at once. One buffer serves all connections of a shard.
-const READ_BUFFER_BYTES: usize = 64 << 10;
+const READ_BUFFER_BYTES: usize = 256 << 10;
 
 /// Connections that may be on their way to a shard.
 const JOBS_MAX: usize = 1024;

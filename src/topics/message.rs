@@ -262,7 +262,8 @@ pub struct Message {
     pub key: Option<Box<str>>,
     /// What it says.
     pub payload: Payload,
-    frames: [OnceLock<Bytes>; Wire::COUNT],
+    /// Boxed, because most messages ever need the frame of one wire.
+    frames: [OnceLock<Box<Bytes>>; Wire::COUNT],
 }
 
 impl Message {
@@ -297,12 +298,14 @@ impl Message {
 
     /// The finished bytes for one wire layout, made on first use.
     pub fn frame(&self, wire: Wire, encode: impl FnOnce(&Message, Wire) -> Bytes) -> &Bytes {
-        match wire {
-            Wire::WebSocketJson => &self.frames[0],
-            Wire::WebSocketProto => &self.frames[1],
-            Wire::TcpProto => &self.frames[2],
-        }
-        .get_or_init(|| encode(self, wire))
+        // The array has a slot for each wire, in the order of their discriminants.
+        let slot = self.frames.get(wire as usize).unwrap_or(&self.frames[0]);
+        slot.get_or_init(|| Box::new(encode(self, wire)))
+    }
+
+    /// The finished bytes for one wire layout, if somebody has made them.
+    pub fn encoded(&self, wire: Wire) -> Option<&Bytes> {
+        self.frames.get(wire as usize)?.get().map(|bytes| &**bytes)
     }
 
     /// What a history that keeps this message is charged, in bytes: the payload as it came and as
@@ -322,14 +325,35 @@ pub enum Wire {
     WebSocketProto,
     /// A length and protobuf, on a TCP connection.
     TcpProto,
+    /// WebSocket text messages of one or more lines, each of them JSON.
+    WebSocketJsonBatch,
+    /// WebSocket binary messages of one or more events, each a varint length and protobuf.
+    WebSocketProtoBatch,
+    /// As [`Wire::WebSocketJson`], messages compressed where that pays (RFC 7692).
+    WebSocketJsonDeflate,
+    /// As [`Wire::WebSocketProto`], messages compressed where that pays.
+    WebSocketProtoDeflate,
+    /// As [`Wire::WebSocketJsonBatch`]; compressed messages travel alone.
+    WebSocketJsonBatchDeflate,
+    /// As [`Wire::WebSocketProtoBatch`]; compressed messages travel alone.
+    WebSocketProtoBatchDeflate,
 }
 
 impl Wire {
     /// How many layouts there are.
-    pub const COUNT: usize = 3;
-    /// Every layout.
-    pub const ALL: [Wire; Wire::COUNT] =
-        [Wire::WebSocketJson, Wire::WebSocketProto, Wire::TcpProto];
+    pub const COUNT: usize = 9;
+    /// Every layout, in the order of their discriminants.
+    pub const ALL: [Wire; Wire::COUNT] = [
+        Wire::WebSocketJson,
+        Wire::WebSocketProto,
+        Wire::TcpProto,
+        Wire::WebSocketJsonBatch,
+        Wire::WebSocketProtoBatch,
+        Wire::WebSocketJsonDeflate,
+        Wire::WebSocketProtoDeflate,
+        Wire::WebSocketJsonBatchDeflate,
+        Wire::WebSocketProtoBatchDeflate,
+    ];
 
     /// The layout as metrics name it.
     pub const fn name(self) -> &'static str {
@@ -337,6 +361,63 @@ impl Wire {
             Wire::WebSocketJson => "websocket_json",
             Wire::WebSocketProto => "websocket_proto",
             Wire::TcpProto => "tcp_proto",
+            Wire::WebSocketJsonBatch => "websocket_json_batch",
+            Wire::WebSocketProtoBatch => "websocket_proto_batch",
+            Wire::WebSocketJsonDeflate => "websocket_json_deflate",
+            Wire::WebSocketProtoDeflate => "websocket_proto_deflate",
+            Wire::WebSocketJsonBatchDeflate => "websocket_json_batch_deflate",
+            Wire::WebSocketProtoBatchDeflate => "websocket_proto_batch_deflate",
+        }
+    }
+
+    /// Whether events are spelled in JSON.
+    pub const fn is_json(self) -> bool {
+        matches!(
+            self,
+            Wire::WebSocketJson
+                | Wire::WebSocketJsonBatch
+                | Wire::WebSocketJsonDeflate
+                | Wire::WebSocketJsonBatchDeflate
+        )
+    }
+
+    /// Whether several events may share one WebSocket message.
+    pub const fn is_batched(self) -> bool {
+        matches!(
+            self,
+            Wire::WebSocketJsonBatch
+                | Wire::WebSocketProtoBatch
+                | Wire::WebSocketJsonBatchDeflate
+                | Wire::WebSocketProtoBatchDeflate
+        )
+    }
+
+    /// Whether messages may be compressed.
+    pub const fn is_deflated(self) -> bool {
+        self.plain() as u8 != self as u8
+    }
+
+    /// The same layout without compression.
+    #[must_use]
+    pub const fn plain(self) -> Wire {
+        match self {
+            Wire::WebSocketJsonDeflate => Wire::WebSocketJson,
+            Wire::WebSocketProtoDeflate => Wire::WebSocketProto,
+            Wire::WebSocketJsonBatchDeflate => Wire::WebSocketJsonBatch,
+            Wire::WebSocketProtoBatchDeflate => Wire::WebSocketProtoBatch,
+            plain => plain,
+        }
+    }
+
+    /// The same layout with several events in one WebSocket message. On TCP there are none.
+    #[must_use]
+    pub const fn batched(self) -> Wire {
+        match self {
+            Wire::WebSocketJson => Wire::WebSocketJsonBatch,
+            Wire::WebSocketProto => Wire::WebSocketProtoBatch,
+            Wire::WebSocketJsonDeflate => Wire::WebSocketJsonBatchDeflate,
+            Wire::WebSocketProtoDeflate => Wire::WebSocketProtoBatchDeflate,
+            same => same,
         }
     }
 }

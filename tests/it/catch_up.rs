@@ -2,6 +2,7 @@
 //! longer has, or are closed and come back.
 //! # Not here: gaps (`slow`), policies that pass messages over (`policies`).
 
+use crate::client::WIRES;
 use crate::harness::{Broker, with_broker};
 use crate::publisher::Publisher;
 use crate::reader::Reader;
@@ -40,7 +41,7 @@ async fn until_blocked(broker: &Broker, publisher: &mut Publisher) {
 #[test]
 fn who_catches_up_through_a_filter_has_everything_of_every_topic() {
     let topics = ["c.a", "c.b", "c.d.e", "c.f"];
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(&all(), async |broker| {
             let subscribe = json!({"topic": "c.>", "overflow": "catchUp"});
             let mut reader = Reader::narrow(broker, wire, &subscribe).await;
@@ -76,7 +77,7 @@ fn who_catches_up_through_a_filter_has_everything_of_every_topic() {
 
 /// A reader that stops, and comes back when history no longer holds all that it missed.
 fn lapped(settings: &str, reason: &str, kept: u64) {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(&format!("{SETTINGS}\n{settings}"), async |broker| {
             let mut reader = Reader::narrow(broker, wire, &json!({"topic": "t"})).await;
             let mut publisher = Publisher::connect(broker).await;
@@ -146,7 +147,7 @@ fn without_history_nobody_catches_up_and_the_gap_is_told() {
 
 #[test]
 fn who_is_closed_for_reading_too_slowly_is_told_so_and_resumes() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(&all(), async |broker| {
             let subscribe = json!({"topic": "t", "overflow": "disconnect"});
             let mut reader = Reader::narrow(broker, wire, &subscribe).await;
@@ -173,7 +174,7 @@ fn who_is_closed_for_reading_too_slowly_is_told_so_and_resumes() {
 
 #[test]
 fn every_hole_has_a_gap_of_its_own() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(&all(), async |broker| {
             let subscribe = json!({"topic": "t", "overflow": "gap"});
             let mut reader = Reader::narrow(broker, wire, &subscribe).await;

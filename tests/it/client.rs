@@ -12,6 +12,9 @@ use fanfare::topics::message::Wire;
 use prost::Message as _;
 use serde_json::Value;
 
+/// What connections begin with.
+pub(crate) const WIRES: [Wire; 3] = [Wire::WebSocketJson, Wire::WebSocketProto, Wire::TcpProto];
+
 /// A connected client.
 pub(crate) enum Client {
     Json(Socket),
@@ -43,8 +46,8 @@ impl Client {
     /// Connects.
     pub(crate) async fn connect(broker: &Broker, wire: Wire) -> Client {
         let address = match wire {
-            Wire::WebSocketJson | Wire::WebSocketProto => broker.public(),
             Wire::TcpProto => broker.ingress(),
+            _ => broker.public(),
         };
         Client::begin(broker, wire, Pipe::connect(address).await).await
     }
@@ -59,6 +62,7 @@ impl Client {
                 Client::Proto(Socket::upgrade(broker, pipe, Some("fanfare.v1.proto")).await)
             }
             Wire::TcpProto => Client::Tcp(pipe),
+            other => panic!("no client begins with {other:?}"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! How a broker stops: everybody gets what was published, is told, and is waited for.
 //! # Not here: signals and exit codes (`process`).
 
-use crate::client::{Client, Ending};
+use crate::client::{Client, Ending, WIRES};
 use crate::harness::{Broker, run, within};
 use crate::http::{self, Answer};
 use crate::pipe::Pipe;
@@ -16,7 +16,7 @@ fn everybody_gets_what_was_published_before_and_is_then_told() {
         run(async {
             let broker = Broker::start("");
             let mut subscribers = Vec::new();
-            for wire in Wire::ALL.into_iter().chain(Wire::ALL) {
+            for wire in WIRES.into_iter().chain(WIRES) {
                 let mut client = Client::connect(&broker, wire).await;
                 client.ask(&json!({"id": 1, "subscribe": {"topic": "t"}})).await;
                 subscribers.push(client);

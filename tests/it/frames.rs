@@ -1,7 +1,7 @@
 //! What RFC 6455 allows a client, and what it must be answered.
 //! # Not here: what it forbids (`violations`), what commands mean (`transcripts`).
 
-use crate::client::{Client, length_delimited};
+use crate::client::{Client, WIRES, length_delimited};
 use crate::harness::{Broker, Bystander, with_broker};
 use crate::socket::{CLOSE, CONTINUATION, FIN, Frame, PING, PONG, Socket, TEXT, frame};
 use crate::spelling;
@@ -115,7 +115,7 @@ fn a_message_of_exactly_the_limit_is_understood_on_every_wire() {
 fn every_length_that_a_server_frame_can_have_is_written_in_the_fewest_bytes() {
     with_broker("", async |broker| {
         let mut subscribers = Vec::new();
-        for wire in Wire::ALL {
+        for wire in WIRES {
             let mut client = Client::connect(broker, wire).await;
             client.ask(&json!({"id": 1, "subscribe": {"topic": "t"}})).await;
             subscribers.push(client);
@@ -182,7 +182,7 @@ fn what_comes_before_a_close_is_answered_and_what_comes_after_is_not_heard() {
 #[test]
 fn a_client_that_ends_without_a_close_is_forgotten() {
     with_broker("", async |broker| {
-        for wire in Wire::ALL {
+        for wire in WIRES {
             let mut client = Client::connect(broker, wire).await;
             client.ask(&json!({"id": 1, "subscribe": {"topic": "t"}})).await;
             client.ask(&json!({"id": 2, "subscribe": {"topic": ">"}})).await;

@@ -1,7 +1,7 @@
 //! Limits that no transcript can show: of the whole broker, of time, of a shard's mailbox.
 //! # Not here: what one connection may ask for (`tests/transcripts/limits.txt`).
 
-use crate::client::Client;
+use crate::client::{Client, WIRES};
 use crate::harness::{Broker, Bystander, with_broker, within};
 use crate::http::{self, Answer, get};
 use crate::pipe::Pipe;
@@ -50,7 +50,7 @@ fn one_connection_too_many_is_told_so_and_welcome_when_another_has_left() {
 fn more_positions_than_one_command_may_name_are_refused() {
     with_broker("limits.message_bytes_max = \"256 KiB\"", async |broker| {
         let place = json!({"topic": "a.b", "epoch": "AAAAAAAAAAAAAAAAAAAAAA", "offset": 1});
-        for wire in Wire::ALL {
+        for wire in WIRES {
             let mut client = Client::connect(broker, wire).await;
             let subscribe = json!({"topic": "a.*", "positions": vec![&place; 1025]});
             let reply = client.ask(&json!({"id": 1, "subscribe": subscribe})).await;

@@ -2,7 +2,7 @@
 //! nobody else notices, and no shard panics.
 //! # Not here: single violations and what they are told (`violations`, `ingress`).
 
-use crate::client::{Client, length_delimited};
+use crate::client::{Client, WIRES, length_delimited};
 use crate::harness::{Broker, Bystander, Dice, with_broker};
 use crate::http;
 use crate::pipe::Pipe;
@@ -94,7 +94,7 @@ async fn storm(
     assert_eq!(answer.status, 200, "{answer:?}");
     // Whatever was thrown, nobody is left: only the bystander's two.
     drop(bystander);
-    for wire in Wire::ALL {
+    for wire in WIRES {
         let open = format!("fanfare_connections{{wire=\"{}\"}}", wire.name());
         broker.until(&open, |open| open == 0).await;
     }

@@ -4,6 +4,7 @@
 //! # Not here: readers that get every message though they are slow (`catch_up`), the caps of rules
 //! (`rules`).
 
+use crate::client::WIRES;
 use crate::harness::{Broker, with_broker};
 use crate::publisher::Publisher;
 use crate::reader::{Account, Reader};
@@ -161,7 +162,7 @@ fn must_be_conflated(account: &Account) {
 
 #[test]
 fn after_a_stall_the_latest_of_every_key_comes_and_every_delete() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(NARROW, async |broker| {
             let account = stalled(broker, wire, &json!({"topic": "t", "policy": "latest"})).await;
             must_be_conflated(&account);
@@ -174,7 +175,7 @@ fn after_a_stall_the_latest_of_every_key_comes_and_every_delete() {
 
 #[test]
 fn after_a_stall_a_rate_gives_the_same() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(NARROW, async |broker| {
             let account = stalled(broker, wire, &json!({"topic": "t", "maxHz": 500})).await;
             must_be_conflated(&account);
@@ -184,7 +185,7 @@ fn after_a_stall_a_rate_gives_the_same() {
 
 #[test]
 fn after_a_stall_who_catches_up_has_everything() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(NARROW, async |broker| {
             let account = stalled(broker, wire, &json!({"topic": "t"})).await;
             assert_eq!(account.offsets(), (1..=ALL + 1).collect::<Vec<_>>());
@@ -198,7 +199,7 @@ fn after_a_stall_who_catches_up_has_everything() {
 
 #[test]
 fn after_a_stall_who_wanted_gaps_is_told_them_all() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(NARROW, async |broker| {
             let account = stalled(broker, wire, &json!({"topic": "t", "overflow": "gap"})).await;
             assert!(!account.gaps.is_empty());
@@ -225,7 +226,7 @@ async fn publish_until(publisher: &mut Publisher, stop: &Cell<bool>) -> u64 {
 
 #[test]
 fn a_policy_can_be_changed_in_the_middle_of_a_stream() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker("", async |broker| {
             let mut reader = Reader::begin(broker, wire, &json!({"topic": "t"})).await;
             let mut publisher = Publisher::connect(broker).await;
@@ -288,7 +289,7 @@ async fn change_and_hear(reader: &mut Reader) {
 
 #[test]
 fn an_overflow_can_be_changed_while_a_reader_is_behind() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(NARROW, async |broker| {
             let subscribe = json!({"topic": "t", "overflow": "gap"});
             let mut reader = Reader::narrow(broker, wire, &subscribe).await;
@@ -316,7 +317,7 @@ fn an_overflow_can_be_changed_while_a_reader_is_behind() {
 #[test]
 fn a_change_of_what_is_not_subscribed_is_refused_and_of_nothing_tells_how_it_is() {
     with_broker("", async |broker| {
-        for wire in Wire::ALL {
+        for wire in WIRES {
             let subscribe = json!({"topic": "t", "overflow": "disconnect"});
             let mut reader = Reader::begin(broker, wire, &subscribe).await;
             assert_eq!(reader.subscribed["overflow"], "disconnect");
@@ -336,7 +337,7 @@ fn a_change_of_what_is_not_subscribed_is_refused_and_of_nothing_tells_how_it_is(
 fn with_more_keys_than_may_wait_the_oldest_are_told_as_missing() {
     const KEYS: u64 = 5_000;
     const HELD: u64 = 4_096;
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(NARROW, async |broker| {
             let subscribe = json!({"topic": "t", "policy": "latest"});
             let mut reader = Reader::narrow(broker, wire, &subscribe).await;
@@ -359,7 +360,7 @@ fn with_more_keys_than_may_wait_the_oldest_are_told_as_missing() {
 
 #[test]
 fn a_rate_holds_for_who_catches_up_when_it_is_asked_for() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(NARROW, async |broker| {
             let mut reader = Reader::narrow(broker, wire, &json!({"topic": "t"})).await;
             let mut publisher = Publisher::connect(broker).await;

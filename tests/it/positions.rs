@@ -1,7 +1,7 @@
 //! Resuming through filters: an outcome for every position, exactly what is missing, then live.
 //! # Not here: the limit of positions (`limits`), topics one by one (`tests/transcripts`).
 
-use crate::client::Client;
+use crate::client::{Client, WIRES};
 use crate::harness::{Broker, with_broker, within};
 use crate::publisher::Publisher;
 use crate::reader::Reader;
@@ -100,7 +100,7 @@ fn each_position_has_its_outcome_and_what_can_be_recovered_follows() {
             lost(outcome("m.aged", &aged, 5), "expired"),
         ]);
         let mut readers = Vec::new();
-        for wire in Wire::ALL {
+        for wire in WIRES {
             let subscribe = json!({"topic": "m.*", "positions": positions});
             let mut reader = Reader::begin(broker, wire, &subscribe).await;
             assert_eq!(reader.subscribed["topics"], expected);
@@ -137,7 +137,7 @@ fn a_topic_that_is_named_twice_is_refused_and_nothing_was_begun() {
         let mut publisher = Publisher::connect(broker).await;
         let epoch = fill(&mut publisher, "m.a", 3).await;
         let mut readers = Vec::new();
-        for wire in Wire::ALL {
+        for wire in WIRES {
             let mut client = Client::connect(broker, wire).await;
             // Also outside of the filter: the command is wrong, whatever it is for.
             for topic in ["m.a", "n.a"] {
@@ -161,7 +161,7 @@ fn a_topic_that_is_named_twice_is_refused_and_nothing_was_begun() {
 
 #[test]
 fn one_command_resumes_what_it_knows_and_begins_the_rest_under_its_policy() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(SETTINGS, async |broker| {
             let mut publisher = Publisher::connect(broker).await;
             let known = fill(&mut publisher, "w.known", 9).await;
@@ -196,7 +196,7 @@ fn one_command_resumes_what_it_knows_and_begins_the_rest_under_its_policy() {
 
 #[test]
 fn a_resume_under_every_message_is_not_conflated_and_one_by_key_may_be_longer() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(SETTINGS, async |broker| {
             let mut publisher = Publisher::connect(broker).await;
             let epoch = fill(&mut publisher, "t", 40).await;

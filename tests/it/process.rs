@@ -1,7 +1,7 @@
 //! The broker as a process: killed, stopped, refused.
 //! # Not here: what else the command line does (`tests/cli.rs`).
 
-use crate::client::Client;
+use crate::client::{Client, WIRES};
 use crate::harness::{Broker, run, within};
 use fanfare::topics::message::Wire;
 use rustix::process::{Pid, Signal, kill_process};
@@ -121,7 +121,7 @@ fn a_broker_that_was_killed_never_claims_to_have_recovered() {
         // On the same addresses, although old connections may linger there.
         let (public, ingress) = (broker.public().to_string(), broker.ingress().to_string());
         let (_process, broker) = Process::serve(&public, &ingress);
-        for wire in Wire::ALL {
+        for wire in WIRES {
             let mut client = Client::connect(&broker, wire).await;
             // Before the topic is there again, and once it has as many messages as it had.
             let since = json!({"epoch": first["epoch"], "offset": 5});

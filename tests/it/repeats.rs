@@ -2,7 +2,7 @@
 //! every way out.
 //! # Not here: how long answers are kept (`topics::idempotency`).
 
-use crate::client::Client;
+use crate::client::{Client, WIRES};
 use crate::harness::{Broker, with_broker, within};
 use crate::http;
 use crate::publisher::Publisher;
@@ -17,7 +17,7 @@ async fn publish_by(broker: &Broker, way: usize, publish: &Value) -> Value {
         0 => http::publish(broker.public(), &publish.to_string()).await.json(),
         1 => http::publish(broker.public(), &json!([publish]).to_string()).await.json()[0].clone(),
         _ => {
-            let mut client = Client::connect(broker, Wire::ALL[way - 2]).await;
+            let mut client = Client::connect(broker, WIRES[way - 2]).await;
             let reply = client.ask(&json!({"id": 1, "publish": publish})).await;
             if reply["error"].is_object() {
                 json!({"error": reply["error"]})
@@ -122,7 +122,7 @@ fn a_message_whose_time_is_over_is_not_sent_and_a_resume_tells_it() {
     with_broker(RULES, async |broker| {
         for topic in ["t.a", "keys.a"] {
             let epoch = publish_mixed(broker, topic, 8, &[1, 4, 5, 8]).await;
-            for wire in Wire::ALL {
+            for wire in WIRES {
                 let mut reader = resume(broker, wire, topic, &epoch, json!({"topic": topic})).await;
                 reader.until(topic, 8).await;
                 let account = reader.account(topic);
@@ -186,7 +186,7 @@ fn who_catches_up_is_told_what_ended_meanwhile() {
         limits.outbound_bytes_max = "64 KiB"
         topics.history.bytes = "16 MiB"
     "#;
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(settings, async |broker| {
             let mut reader = Reader::narrow(broker, wire, &json!({"topic": "t"})).await;
             let mut publisher = Publisher::connect(broker).await;

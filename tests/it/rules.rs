@@ -2,6 +2,7 @@
 //! counts.
 //! # Not here: what a policy does (`policies`), how rules are written (`config`).
 
+use crate::client::WIRES;
 use crate::harness::{Broker, with_broker};
 use crate::publisher::Publisher;
 use crate::reader::Reader;
@@ -70,7 +71,7 @@ fn whole(hz: f64) -> Value {
 #[test]
 fn the_answer_says_what_was_granted() {
     with_broker(SETTINGS, async |broker| {
-        for wire in Wire::ALL {
+        for wire in WIRES {
             for (topic, asked, granted) in cases() {
                 let with = |command: &str, id: u64, fields: &Value| {
                     let mut body = json!({"topic": topic});
@@ -132,7 +133,7 @@ fn of_several_subscriptions_the_exact_one_counts_then_the_one_that_gives_most() 
     let seldom = |topic: &str| json!({"topic": topic, "maxHz": SELDOM});
     let often = |topic: &str| json!({"topic": topic, "maxHz": 0.02});
     let (every, one) = (10, 1);
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(SETTINGS, async |broker| {
             let cases = [
                 (vec![all("a.*")], [every, every]),
@@ -160,7 +161,7 @@ fn of_several_subscriptions_the_exact_one_counts_then_the_one_that_gives_most() 
 
 #[test]
 fn single_topics_of_a_filter_grant_less_by_their_rules() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(SETTINGS, async |broker| {
             let topics = ["seldom.a", "calm.a", "other.a", "seldom.b"];
             let got = heard(broker, wire, &[json!({"topic": "*.a"})], &topics).await;
@@ -251,7 +252,7 @@ fn a_change_lets_go_of_what_was_held_back() {
     with_broker(SETTINGS, async |broker| {
         let mut publisher = Publisher::connect(broker).await;
         let mut top = 0;
-        for wire in Wire::ALL {
+        for wire in WIRES {
             for target in ["a.b", "a.*"] {
                 for terms in
                     [json!({"policy": "all"}), json!({"policy": "latest"}), json!({"maxHz": 1000})]
@@ -272,7 +273,7 @@ fn a_change_lets_go_of_what_was_held_back() {
 
 #[test]
 fn what_happens_to_a_filter_leaves_the_rate_of_an_exact_subscription_alone() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(SETTINGS, async |broker| {
             let mut publisher = Publisher::connect(broker).await;
             let mut reader = held(broker, wire, &mut publisher, "a.b").await;
@@ -295,7 +296,7 @@ fn what_happens_to_a_filter_leaves_the_rate_of_an_exact_subscription_alone() {
 
 #[test]
 fn what_a_subscription_is_sent_first_counts_for_its_rate() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(SETTINGS, async |broker| {
             let mut publisher = Publisher::connect(broker).await;
             let first = publisher.publish(&json!({"topic": "a.b", "data": 1})).await;

@@ -2,7 +2,7 @@
 //! memory of all queues together.
 //! # Not here: the bytes that wait for one connection (`slow`).
 
-use crate::client::Client;
+use crate::client::{Client, WIRES};
 use crate::harness::{Broker, with_broker, within};
 use crate::http::Answer;
 use crate::pipe::Pipe;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 #[test]
 fn a_connection_that_is_behind_in_too_many_topics_is_closed() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker("limits.cursors_max = 3", async |broker| {
             let subscribe = json!({"topic": "c.*", "maxHz": 0.01});
             let mut held = Reader::begin(broker, wire, &subscribe).await;
@@ -140,7 +140,7 @@ fn a_broker_that_is_short_of_memory_takes_nobody_in_and_queues_nothing_more() {
         for index in 0..6 {
             let overflow = ["gap", "catchUp"][index % 2];
             let subscribe = json!({"topic": "t", "overflow": overflow});
-            slow.push(Reader::narrow(broker, Wire::ALL[index % 3], &subscribe).await);
+            slow.push(Reader::narrow(broker, WIRES[index % 3], &subscribe).await);
         }
         let message = json!({"topic": "t", "text": "x".repeat(4 << 10)});
         for _ in 0..300 {
@@ -210,7 +210,7 @@ fn with_no_memory_left_the_slowest_are_closed_and_publishers_refused() {
         }
         // Each of these asks for more than the whole budget, and takes none of it.
         let mut greedy = Vec::new();
-        for wire in Wire::ALL {
+        for wire in WIRES {
             greedy.push(narrow(broker, wire).await);
         }
         for client in &mut greedy {

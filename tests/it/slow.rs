@@ -1,7 +1,7 @@
 //! Readers that stop reading: what they miss is told exactly, and nobody else pays for it.
 //! # Not here: publishers that do not read (`ingress`), silence (`liveness`).
 
-use crate::client::Client;
+use crate::client::{Client, WIRES};
 use crate::harness::{Broker, with_broker};
 use crate::pipe::Pipe;
 use fanfare::topics::message::Wire;
@@ -89,7 +89,7 @@ async fn hear_up_to_gap(client: &mut Client) -> (u64, Value) {
 
 #[test]
 fn a_reader_that_stops_is_told_exactly_what_it_missed() {
-    for wire in Wire::ALL {
+    for wire in WIRES {
         with_broker(SETTINGS, async |broker| {
             let subscribe = json!({"topic": "t", "overflow": "gap"});
             let mut crowd = Crowd::join(broker, &subscribe).await;
@@ -219,7 +219,7 @@ fn a_reader_that_takes_nothing_for_too_long_is_closed() {
         let subscribe = json!({"topic": "t", "overflow": "gap"});
         let mut crowd = Crowd::join(broker, &subscribe).await;
         let mut slow = Vec::new();
-        for wire in Wire::ALL {
+        for wire in WIRES {
             slow.push(slow_subscriber(broker, wire, &subscribe).await);
         }
         crowd.publish(&["t"], 1..=60).await;
@@ -244,7 +244,7 @@ fn what_waits_for_many_slow_readers_is_bounded() {
         let mut crowd = Crowd::join(broker, &subscribe).await;
         let mut slow = Vec::new();
         for index in 0..12 {
-            slow.push(slow_subscriber(broker, Wire::ALL[index % 3], &subscribe).await);
+            slow.push(slow_subscriber(broker, WIRES[index % 3], &subscribe).await);
         }
         for round in 0..5 {
             crowd.publish(&["t"], round * 20 + 1..=round * 20 + 20).await;

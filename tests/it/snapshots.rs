@@ -1,7 +1,7 @@
 //! Snapshots of keys: what they hold, how they meet the present, and what is too much.
 //! # Not here: snapshots of the latest message (`tests/transcripts/snapshot.txt`).
 
-use crate::client::Client;
+use crate::client::{Client, WIRES};
 use crate::harness::{Broker, with_broker};
 use crate::http;
 use crate::publisher::Publisher;
@@ -75,7 +75,7 @@ fn a_snapshot_holds_the_latest_of_every_key_and_none_that_was_deleted() {
         publisher.publish_all(&all).await;
         // More than history holds, which is three messages.
         publisher.publish_all(&[row("d", 8), gone("d"), row("c", 10), row("b", 11)]).await;
-        for wire in Wire::ALL {
+        for wire in WIRES {
             for target in ["row.a", "row.*", ">"] {
                 let mut client = Client::connect(broker, wire).await;
                 let subscribe = json!({"topic": target, "snapshot": true});
@@ -128,7 +128,7 @@ fn a_snapshot_meets_the_present_without_a_hole_or_a_double() {
         let mut joined = Vec::new();
         let join = async {
             for round in 0..24 {
-                let wire = Wire::ALL[round % 3];
+                let wire = WIRES[round % 3];
                 let mut client = Client::connect(broker, wire).await;
                 let target = ["row.*", "row.1", ">"][round / 3 % 3];
                 let subscribe = json!({"topic": target, "snapshot": true});
@@ -251,7 +251,7 @@ fn a_snapshot_of_too_much_is_refused_and_changes_nothing() {
         let topics: Vec<Value> =
             (0..11).map(|name| json!({"topic": format!("wide.{name}"), "data": 1})).collect();
         publisher.publish_all(&topics).await;
-        for wire in Wire::ALL {
+        for wire in WIRES {
             for target in ["many.a", "many.*", "wide.*", ">"] {
                 let mut client = Client::connect(broker, wire).await;
                 let subscribe = json!({"topic": target, "snapshot": true});
@@ -306,7 +306,7 @@ fn a_snapshot_over_twenty_thousand_topics_is_refused_and_disturbs_nobody() {
         let mut reader = Reader::begin(broker, Wire::WebSocketJson, &json!({"topic": "t"})).await;
         let mut publisher = Publisher::connect(broker).await;
         let mut greedy = Vec::new();
-        for wire in Wire::ALL {
+        for wire in WIRES {
             greedy.push(Client::connect(broker, wire).await);
         }
         let snapshots = async {

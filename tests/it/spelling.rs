@@ -41,8 +41,9 @@ pub(crate) fn command(json: Value) -> schema::Command {
 
 fn connect(mut fields: Fields) -> Action {
     let name = fields.text("name");
+    let batch = fields.flag("batch");
     fields.end();
-    Action::Connect(schema::Connect { name })
+    Action::Connect(schema::Connect { name, batch })
 }
 
 fn subscribe(mut fields: Fields) -> Action {
@@ -218,10 +219,15 @@ fn text_of(value: &Value) -> &str {
 pub(crate) fn event(event: schema::Event) -> Value {
     let (name, body) = match event.body.expect("an event has a body") {
         Body::Message(said) => ("message", message(said)),
-        Body::Connected(said) => (
-            "connected",
-            json!({"connection": said.connection, "server": said.server, "pingMs": said.ping_ms}),
-        ),
+        Body::Connected(said) => {
+            let (connection, server) = (said.connection, said.server);
+            let mut body =
+                json!({"connection": connection, "server": server, "pingMs": said.ping_ms});
+            if said.batch {
+                body["batch"] = true.into();
+            }
+            ("connected", body)
+        }
         Body::Subscribed(said) => ("subscribed", subscribed(&said)),
         Body::Unsubscribed(said) => ("unsubscribed", json!({"topic": said.topic})),
         Body::Published(said) => {

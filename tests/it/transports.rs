@@ -1,7 +1,7 @@
 //! One topic, four ways in and three ways out: everybody sees the same.
 //! # Not here: order under load (`order`).
 
-use crate::client::Client;
+use crate::client::{Client, WIRES};
 use crate::harness::with_broker;
 use crate::http;
 use crate::socket::{Socket, TEXT};
@@ -13,13 +13,13 @@ fn whoever_publishes_every_subscriber_sees_the_same_offsets_and_payloads() {
     with_broker("", async |broker| {
         let mut subscribers = Vec::new();
         // Two of each, so that each wire is on both shards.
-        for wire in Wire::ALL.into_iter().chain(Wire::ALL) {
+        for wire in WIRES.into_iter().chain(WIRES) {
             let mut client = Client::connect(broker, wire).await;
             client.ask(&json!({"id": 1, "subscribe": {"topic": "mixed"}})).await;
             subscribers.push(client);
         }
         let mut publishers = Vec::new();
-        for wire in Wire::ALL {
+        for wire in WIRES {
             publishers.push(Client::connect(broker, wire).await);
         }
         let payloads = [

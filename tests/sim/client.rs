@@ -182,7 +182,7 @@ impl Client {
         let mut up = link.pipe.up.borrow_mut();
         match self.wire {
             Wire::TcpProto => link.pipe.client.set(End::Finished),
-            Wire::WebSocketJson | Wire::WebSocketProto => up.push_back(Upward::Close(1000)),
+            _ => up.push_back(Upward::Close(1000)),
         }
     }
 

@@ -29,10 +29,7 @@ pub(crate) fn encode(id: u64, command: &Command, wire: Wire) -> Vec<u8> {
 
 /// The spelling of a wire.
 pub(crate) fn dialect(wire: Wire) -> Dialect {
-    match wire {
-        Wire::WebSocketJson => Dialect::Json,
-        Wire::WebSocketProto | Wire::TcpProto => Dialect::Proto,
-    }
+    if wire.is_json() { Dialect::Json } else { Dialect::Proto }
 }
 
 /// Takes frames out of the bytes of one connection.
@@ -78,7 +75,7 @@ impl Parser {
             Wire::TcpProto => proto::decode(frame),
             Wire::WebSocketJson if opcode == 0x81 => json::decode(frame),
             Wire::WebSocketProto if opcode == 0x82 => proto::decode(frame),
-            Wire::WebSocketJson | Wire::WebSocketProto => control(opcode, frame),
+            _ => control(opcode, frame),
         };
         self.taken += front + body;
         Some(heard)

@@ -79,6 +79,9 @@ const TICK_MS: u64 = 1_000;
 /// and quiet time of a scenario.
 const TICKS_TO_EMPTY: u64 = 130;
 
+/// What connections begin with.
+const WIRES: [Wire; 3] = [Wire::WebSocketJson, Wire::WebSocketProto, Wire::TcpProto];
+
 /// Rounds in which a run without new commands must become quiet.
 const ROUNDS_MAX: usize = 20_000;
 
@@ -88,7 +91,7 @@ impl World {
         let scenario = Scenario::draw(&mut chance);
         let life = Life::new(&scenario, Now::at_ms(0), chance.bits());
         let mut client = |number| {
-            let mut client = Client::new(number, Wire::ALL[chance.below(Wire::COUNT)]);
+            let mut client = Client::new(number, WIRES[chance.below(WIRES.len())]);
             client.pace = *chance.pick(&PACES).expect("not empty");
             client
         };

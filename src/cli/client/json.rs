@@ -75,7 +75,9 @@ fn named<T: Copy + Default>(table: &[(T, &str)], name: Option<&str>) -> T {
 pub(super) fn encode(command: &schema::Command) -> Result<Vec<u8>, ClientError> {
     let mut spelled = Command { id: command.id, ..Command::default() };
     match &command.action {
-        Some(Action::Connect(schema::Connect { name })) => spelled.connect = Some(Connect { name }),
+        Some(Action::Connect(schema::Connect { name, batch })) => {
+            spelled.connect = Some(Connect { name, batch: *batch });
+        }
         Some(Action::Subscribe(subscribe)) => spelled.subscribe = Some(subscribe.into()),
         Some(Action::Presence(schema::Presence { topic })) => {
             spelled.presence = Some(Presence { topic });
@@ -112,6 +114,8 @@ struct Command<'a> {
 struct Connect<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     name: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    batch: bool,
 }
 
 #[derive(Serialize)]
@@ -331,11 +335,14 @@ struct Connected {
     connection: String,
     server: String,
     ping_ms: u32,
+    #[serde(default)]
+    batch: bool,
 }
 
 impl From<Connected> for schema::Connected {
-    fn from(Connected { connection, server, ping_ms }: Connected) -> schema::Connected {
-        schema::Connected { connection, server, ping_ms }
+    fn from(connected: Connected) -> schema::Connected {
+        let Connected { connection, server, ping_ms, batch } = connected;
+        schema::Connected { connection, server, ping_ms, batch }
     }
 }
 

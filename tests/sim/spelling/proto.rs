@@ -13,7 +13,9 @@ use prost::Message as _;
 
 pub(super) fn encode(id: u64, command: &Command) -> Vec<u8> {
     let action = match command {
-        Command::Connect { name } => Action::Connect(schema::Connect { name: name.clone() }),
+        Command::Connect { name } => {
+            Action::Connect(schema::Connect { name: name.clone(), batch: false })
+        }
         Command::Ping {} => Action::Ping(schema::Ping {}),
         Command::Unsubscribe { topic } => {
             Action::Unsubscribe(schema::Unsubscribe { topic: topic.clone() })

@@ -25,9 +25,10 @@ fn place(offset: u64) -> Place {
 /// What a client understands of an event that came by this wire.
 fn heard(frame: &bytes::Bytes, wire: Wire) -> schema::Event {
     let body = frame::body(frame, wire);
-    match wire {
-        Wire::WebSocketJson => decode(&body).expect("understood"),
-        Wire::WebSocketProto | Wire::TcpProto => schema::Event::decode(body).expect("protobuf"),
+    match (wire.is_json(), wire.is_batched()) {
+        (true, _) => decode(&body).expect("understood"),
+        (false, false) => schema::Event::decode(body).expect("protobuf"),
+        (false, true) => schema::Event::decode_length_delimited(body).expect("protobuf"),
     }
 }
 
@@ -89,7 +90,11 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
     let ten = Policy::MaxHz(Rate::from_hz(10.0).expect("a rate"));
     let positions = vec![dialect::TopicPosition { topic: topic("a.b"), position: place(3) }];
     let mut events = vec![
-        Said::Connected(dialect::Connected { connection: "1-42".into(), ping_ms: 25_000 }),
+        Said::Connected(dialect::Connected {
+            connection: "1-42".into(),
+            ping_ms: 25_000,
+            batch: true,
+        }),
         Said::Unsubscribed(target.clone()),
         Said::Published(place(9)),
         Said::Error(Refusal::new(Reason::BadTopic, "it is empty")),
@@ -163,7 +168,7 @@ fn a_command_means_the_same_to_a_broker_in_both_spellings() {
     };
     let actions = [
         Action::Connect(schema::Connect::default()),
-        Action::Connect(schema::Connect { name: "alice".into() }),
+        Action::Connect(schema::Connect { name: "alice".into(), batch: true }),
         Action::Presence(schema::Presence { topic: "a.b".into() }),
         Action::Publish(delete),
         Action::Subscribe(schema::Subscribe { topic: "a.>".into(), ..Default::default() }),
