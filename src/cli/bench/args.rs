@@ -43,7 +43,6 @@ pub struct BenchArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Scenario {
     /// One topic, read by all subscribers
-    #[command(mut_arg("subscribers", |arg| arg.default_value("1000")))]
     Fanout(FanoutArgs),
     /// Many topics, of which every subscriber reads a few; messages go round the topics
     #[command(
@@ -52,13 +51,11 @@ pub enum Scenario {
     )]
     Ticker(TickerArgs),
     /// Connections that do nothing: the memory of each, and the time to accept it
-    #[command(mut_arg("subscribers", |arg| arg.default_value("5000")))]
     Idle(IdleArgs),
     /// Connect, subscribe, close, again: the processor time of a connection's life
     Churn(ChurnArgs),
     /// A fan-out twice: all read, then some stop reading; how much later the others are served
     #[command(
-        mut_arg("subscribers", |arg| arg.default_value("1000")),
         mut_arg("rate", |arg| arg.default_value("100")),
         mut_arg("payload", |arg| arg.default_value("1024")),
         mut_arg("duration", |arg| arg.default_value("4s"))
@@ -135,7 +132,8 @@ pub enum Protocol {
 #[derive(Clone, Debug, Args)]
 pub struct TrafficArgs {
     /// Subscribers
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MANY))]
+    #[arg(long, value_name = "N", default_value_t = 1000,
+          value_parser = clap::value_parser!(u32).range(1..=MANY))]
     pub subscribers: u32,
     /// Messages a second, or max
     #[arg(long, value_name = "N|max", default_value = "max", value_parser = RateWord::parse)]
@@ -214,7 +212,8 @@ pub struct SlowArgs {
 #[derive(Clone, Debug, Args)]
 pub struct IdleArgs {
     /// Connections, each with one subscription
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MANY))]
+    #[arg(long, value_name = "N", default_value_t = 5000,
+          value_parser = clap::value_parser!(u32).range(1..=MANY))]
     pub subscribers: u32,
     /// Time that they are left alone
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_time)]

@@ -9,6 +9,7 @@ use super::publisher::Publisher;
 use super::stage::Stage;
 use super::subject::Subject;
 use super::traffic::Traffic;
+use std::collections::BTreeSet;
 
 /// Who listens to what, and how many topics there are.
 pub(super) struct Plan {
@@ -24,7 +25,8 @@ impl Plan {
 
     pub(super) fn ticker(args: &TickerArgs) -> Plan {
         let subscribers = args.traffic.subscribers as usize;
-        let topics = (0..subscribers).map(|index| spread(index, args.topics, args.per_subscriber));
+        let ruler = ruler(args.topics, args.per_subscriber as usize);
+        let topics = (0..subscribers).map(|index| spread(index, args.topics, &ruler));
         let audience = Audience { topics: topics.collect(), stalling: 0 };
         Plan { audience, topics: args.topics as usize }
     }
@@ -112,26 +114,34 @@ fn compare(before: &Sheet, stalled: &Sheet, cut_off: usize) -> Sheet {
     sheet
 }
 
-/// Which topics a subscriber reads.
-///
-/// Every topic has equally many readers if their number allows it, and two subscribers share few:
-/// the distances between the topics of one grow, so that a neighbour's do not fall on them.
-fn spread(index: usize, topics: u32, per_subscriber: u32) -> Vec<u32> {
-    let per_subscriber = u64::from(per_subscriber.min(topics));
-    let topics = u64::from(topics);
-    let first = index as u64 * 7;
-    let mut chosen = Vec::new();
-    let mut step = 0;
-    while (chosen.len() as u64) < per_subscriber {
-        // Triangular numbers, and then whatever is left.
-        let distance = if step < topics { step * (step + 1) / 2 } else { step };
-        let topic = ((first + distance) % topics) as u32;
-        if !chosen.contains(&topic) {
-            chosen.push(topic);
+/// Topics at distances that are all different, as far as there are such, so that two subscribers who
+/// begin at different topics hardly ever share more than one.
+fn ruler(topics: u32, marks: usize) -> Vec<u32> {
+    let mut chosen = vec![0];
+    let mut distances = BTreeSet::new();
+    for next in 1..topics {
+        if chosen.len() == marks {
+            return chosen;
         }
-        step += 1;
+        let both = |mark: &u32| [next - mark, topics - (next - mark)];
+        let new: Vec<u32> = chosen.iter().flat_map(both).collect();
+        if new.iter().all(|distance| !distances.contains(distance)) {
+            distances.extend(new);
+            chosen.push(next);
+        }
     }
+    let rest: Vec<u32> = (1..topics).filter(|topic| !chosen.contains(topic)).collect();
+    let missing = marks.saturating_sub(chosen.len());
+    chosen.extend(rest.into_iter().take(missing));
     chosen
+}
+
+/// Which topics a subscriber reads: the ruler, laid on at another place for each. The step has no
+/// factor in common with round numbers, so that every topic has its turn.
+fn spread(index: usize, topics: u32, ruler: &[u32]) -> Vec<u32> {
+    let topics = u64::from(topics.max(1));
+    let place = |mark: &u32| (index as u64 * 7 + u64::from(*mark)) % topics;
+    ruler.iter().map(|mark| u32::try_from(place(mark)).unwrap_or_default()).collect()
 }
 
 #[cfg(test)]
@@ -140,17 +150,18 @@ mod tests {
 
     #[test]
     fn topics_are_spread_evenly_and_shared_by_few() {
-        let all: Vec<Vec<u32>> = (0..2000).map(|index| spread(index, 1000, 10)).collect();
+        let ruler = ruler(1000, 10);
+        let all: Vec<Vec<u32>> = (0..2000).map(|index| spread(index, 1000, &ruler)).collect();
         let audience = Audience { topics: all.clone(), stalling: 0 };
         assert_eq!(audience.readers(1000), vec![20; 1000]);
         let shared = |other: &Vec<u32>| other.iter().filter(|topic| all[0].contains(topic)).count();
-        assert!(all[1..1000].iter().all(|other| shared(other) <= 2));
+        assert!(all[1..1000].iter().all(|other| shared(other) <= 1));
     }
 
     #[test]
     fn whoever_wants_all_topics_gets_each_once() {
-        for (topics, per_subscriber) in [(8, 8), (1, 1), (5, 9), (1000, 1000)] {
-            let mut chosen = spread(3, topics, per_subscriber);
+        for (topics, marks) in [(8, 8), (1, 1), (5, 9), (1000, 1000)] {
+            let mut chosen = spread(3, topics, &ruler(topics, marks));
             chosen.sort_unstable();
             assert_eq!(chosen, (0..topics).collect::<Vec<u32>>());
         }

@@ -136,11 +136,11 @@ fn put_head(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize, masked: u8) {
     match (u8::try_from(payload_len), u16::try_from(payload_len)) {
         (Ok(len @ 0..=125), _) => out.push(masked | len),
         (_, Ok(len)) => {
-            out.push(masked | 126);
+            out.push(masked | 0x7E);
             out.extend_from_slice(&len.to_be_bytes());
         }
         (_, Err(_)) => {
-            out.push(masked | 127);
+            out.push(masked | 0x7F);
             out.extend_from_slice(&payload_len.to_be_bytes());
         }
     }
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn frames_of_both_sides_are_read_as_they_were_put_and_a_cut_head_waits() {
         for len in [0, 1, 125, 126, 127, 0xFFFF, 0x1_0000, 70_000] {
-            let payload: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            let payload: Vec<u8> = (0..=u8::MAX).cycle().take(len).collect();
             for mask in [None, Some([1, 2, 3, 4])] {
                 let mut frame = Vec::new();
                 match mask {
@@ -254,6 +254,6 @@ mod tests {
         assert!(accepted(answer("no").as_bytes()).is_err());
         let refused = accepted(b"HTTP/1.1 503 Busy\r\n\r\nfull\n").expect_err("refused");
         assert_eq!(refused.to_string(), "the WebSocket was refused: HTTP/1.1 503 Busy full");
-        assert!(accepted(&[b'x'; HTTP_BYTES_MAX + 1]).is_err());
+        assert!(accepted("x".repeat(HTTP_BYTES_MAX + 1).as_bytes()).is_err());
     }
 }

@@ -161,14 +161,15 @@ impl Pipe {
             self.unsent.extend_from_slice(&len.to_be_bytes());
             self.unsent.extend_from_slice(&id);
             self.unsent.extend_from_slice(publish);
-            *self.sent_at(self.sent) = now_ns;
+            let place = self.place_of(self.sent);
+            if let Some(sent_ns) = self.sent_ns.get_mut(place) {
+                *sent_ns = now_ns;
+            }
         }
     }
 
-    fn sent_at(&mut self, id: u64) -> &mut u64 {
-        let place = usize::try_from(id % self.window).unwrap_or_default();
-        // There is always one: the window is at least 1.
-        &mut self.sent_ns[place]
+    fn place_of(&self, id: u64) -> usize {
+        usize::try_from(id % self.window).unwrap_or_default()
     }
 
     fn flush(&mut self) -> Result<(), BenchError> {
@@ -217,14 +218,17 @@ impl Pipe {
         if event.id != self.answered {
             self.disordered += 1;
         }
-        let sent_ns = *self.sent_at(event.id);
+        let sent_ns = self.sent_ns.get(self.place_of(event.id)).copied().unwrap_or(now_ns);
         self.latency.saturating_record(now_ns.saturating_sub(sent_ns).max(1));
         Ok(())
     }
 }
 
-/// One event with its length before it, and what follows.
-fn split(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, BenchError> {
+/// The bytes of an event, and those behind it.
+type Split<'a> = (&'a [u8], &'a [u8]);
+
+/// Takes off an event with its length before it, if it is whole.
+fn split(bytes: &[u8]) -> Result<Option<Split<'_>>, BenchError> {
     let Some((len, rest)) = bytes.split_first_chunk() else {
         return Ok(None);
     };

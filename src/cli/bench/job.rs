@@ -233,14 +233,11 @@ impl<'a> Job<'a> {
     fn limit_len(&self, broker: &Sheet) -> usize {
         let wire = broker.get(&figures::WIRE).map_or(0, whole);
         let wire = usize::try_from(wire).unwrap_or_default();
-        match self.engine {
-            Some(Engine::Echo) => wire.max(1),
-            _ => {
-                let short = wire.saturating_sub(server_head_len(0));
-                let head_len = server_head_len(short);
-                wire.saturating_sub(head_len).max(MARK_LEN)
-            }
+        if self.engine == Some(Engine::Echo) {
+            return wire.max(1);
         }
+        let head_len = server_head_len(wire.saturating_sub(server_head_len(0)));
+        wire.saturating_sub(head_len).max(MARK_LEN)
     }
 
     fn binding(&self) -> Binding {

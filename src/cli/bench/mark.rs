@@ -26,11 +26,11 @@ impl Mark {
             return;
         };
         place[..2].copy_from_slice(&TAG);
-        let [a, b, c, d, e, f, g, h] = self.due_ns.to_be_bytes();
-        let words =
-            [[a, b, c, d], [e, f, g, h], self.topic.to_be_bytes(), self.number.to_be_bytes()];
+        let numbers = [self.topic, self.number].map(u32::to_be_bytes);
+        let due = self.due_ns.to_be_bytes();
+        let words = due.as_chunks().0.iter().chain(&numbers);
         for (place, word) in place[2..].chunks_exact_mut(8).zip(words) {
-            place.copy_from_slice(&hex(word));
+            place.copy_from_slice(&hex(*word));
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) struct Report {
 impl Report {
     /// As one JSON object.
     pub(super) fn to_json(&self) -> Value {
-        let rounds = |sheets: &[Sheet]| Value::from_iter(sheets.iter().map(Sheet::to_json));
+        let rounds = |sheets: &[Sheet]| sheets.iter().map(Sheet::to_json).collect::<Value>();
         json!({
             "scenario": self.scenario,
             "version": env!("CARGO_PKG_VERSION"),

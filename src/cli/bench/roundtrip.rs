@@ -138,7 +138,7 @@ impl Brokered {
         timeout(&subscriber)?;
         let mut greeting = Vec::new();
         target.speech.greet(&[0], &mut greeting);
-        subscriber.write_all(&greeting).map_err(lost)?;
+        subscriber.write_all(&greeting).map_err(|error| lost(&error))?;
         let mut trip = Brokered {
             publisher: Publisher::open(target, payload, &[1])?,
             subscriber,
@@ -163,7 +163,7 @@ impl Brokered {
                     self.filled += len;
                     bytes += len;
                 }
-                Err(error) => return Err(lost(error)),
+                Err(error) => return Err(lost(&error)),
             }
             if self.look(wanted)? {
                 return Ok(bytes);
@@ -190,7 +190,7 @@ impl Brokered {
                 Opcode::Ping => {
                     let mut pong = Vec::new();
                     frame::put_client(&mut pong, Opcode::Pong, payload, [1, 2, 3, 4]);
-                    self.subscriber.write_all(&pong).map_err(lost)?;
+                    self.subscriber.write_all(&pong).map_err(|error| lost(&error))?;
                 }
                 Opcode::Pong => {}
                 Opcode::Close => {
@@ -241,8 +241,8 @@ impl Trip for Brokered {
 
 impl Trip for Echoed {
     fn make(&mut self) -> Result<usize, BenchError> {
-        self.sender.write_all(&self.message).map_err(lost)?;
-        self.receiver.read_exact(&mut self.buffer).map_err(lost)?;
+        self.sender.write_all(&self.message).map_err(|error| lost(&error))?;
+        self.receiver.read_exact(&mut self.buffer).map_err(|error| lost(&error))?;
         Ok(self.buffer.len())
     }
 
@@ -256,7 +256,7 @@ fn timeout(stream: &TcpStream) -> Result<(), BenchError> {
     timeout.map_err(BenchError::system("cannot set up a socket"))
 }
 
-fn lost(error: std::io::Error) -> BenchError {
+fn lost(error: &std::io::Error) -> BenchError {
     match error.kind() {
         std::io::ErrorKind::WouldBlock => BenchError::Silent("a message", SILENCE_MAX.as_secs()),
         _ => BenchError::Publisher(error.to_string()),

@@ -4,6 +4,7 @@
 
 use super::mark::Mark;
 use hdrhistogram::Histogram;
+use std::cmp::Ordering;
 
 /// Latencies from a nanosecond to ten minutes, to three digits.
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
@@ -56,12 +57,10 @@ impl Tally {
             self.unreadable += 1;
             return;
         };
-        if mark.number > *last {
-            *last = mark.number;
-        } else if mark.number == *last {
-            self.repeated += 1;
-        } else {
-            self.disordered += 1;
+        match mark.number.cmp(last) {
+            Ordering::Greater => *last = mark.number,
+            Ordering::Equal => self.repeated += 1,
+            Ordering::Less => self.disordered += 1,
         }
         self.last_ns = now_ns;
         self.latency.saturating_record(now_ns.saturating_sub(mark.due_ns).max(1));
