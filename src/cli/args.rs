@@ -24,7 +24,8 @@ Examples:
   fanfare demo                                    live feeds, shown on http://127.0.0.1:7600
   fanfare subscribe 'ticker.>' --snapshot         the latest of every ticker, then live
   fanfare publish chat.lobby '{\"text\":\"hello\"}'   one message
-  fanfare check                                   every setting and where it comes from";
+  fanfare check                                   every setting and where it comes from
+  fanfare bench fanout                            how fast it is here, and how fast it could be";
 
 const PUBLISH_EXAMPLES: &str = "\
 Examples:

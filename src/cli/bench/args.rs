@@ -7,7 +7,7 @@ use super::publisher::Load;
 use super::speech::{Joining, Speech};
 use crate::cli::endpoint::{Endpoint, Transport};
 use crate::cli::settings::ConfigArgs;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use jiff::fmt::friendly::SpanParser;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -111,8 +111,8 @@ pub struct SubjectArgs {
 /// How the broker is spoken to.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct SpeechArgs {
-    /// The spelling
-    #[arg(long, value_enum, default_value_t = Protocol::Json)]
+    /// The spelling: json or proto
+    #[arg(long, default_value = "json", value_parser = Protocol::parse)]
     pub protocol: Protocol,
     /// Let the broker join several messages into one
     #[arg(long)]
@@ -120,12 +120,22 @@ pub struct SpeechArgs {
 }
 
 /// A spelling of the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// JSON.
     Json,
     /// Protobuf.
     Proto,
+}
+
+impl Protocol {
+    fn parse(text: &str) -> Result<Protocol, String> {
+        match text {
+            "json" => Ok(Protocol::Json),
+            "proto" => Ok(Protocol::Proto),
+            _ => Err("it is json or proto".to_owned()),
+        }
+    }
 }
 
 /// What is published, and how fast.
@@ -286,8 +296,9 @@ pub struct LimitArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9100")]
     pub address: SocketAddr,
-    /// What is done with a message
-    #[arg(long, value_enum, default_value_t = Engine::Write)]
+    /// write: one write for each message and socket; coalesce: one for what came together; echo:
+    /// what comes on every second connection leaves on the one before it, without WebSocket
+    #[arg(long, default_value = "write", value_parser = Engine::parse)]
     pub engine: Engine,
     /// End with the process that started this.
     #[arg(long, hide = true)]
@@ -295,17 +306,24 @@ pub struct LimitArgs {
 }
 
 /// What the limit does with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// One write for each message and socket
+    /// One write for each message and socket.
     Write,
-    /// What came together leaves in one write for each socket
+    /// What came together leaves in one write for each socket.
     Coalesce,
-    /// No WebSocket: what comes on every second connection leaves on the one before it
+    /// No WebSocket: what comes on every second connection leaves on the one before it.
     Echo,
 }
 
 impl Engine {
+    const ALL: [Engine; 3] = [Engine::Write, Engine::Coalesce, Engine::Echo];
+
+    fn parse(text: &str) -> Result<Engine, String> {
+        let found = Engine::ALL.into_iter().find(|engine| engine.name() == text);
+        found.ok_or_else(|| "it is write, coalesce or echo".to_owned())
+    }
+
     /// As it is typed.
     pub(super) const fn name(self) -> &'static str {
         match self {

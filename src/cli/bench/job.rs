@@ -18,7 +18,7 @@ use super::stage::Stage;
 use super::stopwatch::Stopwatch;
 use super::subject::Subject;
 use super::{churn, idle, ingress, raise_open_files, roundtrip};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Files that a process needs beside its connections; a broker keeps as many in reserve.
@@ -40,7 +40,7 @@ pub(super) struct Job<'a> {
     payload: usize,
     /// About how long a run takes.
     time: Duration,
-    options: Map<String, Value>,
+    options: Vec<(&'static str, Value)>,
 }
 
 impl<'a> Job<'a> {
@@ -109,7 +109,7 @@ impl<'a> Job<'a> {
             connections: 0,
             payload: 0,
             time: OVERHEAD,
-            options: Map::new(),
+            options: Vec::new(),
         };
         match &subject.address {
             Some(endpoint) => job.option("address", endpoint.to_string()),
@@ -141,8 +141,8 @@ impl<'a> Job<'a> {
         job
     }
 
-    fn option(&mut self, name: &str, value: impl Into<Value>) {
-        self.options.insert(name.to_owned(), value.into());
+    fn option(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.options.push((name, value.into()));
     }
 
     fn speak(&mut self, args: SpeechArgs) {
@@ -198,7 +198,7 @@ impl<'a> Job<'a> {
             }
         }
         report.options = std::mem::take(&mut self.options);
-        report.options.insert("rounds".to_owned(), json!(rounds));
+        report.options.push(("rounds", json!(rounds)));
         report.bound_to = cores.server;
         Ok(report)
     }

@@ -4,7 +4,7 @@
 
 use super::error::BenchError;
 use super::figures::{self, Figure, Sheet, Unit, whole};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs;
 
@@ -13,7 +13,7 @@ use std::fs;
 pub(super) struct Report {
     pub(super) scenario: &'static str,
     /// The options that were in force, given or not.
-    pub(super) options: Map<String, Value>,
+    pub(super) options: Vec<(&'static str, Value)>,
     /// The processors the server was bound to.
     pub(super) bound_to: Option<String>,
     pub(super) broker: Vec<Sheet>,
@@ -29,7 +29,7 @@ impl Report {
             "version": env!("CARGO_PKG_VERSION"),
             "machine": machine(),
             "server_cores": self.bound_to,
-            "options": self.options,
+            "options": self.options.iter().cloned().collect::<Value>(),
             "broker": medians(&self.broker).to_json(),
             "limit": if self.limit.is_empty() { Value::Null } else { medians(&self.limit).to_json() },
             "ratio": self.ratios(),
@@ -76,10 +76,9 @@ impl Report {
     }
 
     fn title(&self) -> String {
-        let options = self.options.iter().filter(|(_, value)| !value.is_null());
-        let options = options.map(|(key, value)| match value {
-            Value::String(text) => format!("{key} {text}"),
-            other => format!("{key} {other}"),
+        let options = self.options.iter().map(|(name, value)| match value {
+            Value::String(text) => format!("{name} {text}"),
+            other => format!("{name} {other}"),
         });
         let options = options.collect::<Vec<_>>().join(", ");
         let rounds = self.broker.len();
@@ -164,7 +163,7 @@ mod tests {
 
     fn report() -> Report {
         let mut report = Report { scenario: "fanout", ..Report::default() };
-        report.options.insert("subscribers".to_owned(), json!(2));
+        report.options.push(("subscribers", json!(2)));
         report.broker = [3.0, 1.0, 2.0].map(|cpu| sheet(cpu, 0)).into();
         report.limit = [1.0, 3.0, 0.5, 1.5].map(|cpu| sheet(cpu, 0)).into();
         report
