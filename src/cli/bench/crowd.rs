@@ -4,7 +4,7 @@
 use super::error::BenchError;
 use super::link::{Habit, State};
 use super::sockets::{Pass, Sockets};
-use super::stopwatch::{Stopwatch, nanos};
+use super::stopwatch::{REST, Stopwatch, nanos, rest};
 use super::subject::Target;
 use super::tally::Tally;
 use std::time::Duration;
@@ -17,6 +17,12 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a look at the sockets may wait while connections are set up.
 const SETUP_WAIT: Duration = Duration::from_millis(20);
+
+/// Time without a byte after which those who stalled have read everything.
+const QUIET_AFTER: Duration = Duration::from_millis(300);
+
+/// Longest time that is spent on them.
+const RESUME_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Who subscribes to what.
 #[derive(Clone, Debug)]
@@ -126,6 +132,26 @@ impl Crowd {
             }
         }
         Ok(pass)
+    }
+
+    /// Reads what those have got who stalled, and counts whom the server has ended.
+    pub(super) fn count_cut_off(&mut self) -> Result<usize, BenchError> {
+        self.sockets.resume();
+        let watch = self.sockets.watch;
+        let began_ns = watch.ns();
+        let mut seen = (self.sockets.aside.bytes, began_ns);
+        loop {
+            self.pass(&mut |_, _| {})?;
+            let now_ns = watch.ns();
+            if self.sockets.aside.bytes > seen.0 {
+                seen = (self.sockets.aside.bytes, now_ns);
+            }
+            let is_quiet = now_ns - seen.1 > nanos(QUIET_AFTER);
+            if is_quiet || now_ns - began_ns > nanos(RESUME_TIME_MAX) {
+                return Ok(self.ended[1]);
+            }
+            rest(REST);
+        }
     }
 
     /// What those got who read to the end.

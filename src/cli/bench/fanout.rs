@@ -75,7 +75,7 @@ impl Plan {
         let before = traffic.measure(args.load(), args.run.duration)?;
         traffic.crowd.sockets.stall();
         let stalled = traffic.measure(args.load(), args.run.duration)?;
-        Ok(compare(&before, &stalled, traffic.crowd.ended[1]))
+        Ok(compare(&before, &stalled, traffic.crowd.count_cut_off()?))
     }
 }
 

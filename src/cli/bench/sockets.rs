@@ -139,6 +139,17 @@ impl Sockets {
         }
     }
 
+    /// Reads again from those who stalled, to see which of them the server has ended.
+    pub(super) fn resume(&mut self) {
+        for (index, link) in self.links.iter_mut().enumerate() {
+            if link.habit == Habit::Stalls && link.state != State::Ended {
+                let both = Interest::READABLE | Interest::WRITABLE;
+                let watched = self.poll.registry().register(&mut link.stream, Token(index), both);
+                watched.unwrap_or_default();
+            }
+        }
+    }
+
     /// Serves every socket that is ready, waiting at most so long for one. After each, `between` is
     /// told the time and the deliveries so far.
     pub(super) fn pass(
