@@ -183,7 +183,7 @@ fn check_explains_itself() {
 fn bench_explains_itself() {
     check_help(
         &["bench"],
-        &expect![[r#"
+        &expect![[r"
         Measure a broker beside the limit of this machine
 
         Usage: fanfare bench <COMMAND>
@@ -207,11 +207,11 @@ fn bench_explains_itself() {
           fanfare bench ticker --protocol proto --batch        1,000 topics, 2,000 subscribers
           fanfare bench idle --subscribers 15000 --json        memory of a connection, for a program
           fanfare bench fanout --address ws://10.0.0.7:7600    a broker that runs already
-    "#]],
+    "]],
     );
     check_help(
         &["bench", "slow"],
-        &expect![[r#"
+        &expect![[r"
             A fan-out twice: all read, then some stop reading; how much later the others are served
 
             Usage: fanfare bench slow [OPTIONS]
@@ -239,7 +239,7 @@ fn bench_explains_itself() {
                   --no-pin               Let the system choose the processors [default: the server has its own]
                   --json                 Print one JSON object with every figure instead of a table
               -h, --help                 Print help
-        "#]],
+        "]],
     );
 }
 
