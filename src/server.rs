@@ -22,6 +22,7 @@ use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
 use crate::topics::registry::{Registry, RegistryOptions};
 use crate::topics::topic::{ResumeOptions, ShardId};
+use crate::ws::extensions::Compression;
 use crate::ws::handshake::Policy;
 use crate::ws::origin::{AllowedOrigin, OriginError};
 use std::io;
@@ -160,9 +161,11 @@ impl Server {
     fn accept_public(&mut self, listener: TcpListener, config: &Config) -> Result<(), StartError> {
         let origins = config.websocket.origins.iter().map(|raw| AllowedOrigin::parse(raw));
         let origins = origins.collect::<Result<Vec<_>, _>>()?;
+        let compression =
+            if config.websocket.compression { Compression::Deflate } else { Compression::None };
         let site = Arc::new(Site {
             broker: Arc::clone(&self.broker),
-            policy: Policy { origins },
+            policy: Policy { origins, compression },
             request_timeout: config.limits.handshake_timeout,
         });
         let entrance = self.entrance(listener, http::turn_away);

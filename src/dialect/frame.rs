@@ -3,6 +3,7 @@
 //! # Invariants: a frame is final, unmasked and complete; a control frame carries at most 125 bytes.
 //! # Not here: reading frames (`ws`), what a body says (`json`, `proto`).
 
+use super::deflate;
 use crate::topics::message::Wire;
 use bytes::Bytes;
 
@@ -16,6 +17,8 @@ pub const HEAD_BYTES_MAX: usize = 10;
 const ROOM_BYTES: usize = HEAD_BYTES_MAX + 5;
 
 const FIN: u8 = 0x80;
+/// Marks a compressed message, RFC 7692.
+const RSV1: u8 = 0x40;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
@@ -96,6 +99,20 @@ pub fn batch_head(wire: Wire, unit_len: usize) -> ([u8; HEAD_BYTES_MAX], usize) 
 /// stands in a batch.
 pub fn body(frame: &Bytes, wire: Wire) -> Bytes {
     frame.slice(head_len(frame, wire).min(frame.len())..)
+}
+
+/// What a finished frame of the plain wire says, compressed; `None` if that does not pay.
+pub(super) fn deflate(plain: &Bytes, wire: Wire) -> Option<Bytes> {
+    let body = plain.get(head_len(plain, wire)..)?;
+    let mut bytes = vec![0; HEAD_BYTES_MAX];
+    if !deflate::deflate(body, &mut bytes) {
+        return None;
+    }
+    let payload_len = bytes.len() - HEAD_BYTES_MAX;
+    let start = write_web_socket_head(bytes.first_chunk_mut()?, RSV1 | opcode(wire), payload_len);
+    // These bytes live as long as the message: they do not keep the room that was not needed.
+    bytes.shrink_to_fit();
+    Some(Bytes::from(bytes).slice(start..))
 }
 
 /// A WebSocket ping. Bytes of `payload` beyond [`CONTROL_BYTES_MAX`] are left out.

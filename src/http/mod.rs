@@ -9,13 +9,13 @@ mod publish;
 
 pub use ops::{Ops, serve as serve_ops};
 
-use crate::dialect::{Dialect, Event, encode, frame};
+use crate::dialect::{Event, encode, frame};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
 use crate::shard::worker::Context;
 use crate::topics::message::Wire;
 use crate::ws;
-use crate::ws::handshake::{Policy, Refused, judge};
+use crate::ws::handshake::{Policy, Refused, Spoken, judge};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -51,14 +51,14 @@ type Answer = Response<Full<Bytes>>;
 pub async fn serve(context: Rc<Context>, site: Arc<Site>, stream: TcpStream) {
     // Boxed, so that its memory is gone once the connection is a WebSocket.
     let Some(upgraded) = Box::pin(serve_http(&context, &site, stream)).await else { return };
-    let Upgraded { stream, dialect, early } = upgraded;
-    ws::connection::serve(context, Arc::clone(&site.broker), stream, dialect, early).await;
+    let Upgraded { stream, spoken, early } = upgraded;
+    ws::connection::serve(context, Arc::clone(&site.broker), stream, spoken, early).await;
 }
 
 /// A connection that has become a WebSocket.
 struct Upgraded {
     stream: TcpStream,
-    dialect: Dialect,
+    spoken: Spoken,
     /// What came behind the handshake.
     early: Vec<u8>,
 }
@@ -81,10 +81,10 @@ async fn serve_http(
         .without_shutdown();
     match connection.await {
         Ok(parts) => {
-            let dialect = upgrade.take()?;
+            let spoken = upgrade.take()?;
             // Copied: even an empty piece of hyper's buffer would keep all 8 KiB of it.
             let early = parts.read_buf.to_vec();
-            Some(Upgraded { stream: parts.io.into_inner(), dialect, early })
+            Some(Upgraded { stream: parts.io.into_inner(), spoken, early })
         }
         Err(error) => {
             tracing::debug!(%error, "an HTTP connection broke");
@@ -97,7 +97,7 @@ async fn route(
     request: Request<Incoming>,
     context: &Rc<Context>,
     site: &Site,
-    upgrade: &Cell<Option<Dialect>>,
+    upgrade: &Cell<Option<Spoken>>,
 ) -> Answer {
     let answered = match (request.method(), request.uri().path()) {
         (_, "/ws") => {
@@ -107,7 +107,7 @@ async fn route(
                 context.with(|shard| shard.counters().handshakes_refused.of(reason).increment());
             }
             judged.map(|accepted| {
-                upgrade.set(Some(accepted.dialect));
+                upgrade.set(Some(accepted.spoken));
                 accepted.response.map(|()| Full::default())
             })
         }

@@ -177,6 +177,10 @@ pub struct Counters {
     pub replayed: Count,
     /// Messages encoded, by wire.
     pub encodes: ByWire,
+    /// Bytes of messages encoded for deflated wires, before compressing.
+    pub deflate_in_bytes: Count,
+    /// The same, after it.
+    pub deflate_out_bytes: Count,
     /// Bytes received on connections.
     pub received_bytes: Count,
     /// Bytes written to connections.

@@ -167,6 +167,12 @@ const COUNTERS: &[Row] = &[
         &c.received_bytes
     }),
     ("fanfare_sent_bytes_total", "Bytes written to connections.", |c| &c.sent_bytes),
+    (
+        "fanfare_deflate_in_bytes_total",
+        "Bytes of messages encoded for connections with compression, before it.",
+        |c| &c.deflate_in_bytes,
+    ),
+    ("fanfare_deflate_out_bytes_total", "The same, after it.", |c| &c.deflate_out_bytes),
     ("fanfare_writes_total", "Writes to connections; several messages may share one.", |c| {
         &c.writes
     }),

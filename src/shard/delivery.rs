@@ -15,7 +15,7 @@ use super::subscribers::{Group, Member, strongest};
 use super::turn::{Frame, FrameIndex, Linked, Order, Turn};
 use super::wheel::Wheel;
 use crate::clock::Now;
-use crate::dialect::{Event, TopicPosition, encode, encode_message};
+use crate::dialect::{Event, TopicPosition, encode, encode_deflated, encode_message};
 use crate::metrics::Counters;
 use crate::planted::{self, Bug};
 use crate::reason::Reason;
@@ -419,7 +419,13 @@ impl<S> Offering<'_, S> {
 pub(super) fn frame_of<'a>(message: &'a Message, wire: Wire, counters: &Counters) -> &'a Bytes {
     message.frame(wire, |message, wire| {
         counters.encodes.of(wire).increment();
-        encode_message(message, wire)
+        if !wire.is_deflated() {
+            return encode_message(message, wire);
+        }
+        let (frame, plain_len) = encode_deflated(message, wire);
+        counters.deflate_in_bytes.add_len(plain_len);
+        counters.deflate_out_bytes.add_len(frame.len());
+        frame
     })
 }
 

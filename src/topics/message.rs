@@ -409,6 +409,18 @@ impl Wire {
         }
     }
 
+    /// The same layout with messages compressed where that pays. On TCP none are.
+    #[must_use]
+    pub const fn deflated(self) -> Wire {
+        match self {
+            Wire::WebSocketJson => Wire::WebSocketJsonDeflate,
+            Wire::WebSocketProto => Wire::WebSocketProtoDeflate,
+            Wire::WebSocketJsonBatch => Wire::WebSocketJsonBatchDeflate,
+            Wire::WebSocketProtoBatch => Wire::WebSocketProtoBatchDeflate,
+            same => same,
+        }
+    }
+
     /// The same layout with several events in one WebSocket message. On TCP there are none.
     #[must_use]
     pub const fn batched(self) -> Wire {

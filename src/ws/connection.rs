@@ -3,6 +3,8 @@
 //! # Not here: reading and writing (`shard`), what commands do (`session`).
 
 use super::decoder::{Decoder, DecoderLimits, Incoming};
+use super::extensions::Compression;
+use super::handshake::Spoken;
 use crate::dialect::{Dialect, frame};
 use crate::reason::{Reason, Refusal};
 use crate::session::{Broker, Close, Effort, Session};
@@ -19,13 +21,18 @@ pub async fn serve(
     context: Rc<Context>,
     broker: Arc<Broker>,
     stream: TcpStream,
-    dialect: Dialect,
+    spoken: Spoken,
     early: Vec<u8>,
 ) {
     let socket = Rc::new(stream);
-    let wire = match dialect {
+    let Spoken { dialect, compression } = spoken;
+    let plain = match dialect {
         Dialect::Json => Wire::WebSocketJson,
         Dialect::Proto => Wire::WebSocketProto,
+    };
+    let wire = match compression {
+        Compression::None => plain,
+        Compression::Deflate => plain.deflated(),
     };
     let id = context.with(|shard| shard.open(Rc::clone(&socket), wire));
     let limits = DecoderLimits {
@@ -35,7 +42,7 @@ pub async fn serve(
     let connection = Connection {
         id,
         dialect,
-        decoder: Decoder::new(limits),
+        decoder: Decoder::new(limits, compression),
         session: Session::new(broker, id),
     };
     Stream::new(context, socket, id).serve(early, connection).await;
@@ -56,22 +63,36 @@ impl Protocol for Connection {
         // What a closing connection still sends is not heard.
         while shard.is_open(self.id) {
             if turn == 0 || shard.is_congested(self.id) {
+                self.decoder.release();
                 return len - input.len();
             }
+            let unread = input.len();
             let (id, dialect, session) = (self.id, self.dialect, &mut self.session);
             let taken = match self.decoder.next(&mut input) {
                 Ok(None) => return len,
-                Ok(Some(incoming)) => take(incoming, id, dialect, session, shard),
+                Ok(Some(incoming)) => {
+                    let grown = incoming.bytes().saturating_sub(unread - input.len());
+                    turn = turn.saturating_sub(commands_worth(grown));
+                    take(incoming, id, dialect, session, shard)
+                }
                 Err(violation) => Err(Close(violation.into())),
             };
             match taken {
-                Ok(Effort::Small) => turn -= 1,
+                Ok(Effort::Small) => turn = turn.saturating_sub(1),
                 Ok(Effort::Large) => turn = 0,
                 Err(Close(refusal)) => shard.close(self.id, &refusal),
             }
         }
         len
     }
+}
+
+/// As how many commands of a turn it counts that a message is so many bytes larger than what was
+/// just read for it. What is read at once bounds a turn, except where 70 bytes inflate to 64 KiB.
+fn commands_worth(grown: usize) -> u32 {
+    /// What a read of 64 KiB holds for each command of a turn.
+    const COMMAND_BYTES: usize = (64 << 10) / COMMANDS_PER_TURN as usize;
+    u32::try_from(grown / COMMAND_BYTES).unwrap_or(u32::MAX)
 }
 
 fn take(
@@ -102,4 +123,17 @@ fn take(
 
 fn unsupported(detail: &str) -> Close {
     Close(Refusal::new(Reason::UnsupportedData, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_message_that_inflates_to_64_kib_is_a_turn() {
+        let rows = [(0, 0), (63, 0), (64, 1), (1000, 15), (64 << 10, COMMANDS_PER_TURN)];
+        for (grown, commands) in rows {
+            assert_eq!(commands_worth(grown), commands, "{grown} bytes");
+        }
+    }
 }

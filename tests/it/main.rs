@@ -11,8 +11,10 @@
               printed last is shown when it fails"
 )]
 
+mod batches;
 mod catch_up;
 mod client;
+mod compression;
 mod drain;
 mod edge;
 mod frames;
