@@ -69,6 +69,12 @@ bugs! {
     PositionParted,
     /// A gap is told after the subscriptions have changed.
     GapToldLate,
+    /// The head of a batch counts one byte too few.
+    BatchMiscounted,
+    /// A batch that a socket took in part loses its last frame.
+    BatchCut,
+    /// The answer that promises batches is one already.
+    BatchesEarly,
     /// The gaps of a topic that began anew are told in any order.
     GapsUnordered,
     /// Nobody waits for a socket that takes no bytes.

@@ -129,7 +129,8 @@
  * @property {Position | TopicPosition[]} [since] Resume after this position; for a filter, after one
  *   position per topic. The `positions` of an earlier subscription fit both.
  * @property {boolean} [presence] Be told who joins and leaves; only with a topic, not with a filter.
- * @property {number} [bufferMax] Messages held for the loop over the subscription. Default 1,000.
+ * @property {number} [bufferMax] Messages held for the loop over the subscription. Default 1,000. Up to
+ *   64 KiB of them come in one batch, before the loop has its turn.
  * @property {(message: Message<T>) => void} [onMessage] Without it, loop over the subscription.
  * @property {(gap: Gap) => void} [onGap]
  * @property {(recovery: Recovery) => void} [onRecovered]
@@ -312,6 +313,8 @@ export class Client {
   #WebSocket;
   /** @type {WebSocketLike | null} */
   #socket = null;
+  /** Whether each message has an event on each of its lines. */
+  #batched = false;
   /** @type {State} */
   #state = 'connecting';
   /** Why the client is closed. @type {FanfareError | undefined} */
@@ -452,6 +455,7 @@ export class Client {
     /** @type {WebSocketLike} */
     const socket = new this.#WebSocket(this.#url, [PROTOCOL]);
     this.#socket = socket;
+    this.#batched = false;
     const current = () => this.#socket === socket;
     socket.onopen = () => current() && this.#hello();
     socket.onmessage = (event) => current() && this.#receive(event.data);
@@ -470,11 +474,12 @@ export class Client {
       if (error.retry === 'never') this.#finish({ state: 'closed', reason: error.message, error });
       else this.#drop(error.message);
     };
-    this.#ask('connect', { name: this.#name }, (answer) => this.#connected(answer), refused);
+    this.#ask('connect', { name: this.#name, batch: true }, (answer) => this.#connected(answer), refused);
   }
 
-  /** @param {{ pingMs?: unknown, server?: string, connection?: string }} hello */
-  #connected({ pingMs, server, connection }) {
+  /** @param {{ pingMs?: unknown, batch?: unknown, server?: string, connection?: string }} hello */
+  #connected({ pingMs, batch, server, connection }) {
+    this.#batched = batch === true;
     const interval = typeof pingMs === 'number' && pingMs > 0 ? Math.min(pingMs, PING_MAX_MS) : 25_000;
     this.#silenceMs = interval + this.#options.silenceMs;
     this.#watch();
@@ -716,9 +721,17 @@ export class Client {
 
   // === Events ===
 
-  /** @param {unknown} text */
-  #receive(text) {
+  /** @param {unknown} data */
+  #receive(data) {
     this.#heardAt = Date.now();
+    const socket = this.#socket;
+    const texts = this.#batched ? String(data).split('\n').filter(Boolean) : [data];
+    // What an event brings about may end the connection: then those behind it have come too late.
+    for (const text of texts) if (this.#socket === socket) this.#heard(text);
+  }
+
+  /** @param {unknown} text */
+  #heard(text) {
     let event;
     try {
       event = JSON.parse(/** @type {string} */ (text));

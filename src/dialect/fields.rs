@@ -112,7 +112,7 @@ fn plain_len(text: &[u8]) -> usize {
     plain + rest.iter().position(|byte| needs_escape(*byte)).unwrap_or(rest.len())
 }
 
-/// Without a branch.
+#[expect(clippy::needless_bitwise_bool, reason = "a branch would keep wide instructions out")]
 fn needs_escape(byte: u8) -> bool {
     (byte < b' ') | (byte == b'"') | (byte == b'\\')
 }

@@ -89,10 +89,7 @@ impl Session {
     ) -> Result<Begun, Refusal> {
         let ask = Ask { since: subscribe.since, ..self.ask_of(topic, subscribe) };
         let seam = shard.join_topic(self.joiner(subscribe), topic, &ask)?;
-        if let Err(refused) = self.attend(&seam, subscribe, shard) {
-            shard.leave(self.connection, &subscribe.target)?;
-            return Err(refused.into());
-        }
+        self.attend(&seam, subscribe, shard)?;
         let reply = Subscribed {
             target: subscribe.target.clone(),
             position: Some(seam.position()),
@@ -104,15 +101,25 @@ impl Session {
         Ok(Begun { reply, seams: vec![seam] })
     }
 
-    /// Lists the connection in a topic that it has just joined, and has it told of others.
+    /// Lists the connection in a topic that it has just joined, and has it told of others. It has
+    /// left again where that is refused.
     fn attend<S: Socket>(
         &self,
         seam: &Seam,
         subscribe: &Subscribe,
         shard: &mut Shard<S>,
     ) -> Result<(), Reason> {
-        shard.enter(self.connection, &seam.head, self.name.clone())?;
-        if subscribe.presence { shard.watch(self.connection, &seam.head) } else { Ok(()) }
+        if let Err(refused) = shard.enter(self.connection, &seam.head, self.name.clone()) {
+            shard.retract(self.connection, &subscribe.target)?;
+            return Err(refused);
+        }
+        if subscribe.presence
+            && let Err(refused) = shard.watch(self.connection, &seam.head)
+        {
+            shard.leave(self.connection, &subscribe.target)?;
+            return Err(refused);
+        }
+        Ok(())
     }
 
     fn join_filter<S: Socket>(

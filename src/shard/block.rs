@@ -152,7 +152,8 @@ impl Joint {
         }
         let (room, start) = frame::batch_head(wire, self.len);
         let mut message = room.get(start..).unwrap_or_default().to_vec();
-        for bytes in frames {
+        let lost = usize::from(planted::is(Bug::BatchCut));
+        for bytes in frames.take(self.frames - lost) {
             let head_len = frame::head_len(bytes, wire);
             message.extend_from_slice(bytes.get(head_len..).unwrap_or_default());
         }
@@ -189,7 +190,8 @@ impl Plan {
         while wire.is_batched() && frames.len() > 0 {
             let joint = block.next_message(frames.clone());
             if joint.is_batch {
-                self.push_head(wire, joint.len);
+                let uncounted = usize::from(planted::is(Bug::BatchMiscounted));
+                self.push_head(wire, joint.len - uncounted);
             }
             for frame in frames.by_ref().take(joint.frames) {
                 self.push(block.span(frame));
@@ -284,3 +286,6 @@ impl Plan {
 fn short(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,13 @@ pub struct Joiner {
     pub terms: Terms,
 }
 
+/// Whether who leaves was there, as far as presence is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaver {
+    Member,
+    Stranger,
+}
+
 /// What a filter subscription wants from the past of one topic.
 #[derive(Clone, Debug)]
 pub struct FilterAsk {
@@ -125,12 +132,30 @@ impl<S: Socket> Shard<S> {
     /// # Errors
     /// [`Reason::NotSubscribed`].
     pub fn leave(&mut self, id: ConnectionId, target: &Target) -> Result<(), Reason> {
+        self.leave_as(id, target, Leaver::Member)
+    }
+
+    /// Ends a subscription that has just begun and that [`Shard::enter`] has refused: nobody was
+    /// told that somebody came.
+    ///
+    /// # Errors
+    /// [`Reason::NotSubscribed`].
+    pub fn retract(&mut self, id: ConnectionId, target: &Target) -> Result<(), Reason> {
+        self.leave_as(id, target, Leaver::Stranger)
+    }
+
+    fn leave_as(
+        &mut self,
+        id: ConnectionId,
+        target: &Target,
+        leaver: Leaver,
+    ) -> Result<(), Reason> {
         self.settle_cursors(id, target);
         let place = self.subscribers.place(target).ok_or(Reason::NotSubscribed)?;
         let connection = self.connection_mut(id).ok_or(Reason::NotSubscribed)?;
         let index = connection.memberships.remove(&place).ok_or(Reason::NotSubscribed)?;
         connection.filters -= u32::from(place.is_group());
-        self.depart(id, place, index);
+        self.depart(id, place, index, leaver);
         if let Target::Topic(topic) = target {
             self.leave_watch(id, topic);
         }
@@ -145,7 +170,7 @@ impl<S: Socket> Shard<S> {
         if let Some(companion) = self.subscribers.topic_at(place).map(|local| local.head.id) {
             self.end_cursor(id, companion);
         }
-        self.depart(id, place, index);
+        self.depart(id, place, index, Leaver::Member);
     }
 
     /// Changes the terms of a subscription; what was passed over under the old ones is sent or told
@@ -235,7 +260,7 @@ impl<S: Socket> Shard<S> {
             self.end_cursors(id);
         }
         for (place, index) in memberships {
-            self.depart(id, place, index);
+            self.depart(id, place, index, Leaver::Member);
         }
     }
 
@@ -291,10 +316,10 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    fn depart(&mut self, id: ConnectionId, place: Place, index: u32) {
+    fn depart(&mut self, id: ConnectionId, place: Place, index: u32, leaver: Leaver) {
         let local = self.subscribers.topic_at(place);
         let is_watch = local.is_some_and(|local| local.head.stream == Stream::Presence);
-        let local = local.filter(|local| local.keeps_presence());
+        let local = local.filter(|local| local.keeps_presence() && leaver == Leaver::Member);
         let local = local.filter(|_| !planted::is(Bug::MemberStays));
         if let Some(head) = local.map(|local| Arc::clone(&local.head)) {
             self.exit(id, &head);

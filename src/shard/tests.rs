@@ -1,7 +1,9 @@
 //! The shard stepped by hand: sockets that take as much as they are told to, time that passes when
 //! it is told to.
 
+mod batches;
 mod policies;
+mod presence;
 
 use super::outbound::Socket;
 use super::pressure::Budget;
@@ -59,8 +61,13 @@ impl Socket for FakeSocket {
 }
 
 impl Wired {
-    /// The whole frames that arrived: text as it is, a close as its code and reason.
+    /// The whole frames that arrived: each line of a text, a close as its code.
     fn frames(&self) -> Vec<String> {
+        self.messages().concat()
+    }
+
+    /// The same, message by message.
+    fn messages(&self) -> Vec<Vec<String>> {
         let taken = self.taken.borrow();
         let (mut rest, mut frames) = (taken.as_slice(), Vec::new());
         while let [head, length, after @ ..] = rest {
@@ -70,10 +77,10 @@ impl Wired {
             };
             let Some(body) = after.get(..length) else { break };
             frames.push(match head {
-                0x81 => String::from_utf8_lossy(body).into_owned(),
-                0x88 => format!("close {}", u16::from_be_bytes([body[0], body[1]])),
-                0x89 => "ping".to_owned(),
-                other => format!("frame {other:#x}"),
+                0x81 => String::from_utf8_lossy(body).lines().map(str::to_owned).collect(),
+                0x88 => vec![format!("close {}", u16::from_be_bytes([body[0], body[1]]))],
+                0x89 => vec!["ping".to_owned()],
+                other => vec![format!("frame {other:#x}")],
             });
             rest = &after[length..];
         }
@@ -120,9 +127,13 @@ impl Bench {
     }
 
     fn open(&mut self, room: usize) -> (ConnectionId, Rc<Wired>) {
+        self.open_on(Wire::WebSocketJson, room)
+    }
+
+    fn open_on(&mut self, wire: Wire, room: usize) -> (ConnectionId, Rc<Wired>) {
         let wired = Rc::new(Wired::default());
         wired.room.set(room);
-        (self.shard.open(FakeSocket(Rc::clone(&wired)), Wire::WebSocketJson), wired)
+        (self.shard.open(FakeSocket(Rc::clone(&wired)), wire), wired)
     }
 
     fn join(&mut self, connection: ConnectionId, target: &str, overflow: Overflow) {

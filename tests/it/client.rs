@@ -1,6 +1,6 @@
-//! A client of the protocol on any of the wires that connections begin with, which tests talk to in JSON.
+//! A client of the protocol on any of its wires, which tests talk to in JSON.
 //! # Invariants: what is said and heard over protobuf goes through the generated types of the
-//! schema, not through the broker's own code.
+//! schema, not through the broker's own code; a batch is one or more events and nothing beside them.
 //! # Not here: what the commands mean.
 
 use crate::harness::Broker;
@@ -10,16 +10,31 @@ use crate::spelling;
 use fanfare::dialect::schema;
 use fanfare::topics::message::Wire;
 use prost::Message as _;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
 
-/// What connections begin with.
-pub(crate) const WIRES: [Wire; 3] = [Wire::WebSocketJson, Wire::WebSocketProto, Wire::TcpProto];
+/// What connections talk over once they have begun.
+pub(crate) const WIRES: [Wire; 5] = [
+    Wire::WebSocketJson,
+    Wire::WebSocketProto,
+    Wire::TcpProto,
+    Wire::WebSocketJsonBatch,
+    Wire::WebSocketProtoBatch,
+];
+
+/// The wires in turn.
+pub(crate) fn wire_of(turn: usize) -> Wire {
+    WIRES[turn % WIRES.len()]
+}
 
 /// A connected client.
-pub(crate) enum Client {
-    Json(Socket),
-    Proto(Socket),
-    Tcp(Pipe),
+pub(crate) struct Client {
+    /// How the next message is laid out.
+    wire: Wire,
+    /// On TCP only its pipe is used.
+    socket: Socket,
+    /// Events of a batch that have not been heard yet.
+    ahead: VecDeque<Value>,
 }
 
 /// What ended a connection.
@@ -35,11 +50,29 @@ impl Ending {
     }
 }
 
-/// What comes next on a connection.
-enum Next {
-    Event(Value),
+/// What comes next on a connection: an event, or a message with its events.
+enum Next<T> {
+    Said(T),
     Close(Option<(u16, String)>),
     End,
+}
+
+impl<T> Next<T> {
+    fn must_be_said(self) -> T {
+        match self {
+            Next::Said(said) => said,
+            Next::Close(close) => panic!("closed with {close:?} instead of an event"),
+            Next::End => panic!("ended instead of an event"),
+        }
+    }
+}
+
+/// A message and what it joins: one event, on a batched wire one or more.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Batch {
+    /// Bytes of the message.
+    pub(crate) len: usize,
+    pub(crate) events: Vec<Value>,
 }
 
 impl Client {
@@ -54,22 +87,30 @@ impl Client {
 
     /// Makes a client of a fresh connection.
     pub(crate) async fn begin(broker: &Broker, wire: Wire, pipe: Pipe) -> Client {
-        match wire {
-            Wire::WebSocketJson => {
-                Client::Json(Socket::upgrade(broker, pipe, Some("fanfare.v1.json")).await)
-            }
-            Wire::WebSocketProto => {
-                Client::Proto(Socket::upgrade(broker, pipe, Some("fanfare.v1.proto")).await)
-            }
-            Wire::TcpProto => Client::Tcp(pipe),
-            Wire::WebSocketJsonDeflate => {
-                Client::Json(Socket::upgrade_compressed(broker, pipe, "fanfare.v1.json").await)
-            }
-            Wire::WebSocketProtoDeflate => {
-                Client::Proto(Socket::upgrade_compressed(broker, pipe, "fanfare.v1.proto").await)
-            }
-            other => panic!("no client begins with {other:?}"),
+        let first = match wire {
+            Wire::WebSocketJsonBatch => Wire::WebSocketJson,
+            Wire::WebSocketProtoBatch => Wire::WebSocketProto,
+            Wire::WebSocketJsonBatchDeflate => Wire::WebSocketJsonDeflate,
+            Wire::WebSocketProtoBatchDeflate => Wire::WebSocketProtoDeflate,
+            first => first,
+        };
+        let subprotocol = if first.is_json() { "fanfare.v1.json" } else { "fanfare.v1.proto" };
+        let socket = match first {
+            Wire::TcpProto => Socket::new(pipe),
+            _ if first.is_deflated() => Socket::upgrade_compressed(broker, pipe, subprotocol).await,
+            _ => Socket::upgrade(broker, pipe, Some(subprotocol)).await,
+        };
+        let mut client = Client::of(socket, first);
+        if wire.is_batched() {
+            let reply = client.ask(&json!({"id": 1, "connect": {"batch": true}})).await;
+            assert_eq!(reply["connected"]["batch"], true, "{reply}");
         }
+        client
+    }
+
+    /// A client on an open connection.
+    pub(crate) fn of(socket: Socket, wire: Wire) -> Client {
+        Client { wire, socket, ahead: VecDeque::new() }
     }
 
     /// Sends a command.
@@ -83,32 +124,40 @@ impl Client {
         self.pipe().send(&bytes).await;
     }
 
+    /// Sends commands so that one read brings them all.
+    pub(crate) async fn say_together(&mut self, commands: &[Value]) {
+        let bytes: Vec<u8> = commands.iter().flat_map(|c| self.spell(&c.to_string())).collect();
+        self.pipe().send(&bytes).await;
+    }
+
     /// The bytes of a command on this wire, its head included.
     pub(crate) fn spell(&self, text: &str) -> Vec<u8> {
-        let proto = || {
-            let json = serde_json::from_str(text).expect("a command of JSON");
-            spelling::command(json).encode_to_vec()
-        };
-        match self {
-            Client::Json(socket) => socket.spell(TEXT, text.as_bytes()),
-            Client::Proto(socket) => socket.spell(BINARY, &proto()),
-            Client::Tcp(_) => length_delimited(&proto()),
+        if self.wire.is_json() {
+            return self.socket.spell(TEXT, text.as_bytes());
+        }
+        let json = serde_json::from_str(text).expect("a command of JSON");
+        let proto = spelling::command(json).encode_to_vec();
+        match self.wire {
+            Wire::TcpProto => length_delimited(&proto),
+            _ => self.socket.spell(BINARY, &proto),
         }
     }
 
     /// The next event.
     pub(crate) async fn hear(&mut self) -> Value {
-        match self.next().await {
-            Next::Event(event) => event,
-            Next::Close(close) => panic!("closed with {close:?} instead of an event"),
-            Next::End => panic!("ended instead of an event"),
-        }
+        self.next().await.must_be_said()
+    }
+
+    /// The next message. The events of the one before must have been heard.
+    pub(crate) async fn hear_batch(&mut self) -> Batch {
+        assert!(self.ahead.is_empty(), "not heard yet: {:?}", self.ahead);
+        self.next_batch().await.must_be_said()
     }
 
     /// The next event, or `None` if the server has closed.
     pub(crate) async fn try_hear(&mut self) -> Option<Value> {
         match self.next().await {
-            Next::Event(event) => Some(event),
+            Next::Said(event) => Some(event),
             Next::Close(_) | Next::End => None,
         }
     }
@@ -116,10 +165,10 @@ impl Client {
     /// The next event, or how the server closed. What TCP ends with is an error without an id.
     pub(crate) async fn hear_or_end(&mut self) -> Result<Value, Ending> {
         match self.next().await {
-            Next::Event(event) if event["error"].is_object() && event["id"].is_null() => {
+            Next::Said(event) if event["error"].is_object() && event["id"].is_null() => {
                 Err(farewell(&event))
             }
-            Next::Event(event) => Ok(event),
+            Next::Said(event) => Ok(event),
             Next::Close(Some((code, reason))) => Err(Ending::of(code, &reason)),
             Next::Close(None) => panic!("a close without a code"),
             Next::End => panic!("the end without a close"),
@@ -128,10 +177,7 @@ impl Client {
 
     /// Ends the connection by a reset.
     pub(crate) fn reset(self) {
-        match self {
-            Client::Json(socket) | Client::Proto(socket) => socket.pipe.reset(),
-            Client::Tcp(pipe) => pipe.reset(),
-        }
+        self.socket.pipe.reset();
     }
 
     /// Sends a command and takes the event that answers it, which must be the next one.
@@ -150,10 +196,10 @@ impl Client {
                 Ending::of(code, &reason)
             }
             // On TCP an error without an id is the farewell if the end follows it.
-            Next::Event(event) if matches!(self, Client::Tcp(_)) && event["id"].is_null() => {
+            Next::Said(event) if self.wire == Wire::TcpProto && event["id"].is_null() => {
                 farewell(&event)
             }
-            Next::Event(event) => panic!("{event} instead of a close"),
+            Next::Said(event) => panic!("{event} instead of a close"),
             Next::Close(None) => panic!("a close without a code"),
             Next::End => panic!("the end without a close"),
         };
@@ -161,35 +207,100 @@ impl Client {
         ending
     }
 
-    /// The connection itself.
-    pub(crate) fn pipe(&mut self) -> &mut Pipe {
-        match self {
-            Client::Json(socket) | Client::Proto(socket) => &mut socket.pipe,
-            Client::Tcp(pipe) => pipe,
-        }
+    /// Its socket.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
     }
 
-    async fn next(&mut self) -> Next {
+    /// The connection itself.
+    pub(crate) fn pipe(&mut self) -> &mut Pipe {
+        &mut self.socket.pipe
+    }
+
+    async fn next(&mut self) -> Next<Value> {
+        if self.ahead.is_empty() {
+            match self.next_batch().await {
+                Next::Said(batch) => self.ahead = batch.events.into(),
+                Next::Close(close) => return Next::Close(close),
+                Next::End => return Next::End,
+            }
+        }
+        Next::Said(self.ahead.pop_front().expect("a message has an event"))
+    }
+
+    async fn next_batch(&mut self) -> Next<Batch> {
+        let message = match self.wire {
+            Wire::TcpProto => self.message_of_tcp().await.map_or(Next::End, Next::Said),
+            _ => self.message_of_web_socket().await,
+        };
+        let message = match message {
+            Next::Said(message) => message,
+            Next::Close(close) => return Next::Close(close),
+            Next::End => return Next::End,
+        };
+        let events: Vec<Value> =
+            split(&message, self.wire).into_iter().map(|event| read(event, self.wire)).collect();
+        // What says that batches follow is not one yet.
+        if events.iter().any(|event| event["connected"]["batch"] == true) {
+            self.wire = self.wire.batched();
+        }
+        Next::Said(Batch { len: message.len(), events })
+    }
+
+    async fn message_of_tcp(&mut self) -> Option<Vec<u8>> {
+        let length = self.pipe().take(4).await?;
+        let length = u32::from_be_bytes(length.try_into().expect("4 bytes"));
+        self.pipe().take(length as usize).await
+    }
+
+    async fn message_of_web_socket(&mut self) -> Next<Vec<u8>> {
+        let expected = if self.wire.is_json() { TEXT } else { BINARY };
         loop {
-            let (socket, opcode) = match self {
-                Client::Json(socket) => (socket, TEXT),
-                Client::Proto(socket) => (socket, BINARY),
-                Client::Tcp(pipe) => return next_on_tcp(pipe).await,
-            };
-            let Some(frame) = socket.try_frame().await else { return Next::End };
-            let Frame { opcode: got, payload } = frame;
-            match got {
-                PING => socket.send(PONG, &payload).await,
-                CLOSE => return Next::Close(Frame { opcode: got, payload }.close()),
-                _ => {
-                    assert_eq!(got, opcode, "the kind of message of the other spelling");
-                    return Next::Event(match self {
-                        Client::Json(_) => serde_json::from_slice(&payload).expect("JSON"),
-                        Client::Proto(_) | Client::Tcp(_) => event(&payload),
-                    });
+            let Some(frame) = self.socket.try_frame().await else { return Next::End };
+            match frame.opcode {
+                PING => self.socket.send(PONG, &frame.payload).await,
+                CLOSE => return Next::Close(frame.close()),
+                opcode => {
+                    assert_eq!(opcode, expected, "the kind of message of the other spelling");
+                    let Frame { payload, .. } = frame;
+                    return Next::Said(payload);
                 }
             }
         }
+    }
+}
+
+/// The events that a message joins.
+fn split(message: &[u8], wire: Wire) -> Vec<&[u8]> {
+    if !wire.is_batched() {
+        assert!(!wire.is_json() || !message.contains(&b'\n'), "an event on more than one line");
+        return vec![message];
+    }
+    assert!(!message.is_empty(), "a batch without an event");
+    let mut events = Vec::new();
+    let mut rest = message;
+    while !rest.is_empty() {
+        let (len, skipped) = if wire.is_json() {
+            let end = rest.iter().position(|byte| *byte == b'\n');
+            (end.expect("an event of a batch ends its line"), 1)
+        } else {
+            let mut after = rest;
+            let len = prost::decode_length_delimiter(&mut after).expect("the length of an event");
+            rest = after;
+            (len, 0)
+        };
+        let (event, after) = rest.split_at(len);
+        events.push(event);
+        rest = &after[skipped..];
+    }
+    events
+}
+
+fn read(event: &[u8], wire: Wire) -> Value {
+    if wire.is_json() {
+        serde_json::from_slice(event).expect("JSON")
+    } else {
+        spelling::event(schema::Event::decode(event).expect("an event of the schema"))
     }
 }
 
@@ -198,19 +309,6 @@ fn farewell(event: &Value) -> Ending {
     let code = event["error"]["code"].as_u64().expect("a code");
     let name = event["error"]["name"].as_str().expect("a name").to_owned();
     Ending { code: u16::try_from(code).expect("a code"), name }
-}
-
-async fn next_on_tcp(pipe: &mut Pipe) -> Next {
-    let Some(length) = pipe.take(4).await else { return Next::End };
-    let length = u32::from_be_bytes(length.try_into().expect("4 bytes"));
-    match pipe.take(length as usize).await {
-        Some(bytes) => Next::Event(event(&bytes)),
-        None => Next::End,
-    }
-}
-
-fn event(bytes: &[u8]) -> Value {
-    spelling::event(schema::Event::decode(bytes).expect("an event of the schema"))
 }
 
 /// A message with its length in front of it.

@@ -31,10 +31,7 @@ fn publish(id: u64, topic: &str, data: &Value) -> Value {
 
 /// How long the compressed messages were that a client has heard.
 fn compressed(client: &Client) -> &[usize] {
-    match client {
-        Client::Json(socket) | Client::Proto(socket) => socket.compressed.as_deref().unwrap(),
-        Client::Tcp(_) => panic!("TCP has no compression"),
-    }
+    client.socket().compressed.as_deref().expect("compression was agreed on")
 }
 
 async fn answer_to(broker: &Broker, offer: Option<&str>) -> Answer {

@@ -3,7 +3,7 @@
 
 use crate::client::{Client, WIRES, length_delimited};
 use crate::harness::{Broker, Bystander, with_broker};
-use crate::socket::{CLOSE, CONTINUATION, FIN, Frame, PING, PONG, Socket, TEXT, frame};
+use crate::socket::{BINARY, CLOSE, CONTINUATION, FIN, Frame, PING, PONG, Socket, TEXT, frame};
 use crate::spelling;
 use fanfare::topics::message::Wire;
 use prost::Message as _;
@@ -96,11 +96,11 @@ fn a_message_of_exactly_the_limit_is_understood_on_every_wire() {
             let over = command(&text[..=MESSAGE_BYTES_MAX - envelope]);
             let mut client = Client::connect(broker, wire).await;
             for (bytes, is_over) in [(bytes, false), (over, true)] {
-                match &mut client {
-                    Client::Tcp(pipe) => pipe.try_send(&length_delimited(&bytes)).await,
-                    Client::Proto(socket) => socket.pipe.try_send(&frame(FIN | 2, &bytes)).await,
-                    Client::Json(_) => unreachable!("not one of these"),
-                }
+                let bytes = match wire {
+                    Wire::TcpProto => length_delimited(&bytes),
+                    _ => frame(FIN | BINARY, &bytes),
+                };
+                client.pipe().try_send(&bytes).await;
                 if !is_over {
                     assert!(client.hear().await["published"].is_object());
                 }

@@ -11,6 +11,7 @@
               printed last is shown when it fails"
 )]
 
+mod batches;
 mod catch_up;
 mod client;
 mod compression;

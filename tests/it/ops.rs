@@ -1,7 +1,7 @@
 //! The admin side: metrics and health.
 //! # Not here: what single series count (beside the behaviour that they are about).
 
-use crate::client::{Client, WIRES};
+use crate::client::{Client, WIRES, wire_of};
 use crate::harness::with_broker;
 use crate::http::{ask, get};
 use fanfare::reason::Reason;
@@ -97,7 +97,7 @@ fn a_thousand_subscribers_cost_one_encoding_per_wire() {
     with_broker("", async |broker| {
         let mut subscribers = Vec::new();
         for index in 0..300 {
-            let mut client = Client::connect(broker, WIRES[index % 3]).await;
+            let mut client = Client::connect(broker, wire_of(index)).await;
             client.ask(&json!({"id": 1, "subscribe": {"topic": "t"}})).await;
             subscribers.push(client);
         }

@@ -3,7 +3,7 @@
 //! publisher says keeps its order; a late joiner's past and present meet without a seam.
 //! # Not here: the same by chance and seed, without sockets (`tests/sim`).
 
-use crate::client::{Client, WIRES};
+use crate::client::{Client, WIRES, wire_of};
 use crate::harness::{Broker, with_broker};
 use fanfare::topics::message::Wire;
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ async fn listen(mut client: Client, from: u64) -> Vec<(u64, Value)> {
 fn begin(broker: &Rc<Broker>, name: u64) -> JoinHandle<()> {
     let broker = Rc::clone(broker);
     tokio::task::spawn_local(async move {
-        let wire = WIRES[usize::try_from(name % 3).expect("small")];
+        let wire = wire_of(usize::try_from(name).expect("small"));
         publish(Client::connect(&broker, wire).await, name).await;
     })
 }
@@ -73,7 +73,7 @@ async fn late_joiners(broker: &Rc<Broker>, epoch: &Value) -> Vec<JoinHandle<Vec<
         for _ in 0..40 {
             seen = pacer.hear().await["message"]["offset"].as_u64().expect("an offset");
         }
-        let wire = WIRES[usize::try_from(round % 3).expect("small")];
+        let wire = wire_of(usize::try_from(round).expect("small"));
         let mut client = Client::connect(broker, wire).await;
         let since = json!({"epoch": epoch, "offset": seen / 2});
         let subscribe = match round % 4 {
@@ -111,7 +111,7 @@ fn everybody_sees_one_order_whenever_and_wherever_they_join() {
         let mut early = Vec::new();
         let mut epoch = Value::Null;
         for index in 0..6 {
-            let mut client = Client::connect(&broker, WIRES[index % 3]).await;
+            let mut client = Client::connect(&broker, wire_of(index)).await;
             let topic = if index < 3 { "t" } else { ">" };
             let reply = client.ask(&json!({"id": 1, "subscribe": {"topic": topic}})).await;
             if index == 0 {
@@ -177,12 +177,6 @@ fn subscriptions_that_come_and_go_disturb_nobody() {
     });
 }
 
-/// Sends commands so that one read brings them all.
-async fn say_together(client: &mut Client, commands: &[Value]) {
-    let bytes: Vec<u8> = commands.iter().flat_map(|c| client.spell(&c.to_string())).collect();
-    client.pipe().send(&bytes).await;
-}
-
 #[test]
 fn what_was_published_just_before_is_past_to_who_joins_and_live_to_who_was_there() {
     with_broker("", async |broker| {
@@ -204,7 +198,7 @@ fn what_was_published_just_before_is_past_to_who_joins_and_live_to_who_was_there
                 let join = json!({"id": 4, "subscribe": {"topic": target, "last": 2}});
                 let mut client = Client::connect(broker, wire).await;
                 let commands = [publish(1), publish(2), publish(3), join, publish(5)];
-                say_together(&mut client, &commands).await;
+                client.say_together(&commands).await;
 
                 let mut heard = Vec::new();
                 while heard.last() != Some(&Some(top + 4)) {

@@ -3,7 +3,7 @@
 //! missed how it came about is told how it is.
 //! # Not here: the list itself (`topics::presence`).
 
-use crate::client::{Client, WIRES};
+use crate::client::{Client, WIRES, wire_of};
 use crate::harness::{Broker, with_broker, within};
 use crate::publisher::Publisher;
 use crate::reader::{Reader, narrow};
@@ -69,12 +69,12 @@ fn state(topic: &str, members: &[Value]) -> Value {
 #[test]
 fn who_joins_and_leaves_is_told_on_every_shard_however_it_leaves() {
     with_broker(SETTINGS, async |broker| {
-        // Two watchers on each shard and every wire among them, and somebody who only asks.
+        // Three watchers on each shard and every wire among them, and somebody who only asks.
         let mut watchers = Vec::new();
         let mut members = Vec::new();
-        for index in 0..4 {
-            let wire = WIRES[index % 3];
-            let (mut client, member) = named(broker, wire, &format!("watcher {index}")).await;
+        for index in 0..6 {
+            let name = format!("watcher {index}");
+            let (mut client, member) = named(broker, wire_of(index), &name).await;
             join(&mut client, "room.a", &true.into()).await;
             // Those before are told; oneself is not.
             let joined = json!({"joined": {"topic": "room.a", "member": member}});
@@ -91,11 +91,11 @@ fn who_joins_and_leaves_is_told_on_every_shard_however_it_leaves() {
         for (index, way) in [leave_by_word, leave_by_end, leave_by_reset, leave_by_close]
             .into_iter()
             .cycle()
-            .take(12)
+            .take(20)
             .enumerate()
         {
             let name = ["", "Zoë 🎺"][index % 2];
-            let (mut client, member) = named(broker, WIRES[index % 3], name).await;
+            let (mut client, member) = named(broker, wire_of(index), name).await;
             join(&mut client, "room.a", &(index % 3 == 0).into()).await;
             let joined = json!({"joined": {"topic": "room.a", "member": member}});
             for watcher in &mut watchers {
@@ -307,7 +307,7 @@ fn a_watcher_that_does_not_read_is_told_afterwards_who_is_there() {
                 let mut others = Vec::new();
                 for index in 0..6 {
                     let (mut other, member) =
-                        named(broker, WIRES[index % 3], &format!("{index}")).await;
+                        named(broker, wire_of(index), &format!("{index}")).await;
                     join(&mut other, "room.d", &(index % 2 == 0).into()).await;
                     if index < 2 {
                         other.reset();

@@ -2,7 +2,7 @@
 //! memory of all queues together.
 //! # Not here: the bytes that wait for one connection (`slow`).
 
-use crate::client::{Client, WIRES};
+use crate::client::{Client, WIRES, wire_of};
 use crate::harness::{Broker, with_broker, within};
 use crate::http::Answer;
 use crate::pipe::Pipe;
@@ -111,7 +111,11 @@ async fn knock(broker: &Broker) -> Result<Client, Answer> {
     let mut pipe = Pipe::connect(broker.public()).await;
     pipe.try_send(request(broker.public(), "").as_bytes()).await;
     let answer = Answer::read(&mut pipe).await;
-    if answer.status == 101 { Ok(Client::Json(Socket::new(pipe))) } else { Err(answer) }
+    if answer.status == 101 {
+        Ok(Client::of(Socket::new(pipe), Wire::WebSocketJson))
+    } else {
+        Err(answer)
+    }
 }
 
 /// Somebody on each shard who reads, and is told everything at once.
@@ -140,7 +144,7 @@ fn a_broker_that_is_short_of_memory_takes_nobody_in_and_queues_nothing_more() {
         for index in 0..6 {
             let overflow = ["gap", "catchUp"][index % 2];
             let subscribe = json!({"topic": "t", "overflow": overflow});
-            slow.push(Reader::narrow(broker, WIRES[index % 3], &subscribe).await);
+            slow.push(Reader::narrow(broker, wire_of(index), &subscribe).await);
         }
         let message = json!({"topic": "t", "text": "x".repeat(4 << 10)});
         for _ in 0..300 {

@@ -1,5 +1,6 @@
 //! Plays `tests/transcripts/*.txt` and the examples of `docs/protocol.md` against real brokers: as
-//! they stand over `fanfare.v1.json`, and translated by the schema over `fanfare.v1.proto` and TCP.
+//! they stand over `fanfare.v1.json`, translated by the schema over `fanfare.v1.proto` and TCP, and
+//! in batches.
 //! Owns the notation, which `tests/transcripts/README.md` describes.
 //! # Invariants: every line of a transcript is played or fails; when one ends, nothing more arrives.
 //! # Not here: what the transcripts say.
@@ -29,8 +30,24 @@ fn every_transcript_holds_over_tcp() {
 }
 
 #[test]
+fn every_transcript_holds_in_batches_of_json() {
+    play_all(&[Wire::WebSocketJsonBatch]);
+}
+
+#[test]
+fn every_transcript_holds_in_batches_of_protobuf() {
+    play_all(&[Wire::WebSocketProtoBatch]);
+}
+
+#[test]
 fn every_transcript_holds_when_each_client_speaks_another_way() {
-    play_all(&[Wire::WebSocketProto, Wire::WebSocketJson, Wire::TcpProto]);
+    play_all(&[
+        Wire::WebSocketProto,
+        Wire::WebSocketJson,
+        Wire::TcpProto,
+        Wire::WebSocketProtoBatch,
+        Wire::WebSocketJsonBatch,
+    ]);
 }
 
 #[test]
@@ -79,8 +96,8 @@ fn collect_reasons(event: &Value, missing: &mut BTreeSet<&str>) {
 /// Plays all transcripts; the clients of each take turns with the wires.
 fn play_all(wires: &[Wire]) {
     for transcript in all() {
-        let json = wires == [Wire::WebSocketJson];
-        if transcript.notation == Notation::Json && !json {
+        let is_json = wires.iter().all(|wire| wire.is_json());
+        if transcript.notation == Notation::Json && !is_json {
             continue;
         }
         run(async {
@@ -226,6 +243,7 @@ impl Player<'_> {
             }
             Act::Hear(expected) => {
                 let event = self.client(name).await.hear().await;
+                let expected = &self.answer(name, expected);
                 let matches = self.matches(expected, &event);
                 assert!(matches, "{name} expected {expected}\n     but got {event}");
             }
@@ -254,8 +272,25 @@ impl Player<'_> {
     }
 
     async fn connect(&mut self, name: char) {
-        let wire = self.wires[(name as usize - 'A' as usize) % self.wires.len()];
-        self.clients.insert(name, Client::connect(self.broker, wire).await);
+        self.clients.insert(name, Client::connect(self.broker, self.wire(name)).await);
+    }
+
+    fn wire(&self, name: char) -> Wire {
+        self.wires[(name as usize - 'A' as usize) % self.wires.len()]
+    }
+
+    /// What a client expects, on its wire: on TCP there are no batches, and who has asked for them
+    /// before has them whenever it says hello.
+    fn answer(&self, name: char, expected: &Value) -> Value {
+        let mut expected = expected.clone();
+        if let Some(Value::Object(connected)) = expected.get_mut("connected") {
+            match self.wire(name) {
+                Wire::TcpProto => drop(connected.remove("batch")),
+                wire if wire.is_batched() => drop(connected.insert("batch".into(), true.into())),
+                _ => {}
+            }
+        }
+        expected
     }
 
     /// Puts what was heard into what is said.

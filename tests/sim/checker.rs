@@ -134,8 +134,8 @@ impl Checker {
         match fact {
             Fact::Begin(promise) => log.promise = promise.clone(),
             Fact::Crash {} => log.life += 1,
-            Fact::Open { connection, name, .. } => {
-                streams.insert(*connection, Stream::new(*connection, log.life, name));
+            Fact::Open { connection, name, wire, .. } => {
+                streams.insert(*connection, Stream::new(*connection, log.life, (name, wire)));
             }
             Fact::TurnedAway {} => {
                 memory.gives_up(GivenUp::NewConnections, log.life, &log.promise)?;

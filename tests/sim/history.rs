@@ -180,9 +180,11 @@ impl Content {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Command {
-    /// Says hello, by a name that is empty if there is none.
+    /// Says hello, by a name that is empty if there is none, and may ask for batches.
     Connect {
         name: String,
+        #[serde(default)]
+        batch: bool,
     },
     Subscribe(Subscribe),
     Unsubscribe {
@@ -304,6 +306,9 @@ pub(crate) enum Event {
     Message(Message),
     Connected {
         connection: String,
+        /// Whether everything that follows comes in batches.
+        #[serde(default)]
+        batch: bool,
     },
     Subscribed(Subscribed),
     Unsubscribed {

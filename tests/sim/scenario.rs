@@ -47,6 +47,8 @@ pub(crate) enum Action {
     AskHistory,
     AskPresence,
     Ping,
+    /// A client says hello on a connection that may have begun long ago.
+    SayHello,
     Connect,
     /// A client closes its connection in good order.
     Leave,
@@ -63,7 +65,7 @@ pub(crate) enum Action {
 }
 
 /// Each action with how often it happens beside the others; the first six always may.
-const ACTIONS: [(Action, usize); 21] = [
+const ACTIONS: [(Action, usize); 22] = [
     (Action::Read, 800),
     (Action::Turn, 480),
     (Action::Pump, 240),
@@ -79,6 +81,7 @@ const ACTIONS: [(Action, usize); 21] = [
     (Action::AskHistory, 40),
     (Action::AskPresence, 30),
     (Action::Ping, 16),
+    (Action::SayHello, 16),
     (Action::Leave, 24),
     (Action::Cut, 48),
     (Action::ChangePace, 80),

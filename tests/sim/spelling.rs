@@ -32,25 +32,30 @@ pub(crate) fn dialect(wire: Wire) -> Dialect {
     if wire.is_json() { Dialect::Json } else { Dialect::Proto }
 }
 
-/// Takes frames out of the bytes of one connection.
+/// Takes events out of the bytes of one connection.
 #[derive(Debug)]
 pub(crate) struct Parser {
     wire: Wire,
+    /// Whether the server has said that its messages are batches.
+    is_batched: bool,
     bytes: Vec<u8>,
     /// How many of them were taken.
     taken: usize,
     /// How many came before them.
     before: u64,
+    /// Where the batch ends of which some events have not been taken.
+    batch_end: usize,
 }
 
 impl Parser {
     pub(crate) fn new(wire: Wire) -> Parser {
-        Parser { wire, bytes: Vec::new(), taken: 0, before: 0 }
+        Parser { wire, is_batched: false, bytes: Vec::new(), taken: 0, before: 0, batch_end: 0 }
     }
 
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.taken);
         self.before += self.taken as u64;
+        self.batch_end = self.batch_end.saturating_sub(self.taken);
         self.taken = 0;
         self.bytes.extend(bytes);
     }
@@ -60,26 +65,67 @@ impl Parser {
         self.taken < self.bytes.len()
     }
 
-    /// Where in the stream of bytes the next frame begins.
+    /// Where in the stream of bytes the next event begins.
     pub(crate) fn place(&self) -> u64 {
         self.before + self.taken as u64
     }
 
-    /// The next frame, if all of it is here.
+    /// The next event, or what else a frame is, if all of the frame is here.
     pub(crate) fn next(&mut self) -> Option<Result<Heard, String>> {
+        let heard =
+            if self.taken < self.batch_end { self.next_of_batch() } else { self.next_of_frame()? };
+        // What comes after the answer that promises batches comes in batches.
+        let promises = |event: &Event| matches!(event, Event::Connected { batch: true, .. });
+        self.is_batched |= matches!(&heard, Ok(Heard::Event(_, event)) if promises(event));
+        Some(heard)
+    }
+
+    fn next_of_frame(&mut self) -> Option<Result<Heard, String>> {
         let rest = &self.bytes[self.taken..];
         let (front, body) = head(rest, self.wire)?;
         let frame = rest.get(front..front + body)?;
-        let opcode = rest[0];
-        let heard = match self.wire {
-            Wire::TcpProto => proto::decode(frame),
-            Wire::WebSocketJson if opcode == 0x81 => json::decode(frame),
-            Wire::WebSocketProto if opcode == 0x82 => proto::decode(frame),
-            _ => control(opcode, frame),
-        };
+        let is_data = self.wire == Wire::TcpProto || rest[0] == opcode(self.wire);
+        if self.is_batched && is_data && body > 0 {
+            self.taken += front;
+            self.batch_end = self.taken + body;
+            return Some(self.next_of_batch());
+        }
+        let heard = if is_data { decode(frame, self.wire) } else { control(rest[0], frame) };
         self.taken += front + body;
         Some(heard)
     }
+
+    /// The next event of a batch, of which there is more.
+    fn next_of_batch(&mut self) -> Result<Heard, String> {
+        let rest = &self.bytes[self.taken..self.batch_end];
+        let unit = if self.wire.is_json() {
+            rest.iter().position(|byte| *byte == b'\n').map(|end| (0..end, end + 1))
+        } else {
+            let mut after = rest;
+            let len = prost::decode_length_delimiter(&mut after).ok();
+            let start = rest.len() - after.len();
+            len.map(|len| (start..start.saturating_add(len), start.saturating_add(len)))
+        };
+        let event = unit.and_then(|(range, end)| rest.get(range).zip(Some(end)));
+        let Some((event, end)) = event else {
+            return Err(format!("a batch ends in {} bytes that are no event", rest.len()));
+        };
+        let heard = decode(event, self.wire);
+        self.taken += end;
+        heard
+    }
+}
+
+fn decode(event: &[u8], wire: Wire) -> Result<Heard, String> {
+    match dialect(wire) {
+        Dialect::Json => json::decode(event),
+        Dialect::Proto => proto::decode(event),
+    }
+}
+
+/// How a message of a WebSocket begins.
+fn opcode(wire: Wire) -> u8 {
+    if wire.is_json() { 0x81 } else { 0x82 }
 }
 
 /// The lengths of a frame's head and body, if the head is here.

@@ -71,6 +71,7 @@ fn heard(event: &Event) -> Vec<String> {
         Event::Left { .. } => vec!["left".into()],
         Event::Stale { .. } => vec!["stale".into()],
         Event::Fresh { .. } => vec!["fresh".into()],
+        Event::Connected { batch: true, .. } => vec!["connected: batch".into()],
         Event::Connected { .. } | Event::Pong {} | Event::Ping {} => Vec::new(),
     }
 }

@@ -141,6 +141,10 @@ impl World {
             Action::AskHistory => self.ask_history(),
             Action::AskPresence => self.ask_presence(),
             Action::Ping => self.ping(),
+            Action::SayHello => {
+                let index = self.chance.below(self.clients.len());
+                self.say_hello(index);
+            }
             Action::Leave => self.some_client().leave(),
             Action::Cut => self.cut(),
             Action::ChangePace => self.change_pace(),
@@ -262,7 +266,7 @@ impl World {
         let station = self.chance.below(self.scenario.shards);
         let name = self.life.open(station, pipe, wire);
         self.note(Fact::Open { connection, client: number, wire: wire.name().into(), name });
-        if self.chance.chance(30) {
+        if self.chance.chance(45) {
             self.say_hello(index);
         }
         for command in self.clients[index].resumes() {

@@ -97,6 +97,11 @@ class Peer {
     for (const event of events) this.#socket.send(JSON.stringify(event));
   }
 
+  /** Sends events in one message, as a server does that has said `batch: true`. */
+  sendBatch(...events) {
+    this.sendText(events.map((event) => `${JSON.stringify(event)}\n`).join(''));
+  }
+
   sendText(text) {
     this.#socket.send(text);
   }

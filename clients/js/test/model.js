@@ -32,6 +32,8 @@ export class Broker {
   skipped = new Set();
   /** Places of messages that vanished on their way. */
   stolen = new Set();
+  /** Whether it knows batches. */
+  batches = true;
   #epochs = 0;
   #answers = new Map();
 
@@ -123,6 +125,7 @@ export function linkClass(broker) {
     /** What is held back for later or never, by topic, in offset order. */
     #pending = new Map();
     #told = new Set();
+    #batched = false;
 
     constructor() {
       broker.links.add(this);
@@ -154,8 +157,8 @@ export function linkClass(broker) {
       this.onclose({ code: 1006, reason: '' });
     }
 
-    connect(id) {
-      this.out.push({ id, connected: { pingMs: 25_000 } });
+    connect(id, { batch }) {
+      this.out.push({ id, connected: { pingMs: 25_000, ...(broker.batches && { batch }) } });
     }
 
     publish(id, { topic, data, key, delete: deleted, idempotencyKey }) {
@@ -311,8 +314,17 @@ export function linkClass(broker) {
 
     /** Lets the client read some of what was sent. */
     read(count) {
-      for (const event of this.out.splice(0, count))
-        if (this.open) this.onmessage({ data: JSON.stringify(event) });
+      for (const data of this.#messages(this.out.splice(0, count))) if (this.open) this.onmessage({ data });
+    }
+
+    /** Events as messages: one each, and behind the answer that promises batches one for all. */
+    #messages(events) {
+      const texts = events.map((event) => JSON.stringify(event));
+      const promise = events.findIndex(({ connected }) => connected?.batch);
+      const alone = this.#batched ? 0 : promise < 0 ? texts.length : promise + 1;
+      this.#batched ||= promise >= 0;
+      const batch = texts.splice(alone).map((text) => `${text}\n`);
+      return batch.length > 0 ? [...texts, batch.join('')] : texts;
     }
   };
 }

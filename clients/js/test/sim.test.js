@@ -154,6 +154,7 @@ async function play(t, seed) {
   // How long the client waits before it comes back.
   t.mock.method(Math, 'random', random(-seed).next);
   const broker = new Broker();
+  broker.batches = seed % 2 === 0;
   const positionsMax = pick([2, 1_024]);
   const client = connect('ws://model/ws', {
     WebSocket: linkClass(broker),

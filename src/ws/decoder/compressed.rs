@@ -85,13 +85,13 @@ fn nothing_is_compressed_unless_that_is_negotiated() {
 
 #[test]
 fn both_what_comes_and_what_it_inflates_to_have_the_limit() {
-    let exact = deflated(&[b'x'; 65_536], 6);
+    let exact = deflated(&vec![b'x'; 65_536], 6);
     let said = decode(&frame(FIN | RSV1 | BINARY, &exact), &[100]);
-    assert!(said == [format!("{:?}", Incoming::Binary(&[b'x'; 65_536]))]);
+    assert!(said == [format!("{:?}", Incoming::Binary(&vec![b'x'; 65_536]))]);
     let bomb = deflated(&vec![b'x'; 32 << 20], 9);
     assert!(bomb.len() < 40_000);
     let refused = say(Violation::InflatesTooBig { limit: 65_536 });
-    for body in [deflated(&[b'x'; 65_537], 6), bomb] {
+    for body in [deflated(&vec![b'x'; 65_537], 6), bomb] {
         let (start, end) = body.split_at(body.len() / 2);
         let parts = [frame(RSV1 | BINARY, start), frame(FIN, end)].concat();
         for stream in [frame(FIN | RSV1 | BINARY, &body), parts] {
@@ -131,7 +131,7 @@ fn utf_8_is_asked_of_what_a_text_inflates_to() {
 #[test]
 fn what_was_lent_is_released_at_the_latest_by_the_next_call() {
     let mut decoder = Decoder::new(DecoderLimits::default(), Compression::Deflate);
-    let mut read = frame(FIN | RSV1 | TEXT, &deflated(&[b'x'; 60_000], 6));
+    let mut read = frame(FIN | RSV1 | TEXT, &deflated(&vec![b'x'; 60_000], 6));
     let mut input = &mut read[..];
     assert!(matches!(decoder.next(&mut input), Ok(Some(Incoming::Text(_)))));
     assert_eq!(decoder.gathered.capacity(), 60_000);

@@ -12,6 +12,7 @@ use crate::history::{
     Command, Event, Gap, GapReason, Message, Overflow, Policy, Position, Span, TopicPosition,
     Update, Updated,
 };
+use fanfare::topics::message::Wire;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub(super) struct Stream {
     pub(super) life: usize,
     /// What the broker calls the connection, and what it calls itself.
     pub(super) called: String,
+    batches: Batches,
     pub(super) name: String,
     /// Commands that wait for their answers, in the order in which they were sent.
     pub(super) asked: VecDeque<Asked>,
@@ -60,6 +62,16 @@ pub(super) struct Snapshot {
     pub(super) messages: BTreeMap<String, Vec<(Heard, Message)>>,
 }
 
+/// Whether events come in batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Batches {
+    /// On TCP there are none.
+    Never,
+    Unasked,
+    /// Who has asked for them once has them from then on.
+    Asked,
+}
+
 /// When something was heard, and when it was sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heard {
@@ -68,11 +80,12 @@ pub(super) struct Heard {
 }
 
 impl Stream {
-    pub(super) fn new(number: u64, life: usize, called: &str) -> Stream {
+    pub(super) fn new(number: u64, life: usize, (called, wire): (&str, &str)) -> Stream {
         Stream {
             number,
             life,
             called: called.to_owned(),
+            batches: if wire == Wire::TcpProto.name() { Batches::Never } else { Batches::Unasked },
             name: String::new(),
             asked: VecDeque::new(),
             subscriptions: BTreeMap::new(),
@@ -161,10 +174,17 @@ impl Stream {
         };
         match (&asked.command, event) {
             (Command::Ping {}, Event::Pong {}) => Ok(()),
-            (Command::Connect { name }, Event::Connected { connection })
+            (Command::Connect { name, batch }, Event::Connected { connection, batch: told })
                 if *connection == self.called =>
             {
                 self.name.clone_from(name);
+                if *batch && self.batches == Batches::Unasked {
+                    self.batches = Batches::Asked;
+                }
+                if *told != (self.batches == Batches::Asked) {
+                    let says = format!("{event:?} answers {:?}", asked.command);
+                    return fault(Invariant::Reply, "", says);
+                }
                 Ok(())
             }
             (Command::Update(update), Event::Updated(updated)) if update.topic == updated.topic => {

@@ -12,9 +12,10 @@ use serde_json::{Map, Value, json};
 
 pub(super) fn encode(id: u64, command: &Command) -> Vec<u8> {
     let (name, body) = match command {
-        Command::Connect { name } => {
+        Command::Connect { name, batch } => {
             let mut body = json!({});
             put(&mut body, "name", (!name.is_empty()).then(|| json!(name)));
+            put(&mut body, "batch", batch.then(|| json!(true)));
             ("connect", body)
         }
         Command::Ping {} => ("ping", json!({})),
@@ -180,6 +181,8 @@ struct SpelledConnected {
     _server: String,
     #[serde(rename = "pingMs")]
     _ping_ms: u64,
+    #[serde(default)]
+    batch: bool,
 }
 
 #[derive(Deserialize)]
@@ -309,9 +312,10 @@ fn events(spelled: Spelled) -> Result<Vec<Event>, String> {
         events.push(Event::HistoryPage(Page { topic, top, messages, more }));
     }
     let others = [
-        spelled
-            .connected
-            .map(|SpelledConnected { connection, .. }| Event::Connected { connection }),
+        spelled.connected.map(|SpelledConnected { connection, batch, .. }| Event::Connected {
+            connection,
+            batch,
+        }),
         spelled.gap.map(|SpelledGap { topic, from, to, count, reason }| {
             Event::Gap(Gap { topic, from, to, count, reason })
         }),

@@ -13,8 +13,8 @@ use prost::Message as _;
 
 pub(super) fn encode(id: u64, command: &Command) -> Vec<u8> {
     let action = match command {
-        Command::Connect { name } => {
-            Action::Connect(schema::Connect { name: name.clone(), batch: false })
+        Command::Connect { name, batch } => {
+            Action::Connect(schema::Connect { name: name.clone(), batch: *batch })
         }
         Command::Ping {} => Action::Ping(schema::Ping {}),
         Command::Unsubscribe { topic } => {
@@ -112,7 +112,9 @@ pub(super) fn decode(body: &[u8]) -> Result<Heard, String> {
 fn event(body: Body) -> Result<Event, String> {
     Ok(match body {
         Body::Message(spelled) => Event::Message(message(spelled)?),
-        Body::Connected(schema::Connected { connection, .. }) => Event::Connected { connection },
+        Body::Connected(schema::Connected { connection, batch, .. }) => {
+            Event::Connected { connection, batch }
+        }
         Body::Subscribed(spelled) => Event::Subscribed(subscribed(spelled)?),
         Body::Unsubscribed(schema::Unsubscribed { topic }) => Event::Unsubscribed { topic },
         Body::Published(published) => {

@@ -202,7 +202,8 @@ impl World {
     pub(super) fn say_hello(&mut self, index: usize) {
         let names = ["", "ann", "bob"];
         let name = (*self.chance.pick(&names).expect("not empty")).to_owned();
-        self.send(index, Command::Connect { name });
+        let batch = self.chance.chance(60);
+        self.send(index, Command::Connect { name, batch });
     }
 
     pub(super) fn ask_presence(&mut self) {
