@@ -334,6 +334,24 @@ mod tests {
     }
 
     #[test]
+    fn a_compressed_frame_has_the_bit_and_says_what_the_plain_one_says() {
+        for plain_wire in Wire::ALL.into_iter().filter(|wire| wire.deflated() != *wire) {
+            let wire = plain_wire.deflated();
+            assert!(wire.is_deflated() && wire.plain() == plain_wire);
+            for body_len in [deflate::BODY_BYTES_MIN, 70_000] {
+                let plain = frame(plain_wire, body_len);
+                let deflated = deflate(&plain, wire).unwrap();
+                assert_eq!(deflated[0], plain[0] | 0x40, "{wire:?}");
+                assert!(deflated.len() < plain.len());
+                assert_eq!(head_len(&deflated, wire) + body(&deflated, wire).len(), deflated.len());
+                let inflated = deflate::inflate(&body(&deflated, wire), plain.len()).unwrap();
+                assert_eq!(inflated, body(&plain, wire), "{wire:?}");
+            }
+            assert_eq!(deflate(&frame(plain_wire, 100), wire), None);
+        }
+    }
+
+    #[test]
     fn control_frames_are_final_and_short() {
         assert_eq!(ping(b""), &b"\x89\x00"[..]);
         assert_eq!(pong(b"abc"), &b"\x8a\x03abc"[..]);

@@ -223,11 +223,11 @@ impl<S: Socket> Shard<S> {
         self.seal_replies();
         let Some(connection) = self.connection_mut(id) else { return };
         let before = connection.outbound.bytes();
-        let mut result = connection.outbound.flush(&connection.socket);
+        let mut result = connection.flush();
         if result.is_ok() && connection.outbound.is_empty() && connection.has_ready() {
             self.serve(id);
             let Some(connection) = self.connection_mut(id) else { return };
-            let second = connection.outbound.flush(&connection.socket);
+            let second = connection.flush();
             result = result.and_then(|first| Ok(first + second?));
         }
         let Some(connection) = self.connection(id) else { return };
@@ -251,7 +251,7 @@ impl<S: Socket> Shard<S> {
     fn note_drained(&mut self, id: ConnectionId) {
         let Some(connection) = self.connection_mut(id) else { return };
         let was_blocked = connection.stalled_since.take().is_some();
-        if connection.phase != Phase::Open {
+        if matches!(connection.phase, Phase::Closing { .. }) {
             connection.socket.shutdown();
         }
         if was_blocked && !planted::is(Bug::BlockedForEver) {

@@ -263,7 +263,10 @@ impl<S: Socket> Shard<S> {
     pub(super) fn finish_cursor(&mut self, id: ConnectionId, topic: u64, cursor: Cursor) {
         let Some(local) = self.subscribers.topic(topic) else { return };
         let (head, top) = (Arc::clone(&local.head), local.top);
-        let Some(connection) = self.open_connection_mut(id) else { return };
+        let Some(connection) = self.open_connection_mut(id) else {
+            // It is sent nothing any more, and may have lost its place in the topic.
+            return self.end_cursor(id, topic);
+        };
         let before = connection.outbound.bytes();
         if cursor.since < top {
             match cursor.mode {

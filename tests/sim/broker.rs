@@ -155,7 +155,8 @@ impl Life {
         let Served { station, id, pipe, .. } = &self.served[index];
         let (station, id, pipe) = (*station, *id, SimSocket::clone(pipe));
         let is_drained = pipe.up.borrow().is_empty();
-        if pipe.aborted.get() || is_drained && pipe.client.get() != End::Open {
+        let is_over = self.with(station, |shard| shard.is_ending(id) && !shard.has_outbound(id));
+        if pipe.aborted.get() || is_over || is_drained && pipe.client.get() != End::Open {
             self.served.swap_remove(index);
             self.with(station, |shard| shard.remove(id));
             return true;
