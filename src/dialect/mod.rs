@@ -65,7 +65,7 @@ pub enum Action {
     /// Says hello.
     Connect(Connect),
     /// Begins a subscription.
-    Subscribe(Subscribe),
+    Subscribe(Box<Subscribe>),
     /// Ends a subscription.
     Unsubscribe(Target),
     /// Changes the terms of a subscription.

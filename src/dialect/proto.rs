@@ -51,13 +51,16 @@ fn read_command(bytes: &[u8]) -> Result<Result<Command, BadCommand>, Fault> {
         }
     }
     let Some(field) = said else { return Ok(said_nothing(id)) };
-    // One arm for each, so that what is read need not be moved before it is understood.
+    if field.number == 6 {
+        let mut publish = RawPublish::default();
+        read_publish(field, &mut publish)?;
+        return Ok(publish.said(id));
+    }
     Ok(match field.number {
         2 => RawAction::Connect(read_connect(field)?).said(id),
         3 => RawAction::Subscribe(read_subscribe(field)?).said(id),
         4 => RawAction::Unsubscribe(read_topic(field)?).said(id),
         5 => RawAction::Update(read_update(field)?).said(id),
-        6 => RawAction::Publish(read_publish(field)?).said(id),
         7 => RawAction::History(read_history(field)?).said(id),
         8 => RawAction::Presence(read_topic(field)?).said(id),
         _ => RawAction::Ping(read_nothing(field)?).said(id),
@@ -153,8 +156,8 @@ fn read_update(field: Field<'_>) -> Result<RawUpdate<'_>, Fault> {
     Ok(update)
 }
 
-fn read_publish(field: Field<'_>) -> Result<RawPublish<'_>, Fault> {
-    let mut publish = RawPublish::default();
+/// Reads into `publish`, which is empty and too large to be moved about.
+fn read_publish<'a>(field: Field<'a>, publish: &mut RawPublish<'a>) -> Result<(), Fault> {
     for field in field.fields()? {
         let field = field?;
         match field.number {
@@ -169,7 +172,7 @@ fn read_publish(field: Field<'_>) -> Result<RawPublish<'_>, Fault> {
             _ => {}
         }
     }
-    Ok(publish)
+    Ok(())
 }
 
 fn read_history(field: Field<'_>) -> Result<RawHistory<'_>, Fault> {

@@ -284,16 +284,16 @@ pub(super) enum RawAction<'a> {
 
 impl RawAction<'_> {
     /// The command that says this, with every field checked.
-    #[inline]
     pub(super) fn said(self, id: Option<Number>) -> Result<Command, BadCommand> {
         said(id, || self.understand())
     }
 
-    #[inline]
     fn understand(self) -> Result<Action, Refusal> {
         match self {
             RawAction::Connect(connect) => connect.understand().map(Action::Connect),
-            RawAction::Subscribe(subscribe) => subscribe.understand().map(Action::Subscribe),
+            RawAction::Subscribe(subscribe) => {
+                subscribe.understand().map(|subscribe| Action::Subscribe(Box::new(subscribe)))
+            }
             RawAction::Unsubscribe(RawTopic { topic }) => {
                 Target::parse(text(topic.as_ref())).map(Action::Unsubscribe)
             }
@@ -363,6 +363,11 @@ impl RawUpdate<'_> {
 }
 
 impl RawPublish<'_> {
+    /// The command that says this, with every field checked.
+    pub(super) fn said(self, id: Option<Number>) -> Result<Command, BadCommand> {
+        said(id, || self.understand().map(Action::Publish))
+    }
+
     /// Checks every field.
     pub(super) fn understand(self) -> Result<Draft, Refusal> {
         let draft = Draft {
