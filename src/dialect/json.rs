@@ -407,6 +407,6 @@ fn write_topic_position(position: &TopicPosition, fields: &mut Fields<'_>) {
 }
 
 fn write_position(position: Position, fields: &mut Fields<'_>) {
-    fields.string("epoch", position.epoch.text().as_str());
+    fields.utf8("epoch", position.epoch.as_bytes());
     fields.number("offset", position.offset.0);
 }

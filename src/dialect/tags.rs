@@ -126,7 +126,8 @@ impl<'a> Field<'a> {
     }
 }
 
-#[inline]
+#[expect(clippy::inline_always, reason = "in a call a field is handed over by memory, measured")]
+#[inline(always)]
 fn read_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, Fault> {
     let tag = u32::try_from(read_varint(rest)?).map_err(|_| Fault::Tag)?;
     let number = tag >> 3;
@@ -162,11 +163,17 @@ fn read_rare<'a>(kind: u32, rest: &mut &'a [u8]) -> Result<Value<'a>, Fault> {
 #[inline]
 fn read_varint(rest: &mut &[u8]) -> Result<u64, Fault> {
     // Tags, and most lengths and numbers.
-    if let [byte @ ..0x80, tail @ ..] = *rest {
-        *rest = tail;
-        return Ok(u64::from(*byte));
+    match *rest {
+        [byte @ ..0x80, tail @ ..] => {
+            *rest = tail;
+            Ok(u64::from(*byte))
+        }
+        [first, byte @ ..0x80, tail @ ..] => {
+            *rest = tail;
+            Ok(u64::from(*first & 0x7F) | u64::from(*byte) << 7)
+        }
+        _ => read_long_varint(rest),
     }
-    read_long_varint(rest)
 }
 
 fn read_long_varint(rest: &mut &[u8]) -> Result<u64, Fault> {

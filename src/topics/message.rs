@@ -36,50 +36,49 @@ impl fmt::Display for Offset {
     }
 }
 
-/// Names one life of a topic: 128 random bits, written as 22 characters of base64url.
+/// Names one life of a topic: 128 random bits, written as 22 characters of base64url. It is kept as it
+/// is written, because every answer to a publisher has it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Epoch([u8; 16]);
+pub struct Epoch([u8; Epoch::TEXT_LEN]);
 
 impl Epoch {
     /// Length of the written form.
     pub const TEXT_LEN: usize = 22;
 
     /// The epoch of these bits.
-    pub const fn from_bits(bits: u128) -> Epoch {
-        Epoch(bits.to_be_bytes())
+    pub fn from_bits(bits: u128) -> Epoch {
+        const DIGITS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let mut rest = bits;
+        let mut text = [0; Epoch::TEXT_LEN];
+        for place in text.iter_mut().rev() {
+            // Six bits index a table of 64.
+            *place = DIGITS.get((rest & 63) as usize).copied().unwrap_or(b'A');
+            rest >>= 6;
+        }
+        Epoch(text)
     }
 
     /// The written form.
-    pub fn text(self) -> EpochText {
-        const DIGITS: &[u8; 64] =
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        /// Digits whose bits are taken from one word: arithmetic on 128 bits is slow.
-        const WORD_DIGITS: usize = 10;
-        let mut text = [0; Epoch::TEXT_LEN];
-        let mut bits = u128::from_be_bytes(self.0);
-        for part in text.rchunks_mut(WORD_DIGITS) {
-            let low = bits & u128::from(u64::MAX);
-            let mut word = u64::try_from(low).unwrap_or_default();
-            for place in part.iter_mut().rev() {
-                // Six bits index a table of 64.
-                *place = DIGITS.get((word & 63) as usize).copied().unwrap_or(b'A');
-                word >>= 6;
-            }
-            bits >>= 6 * WORD_DIGITS;
-        }
-        EpochText(text)
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The written form in ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text().as_str())
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text().as_str())
+        f.write_str(self.as_str())
     }
 }
 
@@ -87,42 +86,13 @@ impl FromStr for Epoch {
     type Err = BadEpoch;
 
     fn from_str(text: &str) -> Result<Epoch, BadEpoch> {
-        if text.len() != Epoch::TEXT_LEN {
+        let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let digits: [u8; Epoch::TEXT_LEN] = text.as_bytes().try_into().map_err(|_| BadEpoch)?;
+        // 22 digits hold 132 bits: the first digit may only use two of its six.
+        if digits[0] > b'D' || !digits[0].is_ascii_uppercase() || !digits.iter().all(is_digit) {
             return Err(BadEpoch);
         }
-        let mut bits: u128 = 0;
-        for (index, byte) in text.bytes().enumerate() {
-            let digit = match byte {
-                b'A'..=b'Z' => byte - b'A',
-                b'a'..=b'z' => byte - b'a' + 26,
-                b'0'..=b'9' => byte - b'0' + 52,
-                b'-' => 62,
-                b'_' => 63,
-                _ => return Err(BadEpoch),
-            };
-            // 22 digits hold 132 bits: the first digit may only use two of its six.
-            if index == 0 && digit > 3 {
-                return Err(BadEpoch);
-            }
-            bits = (bits << 6) | u128::from(digit);
-        }
-        Ok(Epoch::from_bits(bits))
-    }
-}
-
-/// The 22 characters of an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EpochText([u8; Epoch::TEXT_LEN]);
-
-impl EpochText {
-    /// The characters.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-
-    /// The characters as bytes, all of them ASCII.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        Ok(Epoch(digits))
     }
 }
 
@@ -503,7 +473,7 @@ mod tests {
         #[test]
         fn an_epoch_survives_being_written(bits in any::<u128>()) {
             let epoch = Epoch::from_bits(bits);
-            prop_assert_eq!(epoch.text().as_str().len(), Epoch::TEXT_LEN);
+            prop_assert_eq!(epoch.as_str().len(), Epoch::TEXT_LEN);
             prop_assert_eq!(epoch.to_string().parse::<Epoch>(), Ok(epoch));
         }
 

@@ -253,14 +253,11 @@ fn is_plain(raw: &[u8]) -> bool {
     let mut dots = 0;
     let mut is_empty = true;
     for byte in raw {
-        if *byte == b'.' {
-            if is_empty {
-                return false;
-            }
-            dots += 1;
-            is_empty = true;
-        } else if LITERAL.get(usize::from(*byte)).is_some_and(|is_literal| *is_literal) {
+        if LITERAL.get(usize::from(*byte)).copied().unwrap_or_default() {
             is_empty = false;
+        } else if *byte == b'.' && !is_empty {
+            is_empty = true;
+            dots += 1;
         } else {
             return false;
         }
