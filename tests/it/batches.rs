@@ -174,14 +174,15 @@ fn a_connection_with_subscriptions_may_change_to_batches_at_any_time() {
 }
 
 #[test]
-fn batches_once_asked_for_stay_and_only_an_answer_begins_them() {
+fn batches_once_asked_for_stay() {
     with_broker("", async |broker| {
         let hello = |id: u64, batch: bool| json!({"id": id, "connect": {"batch": batch}});
         for wire in [Wire::WebSocketJson, Wire::WebSocketProto] {
             let mut client = Client::connect(broker, wire).await;
             assert_eq!(client.ask(&hello(1, false)).await["connected"]["batch"], Value::Null);
-            // Without an id there is no answer, and nothing could tell where they begin.
+            // Without an id there is no answer: the next event is in a batch.
             client.say(&hello(0, true)).await;
+            client.expect_batches();
             assert_eq!(client.ask(&json!({"id": 2, "ping": {}})).await["pong"], json!({}));
             for batch in [true, true, false] {
                 assert_eq!(client.ask(&hello(3, batch)).await["connected"]["batch"], true);
