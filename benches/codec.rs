@@ -9,6 +9,7 @@ use fanfare::dialect::{Dialect, encode_message, schema};
 use fanfare::topics::message::{Draft, Epoch, Message, Offset, Payload, TopicHead, Wire};
 use fanfare::topics::name::TopicName;
 use fanfare::ws::decoder::{Decoder, DecoderLimits};
+use fanfare::ws::extensions::Compression;
 use prost::Message as _;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -61,7 +62,7 @@ fn frames(c: &mut Criterion) {
     let mut group = c.benchmark_group("websocket");
     group.throughput(Throughput::Elements(64));
     group.bench_function("64 frames of 125 bytes", |b| {
-        let mut decoder = Decoder::new(DecoderLimits::default());
+        let mut decoder = Decoder::new(DecoderLimits::default(), Compression::None);
         b.iter_batched_ref(
             || stream.clone(),
             |bytes| {

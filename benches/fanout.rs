@@ -1,84 +1,70 @@
-//! What it costs to give a message its place and to offer it to a thousand connections, with
-//! sockets that take everything and cost nothing: the broker's own share of a delivery.
+//! What it costs to give a message its place and to offer it to its subscribers, with sockets that
+//! take everything and cost nothing: the broker's own share of a delivery.
 
 #![allow(missing_docs, reason = "the macros of the harness make public items")]
 #![allow(clippy::expect_used, reason = "a benchmark that cannot be set up should end")]
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fanfare::clock::Now;
-use fanfare::shard::outbound::Socket;
-use fanfare::shard::pressure::Budget;
-use fanfare::shard::{Joiner, Progress, Shard, ShardOptions};
-use fanfare::topics::mailbox::{Mailbox, MailboxOptions};
-use fanfare::topics::message::{Draft, Payload, Wire};
-use fanfare::topics::name::{TopicFilter, TopicName};
-use fanfare::topics::registry::{Registry, RegistryOptions};
-use fanfare::topics::terms::Terms;
-use fanfare::topics::topic::{Ask, ShardId};
-use std::io::{self, IoSlice};
-use std::sync::Arc;
+mod rig;
 
-struct NoSocket;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fanfare::topics::message::Wire;
+use rig::Rig;
 
-impl Socket for NoSocket {
-    fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        Ok(slices.iter().map(|slice| slice.len()).sum())
-    }
-    fn shutdown(&self) {}
-    fn abort(&self) {}
-}
-
-fn registry() -> Arc<Registry> {
-    let mailbox = Arc::new(Mailbox::new(MailboxOptions::default(), || {}));
-    Arc::new(Registry::new(RegistryOptions::default(), vec![mailbox], Box::new(|| Some(1))))
-}
-
-fn draft(topic: &TopicName) -> Draft {
-    let payload = Payload::Binary(bytes::Bytes::from_static(&[7; 128]));
-    Draft::new(topic.clone(), payload)
-}
-
-fn deliver(c: &mut Criterion) {
-    const SUBSCRIBERS: usize = 1_000;
+fn fan_out(c: &mut Criterion) {
     const MESSAGES: usize = 64;
-    let registry = registry();
-    let id = ShardId::new(0).expect("a shard");
-    let budget = Arc::new(Budget::new(usize::MAX, Vec::new()));
-    let mut shard =
-        Shard::new(id, Arc::clone(&registry), ShardOptions::default(), Arc::default(), budget);
-    let topic = TopicName::parse("bench.0").expect("valid name");
-    for _ in 0..SUBSCRIBERS {
-        let connection = shard.open(NoSocket, Wire::WebSocketProto);
-        let joiner = Joiner { connection, terms: Terms::default() };
-        shard.join_topic(joiner, &topic, &Ask::default()).expect("joined");
-    }
-    let mut group = c.benchmark_group("deliver");
-    group.throughput(Throughput::Elements((SUBSCRIBERS * MESSAGES) as u64));
-    group.bench_function("64 messages to 1,000 connections", |b| {
-        b.iter(|| {
-            for _ in 0..MESSAGES {
-                registry.commit(draft(&topic), Now::at_ms(1)).expect("committed");
-            }
-            while shard.turn() == Progress::More {}
+    let mut group = c.benchmark_group("64 messages to 1,000 connections");
+    group.throughput(Throughput::Elements(1_000 * MESSAGES as u64));
+    for wire in [Wire::WebSocketJson, Wire::WebSocketProto, Wire::WebSocketProtoBatch] {
+        let mut rig = Rig::new(1, 1_000, 1, wire);
+        group.bench_function(wire.name(), |b| {
+            b.iter(|| {
+                rig.commit(MESSAGES);
+                rig.deliver();
+            });
         });
-    });
+    }
+}
+
+fn ticker(c: &mut Criterion) {
+    const MESSAGES: usize = 1_000;
+    let mut group = c.benchmark_group("1,000 topics, 2,000 connections with 10 each");
+    group.throughput(Throughput::Elements(20 * MESSAGES as u64));
+    for wire in [Wire::WebSocketJson, Wire::WebSocketProtoBatch] {
+        let mut rig = Rig::new(1_000, 2_000, 10, wire);
+        group.bench_function(wire.name(), |b| {
+            b.iter(|| {
+                rig.commit(MESSAGES);
+                rig.deliver();
+            });
+        });
+    }
 }
 
 fn commit(c: &mut Criterion) {
-    let mut group = c.benchmark_group("commit");
-    for filters in [0, 100, 10_000] {
-        let registry = registry();
-        let shard = ShardId::new(0).expect("a shard");
-        for number in 0..filters {
-            let filter = TopicFilter::parse(&format!("other.{number}.*")).expect("valid filter");
-            registry.join_filter(&filter, shard);
-        }
-        let topic = TopicName::parse("bench.0").expect("valid name");
-        group.bench_function(format!("beside {filters} filters"), |b| {
-            b.iter(|| registry.commit(draft(&topic), Now::at_ms(1)).expect("committed"));
+    const MESSAGES: usize = 1_000;
+    let mut group = c.benchmark_group("publish to one subscriber");
+    group.throughput(Throughput::Elements(MESSAGES as u64));
+    for topics in [1, 1_000, 1_000_000] {
+        // A connection for every thousand topics: what is measured is the topics.
+        let each = topics.min(1_000);
+        let mut rig = Rig::new(topics, topics / each, each, Wire::TcpProto);
+        group.bench_function(BenchmarkId::new("topics", topics), |b| {
+            b.iter(|| {
+                rig.commit(MESSAGES);
+                rig.deliver();
+            });
+        });
+    }
+    for filters in [100, 100_000] {
+        let mut rig = Rig::new(1_000, 1, 1_000, Wire::TcpProto).with_filters(filters);
+        group.bench_function(BenchmarkId::new("filters", filters), |b| {
+            b.iter(|| {
+                rig.commit(MESSAGES);
+                rig.deliver();
+            });
         });
     }
 }
 
-criterion_group!(benches, deliver, commit);
+criterion_group!(benches, fan_out, ticker, commit);
 criterion_main!(benches);

@@ -11,25 +11,25 @@ use crate::engine::Engine;
 use crate::http::{self, Ops, Site};
 use crate::ingress;
 use crate::limits::Limits;
-use crate::listen::{Entrance, Places, bind};
+use crate::listen::{Entrance, Open, Places, bind};
 use crate::metrics::{Counters, Page, Sources};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
-use crate::shard::ShardOptions;
 use crate::shard::pressure::Budget;
-use crate::shard::worker::{Seed, ShardHandle};
+use crate::shard::worker::{Busy, Seed, ShardHandle};
+use crate::shard::{ShardOptions, TICK};
 use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
-use crate::topics::registry::{Registry, RegistryOptions};
+use crate::topics::registry::{Recent, Registry, RegistryOptions};
 use crate::topics::topic::{ResumeOptions, ShardId};
+use crate::ws::extensions::Compression;
 use crate::ws::handshake::Policy;
 use crate::ws::origin::{AllowedOrigin, OriginError};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// How often topics are looked through for those that may be forgotten.
@@ -44,8 +44,7 @@ pub struct Server {
     ops: Arc<Ops>,
     broker: Arc<Broker>,
     places: Arc<Places>,
-    /// What this thread counts.
-    counters: Arc<Counters>,
+    entrances: Vec<Open>,
     tasks: Vec<JoinHandle<()>>,
     grace: Duration,
 }
@@ -77,6 +76,12 @@ pub enum StartError {
     /// An allowed origin is not an origin.
     #[error("{0}")]
     Origin(#[from] OriginError),
+    /// The admin side cannot be watched.
+    #[error("cannot listen for metrics and health: {0}")]
+    Admin(#[source] io::Error),
+    /// No shard takes connections.
+    #[error("cannot accept connections: {0}")]
+    Accept(#[from] Busy),
     /// A shard's thread did not start.
     #[error("cannot start a shard: {0}")]
     Shard(#[source] io::Error),
@@ -114,13 +119,13 @@ impl Server {
             ops,
             broker,
             places: Places::new(config.limits.connections_allowed(open_files_max())),
-            counters: Arc::clone(&counters),
+            entrances: Vec::new(),
             tasks: Vec::new(),
             grace: config.shutdown.grace,
         };
         server.accept_public(public, config)?;
-        server.accept_ingress(ingress);
-        server.accept_admin(admin);
+        server.accept_ingress(ingress)?;
+        server.accept_admin(admin)?;
         server.tasks.push(tokio::spawn(sweep(registry, clock)));
         if let Some(feeds) = feeds {
             let broker = Arc::clone(&server.broker);
@@ -134,6 +139,10 @@ impl Server {
     /// configured grace. Returns how many were cut off.
     pub async fn drain(mut self) -> usize {
         self.ops.ready.store(false, Ordering::Release);
+        for entrance in self.entrances.drain(..) {
+            // A shard that does not answer is not waited for.
+            tokio::time::timeout(TICK, entrance.close()).await.unwrap_or_default();
+        }
         for task in self.tasks.drain(..) {
             task.abort();
         }
@@ -160,40 +169,49 @@ impl Server {
     fn accept_public(&mut self, listener: TcpListener, config: &Config) -> Result<(), StartError> {
         let origins = config.websocket.origins.iter().map(|raw| AllowedOrigin::parse(raw));
         let origins = origins.collect::<Result<Vec<_>, _>>()?;
+        let compression =
+            if config.websocket.compression { Compression::Deflate } else { Compression::None };
         let site = Arc::new(Site {
             broker: Arc::clone(&self.broker),
-            policy: Policy { origins },
+            policy: Policy { origins, compression },
             request_timeout: config.limits.handshake_timeout,
         });
-        let entrance = self.entrance(listener, http::turn_away);
-        self.tasks.push(tokio::spawn(
-            entrance.accept(move |context, stream| http::serve(context, Arc::clone(&site), stream)),
-        ));
+        let entrance = self.entrance(http::turn_away);
+        let serve =
+            move |context, stream, place| http::serve(context, Arc::clone(&site), stream, place);
+        self.entrances.push(entrance.open(listener, serve)?);
         Ok(())
     }
 
-    fn accept_ingress(&mut self, listener: Option<TcpListener>) {
-        let Some(listener) = listener else { return };
+    fn accept_ingress(&mut self, listener: Option<TcpListener>) -> Result<(), StartError> {
+        let Some(listener) = listener else { return Ok(()) };
         let broker = Arc::clone(&self.broker);
-        let entrance = self.entrance(listener, ingress::turn_away);
-        self.tasks.push(tokio::spawn(
-            entrance.accept(move |context, stream| {
-                ingress::serve(context, Arc::clone(&broker), stream)
-            }),
-        ));
+        let mut entrance = self.entrance(ingress::turn_away);
+        // Another thread than that of the public side, if there is one.
+        entrance.host = entrance.shards.len().saturating_sub(1);
+        let serve = move |context, stream, place| {
+            ingress::serve(context, Arc::clone(&broker), stream, place)
+        };
+        self.entrances.push(entrance.open(listener, serve)?);
+        Ok(())
     }
 
-    fn accept_admin(&mut self, listener: Option<TcpListener>) {
-        let Some(listener) = listener else { return };
+    fn accept_admin(&mut self, listener: Option<TcpListener>) -> Result<(), StartError> {
+        let Some(listener) = listener else { return Ok(()) };
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Admin)?;
         let ops = Arc::clone(&self.ops);
         self.tasks.push(tokio::spawn(http::serve_ops(ops, listener)));
+        Ok(())
     }
 
-    fn entrance(&self, listener: TcpListener, turn_away: fn(Reason) -> Vec<u8>) -> Entrance {
-        let (shards, places) = (Arc::clone(&self.shards), Arc::clone(&self.places));
-        let budget = Arc::clone(&self.broker.budget);
-        let counters = Arc::clone(&self.counters);
-        Entrance { listener, shards, places, budget, counters, turn_away }
+    fn entrance(&self, turn_away: fn(Reason) -> Vec<u8>) -> Entrance {
+        Entrance {
+            shards: self.shards.iter().map(ShardHandle::jobs).collect(),
+            host: 0,
+            places: Arc::clone(&self.places),
+            budget: Arc::clone(&self.broker.budget),
+            turn_away,
+        }
     }
 }
 
@@ -251,11 +269,12 @@ async fn sweep(registry: Arc<Registry>, clock: Clock) {
 }
 
 async fn feed(mut feeds: Feeds, broker: Arc<Broker>, counters: Arc<Counters>, clock: Clock) {
+    let mut recent = Recent::default();
     loop {
         let now = clock.now();
         for draft in feeds.poll(now) {
             let topic = draft.topic.clone();
-            if let Err(refusal) = broker.publish(draft, &counters, now) {
+            if let Err(refusal) = broker.publish(&mut recent, draft, &counters, now) {
                 tracing::warn!(%topic, %refusal, "a demo feed was refused");
             }
         }

@@ -2,6 +2,7 @@
 //! # Invariants: what is parsed here is valid by itself.
 //! # Not here: doing any of it; the flags of a broker (`settings`).
 
+use super::bench::args::BenchArgs;
 use super::endpoint::{Endpoint, Transport};
 use super::settings::{CheckArgs, ConfigArgs};
 use crate::dialect::{MEMBER_NAME_BYTES_MAX, Overflow, Policy};
@@ -23,7 +24,8 @@ Examples:
   fanfare demo                                    live feeds, shown on http://127.0.0.1:7600
   fanfare subscribe 'ticker.>' --snapshot         the latest of every ticker, then live
   fanfare publish chat.lobby '{\"text\":\"hello\"}'   one message
-  fanfare check                                   every setting and where it comes from";
+  fanfare check                                   every setting and where it comes from
+  fanfare bench fanout                            how fast it is here, and how fast it could be";
 
 const PUBLISH_EXAMPLES: &str = "\
 Examples:
@@ -67,6 +69,8 @@ pub enum Command {
     Subscribe(SubscribeArgs),
     /// Print every setting and where it comes from, or what is wrong with one
     Check(CheckArgs),
+    /// Measure a broker beside the limit of this machine
+    Bench(BenchArgs),
 }
 
 impl Cli {
@@ -83,7 +87,7 @@ impl Cli {
         match &cli.command {
             Command::Subscribe(args) => args.check()?,
             Command::Publish(args) => args.check()?,
-            Command::Serve(_) | Command::Demo(_) | Command::Check(_) => {}
+            Command::Serve(_) | Command::Demo(_) | Command::Check(_) | Command::Bench(_) => {}
         }
         Ok(cli)
     }

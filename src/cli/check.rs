@@ -250,6 +250,7 @@ mod tests {
             websocket.origins                     https://a.example, https://b.example  fanfare.toml
             websocket.ping_interval               25s                                   default
             websocket.pong_timeout                10s                                   default
+            websocket.compression                 false                                 default
             limits.connections_max                auto                                  default
             limits.message_bytes_max              100000 B                              fanfare.toml
             limits.fragments_max                  64                                    default

@@ -3,6 +3,7 @@
 //! # Not here: what the settings mean (`config`), the broker (`server`).
 
 pub mod args;
+pub mod bench;
 pub mod check;
 mod client;
 pub mod endpoint;
@@ -34,6 +35,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve::run(&args, Mode::Serve),
         Command::Demo(args) => serve::run(&args, Mode::Demo),
         Command::Check(args) => check::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Subscribe(args) => subscribe::run(&args),
     }

@@ -3,6 +3,7 @@
 //! # Invariants: a frame is final, unmasked and complete; a control frame carries at most 125 bytes.
 //! # Not here: reading frames (`ws`), what a body says (`json`, `proto`).
 
+use super::deflate;
 use crate::topics::message::Wire;
 use bytes::Bytes;
 
@@ -16,6 +17,8 @@ pub const HEAD_BYTES_MAX: usize = 10;
 const ROOM_BYTES: usize = HEAD_BYTES_MAX + 5;
 
 const FIN: u8 = 0x80;
+/// Marks a compressed message, RFC 7692.
+const RSV1: u8 = 0x40;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
@@ -48,27 +51,45 @@ impl Buffer {
 
     /// Writes the head right in front of the body and hands out both.
     pub(super) fn finish(mut self) -> Bytes {
-        if self.wire.is_batched() && self.wire.is_json() {
-            self.bytes.push(b'\n');
-        }
-        let body_len = self.bytes.len().saturating_sub(ROOM_BYTES);
-        let Some(room) = self.bytes.first_chunk_mut::<ROOM_BYTES>() else {
-            return Bytes::new();
-        };
-        let mut start = ROOM_BYTES;
-        if self.wire.is_batched() && !self.wire.is_json() {
-            start = write_varint(room, body_len);
-        }
-        let unit_len = body_len + ROOM_BYTES - start;
-        if let Some(room) = room.get_mut(..start).and_then(<[u8]>::last_chunk_mut) {
-            let head_start = match self.wire {
-                Wire::TcpProto => write_length(room, unit_len),
-                wire => write_web_socket_head(room, opcode(wire), unit_len),
-            };
-            start = start - HEAD_BYTES_MAX + head_start;
-        }
+        let start = close_frame(&mut self.bytes, 0, self.wire);
         Bytes::from(self.bytes).slice(start..)
     }
+}
+
+/// Appends a frame, whose body `fill` appends, to a block of finished ones.
+pub(super) fn append(block: &mut Vec<u8>, wire: Wire, fill: impl FnOnce(&mut Vec<u8>)) {
+    let end = block.len();
+    block.resize(end + ROOM_BYTES, 0);
+    fill(block);
+    let start = close_frame(block, end, wire);
+    // The head did not need all of its room.
+    block.copy_within(start.., end);
+    block.truncate(block.len() - (start - end));
+}
+
+/// Ends a frame whose room begins at `at`: writes its head right in front of the body, which goes
+/// to the end. Returns where the frame starts.
+fn close_frame(bytes: &mut Vec<u8>, at: usize, wire: Wire) -> usize {
+    if wire.is_batched() && wire.is_json() {
+        bytes.push(b'\n');
+    }
+    let body_len = bytes.len().saturating_sub(at + ROOM_BYTES);
+    let Some(room) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<ROOM_BYTES>) else {
+        return at;
+    };
+    let mut start = ROOM_BYTES;
+    if wire.is_batched() && !wire.is_json() {
+        start = write_varint(room, body_len);
+    }
+    let unit_len = body_len + ROOM_BYTES - start;
+    if let Some(room) = room.get_mut(..start).and_then(<[u8]>::last_chunk_mut) {
+        let head_start = match wire {
+            Wire::TcpProto => write_length(room, unit_len),
+            wire => write_web_socket_head(room, opcode(wire), unit_len),
+        };
+        start = start - HEAD_BYTES_MAX + head_start;
+    }
+    at + start
 }
 
 const fn opcode(wire: Wire) -> u8 {
@@ -96,6 +117,20 @@ pub fn batch_head(wire: Wire, unit_len: usize) -> ([u8; HEAD_BYTES_MAX], usize) 
 /// stands in a batch.
 pub fn body(frame: &Bytes, wire: Wire) -> Bytes {
     frame.slice(head_len(frame, wire).min(frame.len())..)
+}
+
+/// What a finished frame of the plain wire says, compressed; `None` if that does not pay.
+pub(super) fn deflate(plain: &Bytes, wire: Wire) -> Option<Bytes> {
+    let body = plain.get(head_len(plain, wire)..)?;
+    let mut bytes = vec![0; HEAD_BYTES_MAX];
+    if !deflate::deflate(body, &mut bytes) {
+        return None;
+    }
+    let payload_len = bytes.len() - HEAD_BYTES_MAX;
+    let start = write_web_socket_head(bytes.first_chunk_mut()?, RSV1 | opcode(wire), payload_len);
+    // These bytes live as long as the message: they do not keep the room that was not needed.
+    bytes.shrink_to_fit();
+    Some(Bytes::from(bytes).slice(start..))
 }
 
 /// A WebSocket ping. Bytes of `payload` beyond [`CONTROL_BYTES_MAX`] are left out.
@@ -230,6 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_are_appended_are_the_same_frames() {
+        for wire in Wire::ALL {
+            let mut block = b"before".to_vec();
+            let mut expected = block.clone();
+            for body_len in [0, 1, 125, 126, 127, 65_535, 65_536] {
+                append(&mut block, wire, |body| body.extend(std::iter::repeat_n(b'x', body_len)));
+                expected.extend_from_slice(&frame(wire, body_len));
+            }
+            assert_eq!(block, expected, "{wire:?}");
+        }
+    }
+
+    #[test]
     fn the_body_of_a_frame_is_what_was_written() {
         for wire in Wire::ALL {
             for body_len in [0, 1, 125, 126, 127, 65_535, 65_536] {
@@ -267,6 +315,24 @@ mod tests {
         let frame = buffer.finish();
         // The head of 4 bytes stands right in front of the body, in the room of 15.
         assert_eq!(frame.as_ptr(), block.wrapping_add(11));
+    }
+
+    #[test]
+    fn a_compressed_frame_has_the_bit_and_says_what_the_plain_one_says() {
+        for plain_wire in Wire::ALL.into_iter().filter(|wire| wire.deflated() != *wire) {
+            let wire = plain_wire.deflated();
+            assert!(wire.is_deflated() && wire.plain() == plain_wire);
+            for body_len in [deflate::BODY_BYTES_MIN, 70_000] {
+                let plain = frame(plain_wire, body_len);
+                let deflated = deflate(&plain, wire).unwrap();
+                assert_eq!(deflated[0], plain[0] | 0x40, "{wire:?}");
+                assert!(deflated.len() < plain.len());
+                assert_eq!(head_len(&deflated, wire) + body(&deflated, wire).len(), deflated.len());
+                let inflated = deflate::inflate(&body(&deflated, wire), plain.len()).unwrap();
+                assert_eq!(inflated, body(&plain, wire), "{wire:?}");
+            }
+            assert_eq!(deflate(&frame(plain_wire, 100), wire), None);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! them).
 //! # Not here: sockets, sessions, metrics, permission.
 
+pub mod deflate;
 pub mod frame;
 pub mod schema;
 
@@ -373,17 +374,44 @@ pub fn decode_draft(json: &[u8]) -> Result<Draft, Refusal> {
 /// Finished bytes of one event on one wire, its head included. `id` is 0 for a push.
 pub fn encode(id: u64, event: &Event, wire: Wire) -> Bytes {
     let mut buffer = frame::Buffer::with_room(wire, EVENT_ROOM);
-    if wire.is_json() {
-        json::encode(id, event, buffer.body());
-    } else {
-        proto::encode(id, event, buffer.body());
-    }
+    write_event(id, event, wire, buffer.body());
     buffer.finish()
 }
 
+/// Appends the bytes that [`encode`] makes to a block of such.
+pub fn append(block: &mut Vec<u8>, id: u64, event: &Event, wire: Wire) {
+    frame::append(block, wire, |body| write_event(id, event, wire, body));
+}
+
+fn write_event(id: u64, event: &Event, wire: Wire, body: &mut Vec<u8>) {
+    if wire.is_json() {
+        json::encode(id, event, body);
+    } else {
+        proto::encode(id, event, body);
+    }
+}
+
 /// Finished bytes of one message push on one wire, its head included: of a change of presence, that
-/// of the event which tells it.
+/// of the event which tells it. On a deflated wire they are those of the plain one if compressing
+/// does not pay.
 pub fn encode_message(message: &Message, wire: Wire) -> Bytes {
+    if wire.is_deflated() {
+        return encode_deflated(message, wire).0;
+    }
+    encode_plain(message, wire)
+}
+
+/// The same for a deflated wire, and how long the frame of the plain one is.
+pub fn encode_deflated(message: &Message, wire: Wire) -> (Bytes, usize) {
+    let plain = match message.encoded(wire.plain()) {
+        Some(made) => made.clone(),
+        None => encode_plain(message, wire.plain()),
+    };
+    let plain_len = plain.len();
+    (frame::deflate(&plain, wire).unwrap_or(plain), plain_len)
+}
+
+fn encode_plain(message: &Message, wire: Wire) -> Bytes {
     let len = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
     let payload = match &message.payload {
         Payload::Joined(member) | Payload::Left(member) => {

@@ -6,9 +6,9 @@
 //! # Not here: what fields may hold (`raw`), the wire format (`tags`), heads of frames (`frame`).
 
 use super::raw::{
-    Choice, Data, INTEGER_MAX, Number, PolicyWord, RawCommand, RawConnect, RawHistory, RawNothing,
-    RawPosition, RawPositions, RawPublish, RawRate, RawSubscribe, RawTopic, RawTopicPosition,
-    RawUpdate, Text,
+    Choice, Data, INTEGER_MAX, Number, PolicyWord, RawAction, RawActions, RawConnect, RawHistory,
+    RawNothing, RawPosition, RawPositions, RawPublish, RawRate, RawSubscribe, RawTopic,
+    RawTopicPosition, RawUpdate, Text,
 };
 use super::tags::{Fault, Field, Tags, fields};
 use super::{
@@ -22,8 +22,10 @@ use crate::topics::name::TopicName;
 
 /// Understands one command.
 pub(super) fn decode(bytes: &[u8]) -> Result<Command, BadCommand> {
-    match read_command(bytes) {
-        Ok(command) => command.understand(),
+    let mut id = None;
+    let mut said = RawActions::default();
+    match read_command(bytes, &mut id, &mut said) {
+        Ok(()) => said.understand(id),
         Err(fault) => Err(BadCommand {
             id: find_id(bytes),
             refusal: Refusal::new(Reason::BadCommand, fault.to_string()),
@@ -40,24 +42,36 @@ fn find_id(bytes: &[u8]) -> u64 {
         .unwrap_or(0)
 }
 
-fn read_command(bytes: &[u8]) -> Result<RawCommand<'_>, Fault> {
-    let mut command = RawCommand::default();
+fn read_command<'a>(
+    bytes: &'a [u8],
+    id: &mut Option<Number>,
+    said: &mut RawActions<'a>,
+) -> Result<(), Fault> {
+    // A bit for each field that has been there.
+    let mut seen: u32 = 0;
     for field in fields(bytes) {
         let field = field?;
-        match field.number {
-            1 => field.fill(&mut command.id, read_number)?,
-            2 => field.fill(&mut command.connect, read_connect)?,
-            3 => field.fill(&mut command.subscribe, read_subscribe)?,
-            4 => field.fill(&mut command.unsubscribe, read_topic)?,
-            5 => field.fill(&mut command.update, read_update)?,
-            6 => field.fill(&mut command.publish, read_publish)?,
-            7 => field.fill(&mut command.history, read_history)?,
-            8 => field.fill(&mut command.presence, read_topic)?,
-            10 => field.fill(&mut command.ping, read_nothing)?,
-            _ => {}
-        }
+        let bit = 1_u32.checked_shl(field.number).unwrap_or_default();
+        let action = match field.number {
+            1 => {
+                field.fill(id, read_number)?;
+                continue;
+            }
+            2..=8 | 10 if seen & bit != 0 => return Err(Fault::Twice(field.number)),
+            2 => RawAction::Connect(read_connect(field)?),
+            3 => RawAction::Subscribe(read_subscribe(field)?),
+            4 => RawAction::Unsubscribe(read_topic(field)?),
+            5 => RawAction::Update(read_update(field)?),
+            6 => RawAction::Publish(read_publish(field)?),
+            7 => RawAction::History(read_history(field)?),
+            8 => RawAction::Presence(read_topic(field)?),
+            10 => RawAction::Ping(read_nothing(field)?),
+            _ => continue,
+        };
+        seen |= bit;
+        said.add(action);
     }
-    Ok(command)
+    Ok(())
 }
 
 fn read_nothing(field: Field<'_>) -> Result<RawNothing, Fault> {
@@ -468,12 +482,12 @@ fn write_stale(stale: &Stale, tags: &mut Tags<'_>) {
 }
 
 fn write_position(position: Position, tags: &mut Tags<'_>) {
-    tags.string(1, position.epoch.text().as_str());
+    tags.bytes(1, position.epoch.text().as_bytes());
     tags.number(2, position.offset.0);
 }
 
 fn write_topic_position(position: &TopicPosition, tags: &mut Tags<'_>) {
     tags.string(1, position.topic.as_str());
-    tags.string(2, position.position.epoch.text().as_str());
+    tags.bytes(2, position.position.epoch.text().as_bytes());
     tags.number(3, position.position.offset.0);
 }

@@ -190,10 +190,39 @@ pub(super) enum Data<'a> {
     Bytes(&'a [u8]),
 }
 
-impl RawCommand<'_> {
+impl<'a> RawCommand<'a> {
     /// Checks every field.
     pub(super) fn understand(self) -> Result<super::Command, BadCommand> {
-        let id = integer("id", self.id, INTEGER_MAX, Reason::BadCommand)
+        let mut said = RawActions::default();
+        self.connect.map(RawAction::Connect).map(|action| said.add(action));
+        self.subscribe.map(RawAction::Subscribe).map(|action| said.add(action));
+        self.unsubscribe.map(RawAction::Unsubscribe).map(|action| said.add(action));
+        self.update.map(RawAction::Update).map(|action| said.add(action));
+        self.publish.map(RawAction::Publish).map(|action| said.add(action));
+        self.history.map(RawAction::History).map(|action| said.add(action));
+        self.presence.map(RawAction::Presence).map(|action| said.add(action));
+        self.ping.map(RawAction::Ping).map(|action| said.add(action));
+        said.understand(self.id)
+    }
+}
+
+/// What a command says, which should be one thing.
+#[derive(Default)]
+pub(super) struct RawActions<'a> {
+    first: Option<RawAction<'a>>,
+    has_more: bool,
+}
+
+impl<'a> RawActions<'a> {
+    /// Adds a thing that the command says.
+    pub(super) fn add(&mut self, action: RawAction<'a>) {
+        self.has_more = self.first.is_some();
+        self.first.get_or_insert(action);
+    }
+
+    /// Checks every field.
+    pub(super) fn understand(self, id: Option<Number>) -> Result<super::Command, BadCommand> {
+        let id = integer("id", id, INTEGER_MAX, Reason::BadCommand)
             .map_err(|refusal| BadCommand { id: 0, refusal })?;
         match self.action() {
             Ok(action) => Ok(super::Command { id, action }),
@@ -204,30 +233,18 @@ impl RawCommand<'_> {
     fn action(self) -> Result<Action, Refusal> {
         const KNOWN: &str =
             "connect, subscribe, unsubscribe, update, publish, history, presence, ping";
-        let mut actions = [
-            self.connect.map(RawAction::Connect),
-            self.subscribe.map(RawAction::Subscribe),
-            self.unsubscribe.map(RawAction::Unsubscribe),
-            self.update.map(RawAction::Update),
-            self.publish.map(RawAction::Publish),
-            self.history.map(RawAction::History),
-            self.presence.map(RawAction::Presence),
-            self.ping.map(RawAction::Ping),
-        ]
-        .into_iter()
-        .flatten();
-        match (actions.next(), actions.next()) {
-            (Some(action), None) => action.understand(),
+        match (self.first, self.has_more) {
+            (Some(action), false) => action.understand(),
             (None, _) => Err(Refusal::new(Reason::BadCommand, format!("it has none of {KNOWN}"))),
-            (Some(_), Some(_)) => {
+            (Some(_), true) => {
                 Err(Refusal::new(Reason::BadCommand, format!("it has more than one of {KNOWN}")))
             }
         }
     }
 }
 
-/// The one thing that a command says.
-enum RawAction<'a> {
+/// One thing that a command says.
+pub(super) enum RawAction<'a> {
     Connect(RawConnect<'a>),
     Subscribe(RawSubscribe<'a>),
     Unsubscribe(RawTopic<'a>),

@@ -1,8 +1,10 @@
 //! The protobuf wire format: tagged fields, borrowed from a message or appended to one.
 //! Owns tags, varints, doubles and lengths.
 //! # Invariants: reading copies nothing, does not recurse by itself and stays within its input;
-//! writing copies every byte once, right to where it belongs.
+//! writing puts bytes where they belong at once, and moves only messages of 128 bytes and more.
 //! # Not here: which fields there are (`proto`).
+
+use smallvec::SmallVec;
 
 /// Ways in which bytes fail to be what the schema says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +47,9 @@ enum Value<'a> {
     Fixed32,
 }
 
+/// Bytes of the longest varint: 64 bits in groups of seven.
+const VARINT_BYTES_MAX: usize = 10;
+
 const VARINT: u32 = 0;
 const FIXED_64: u32 = 1;
 const LENGTH_DELIMITED: u32 = 2;
@@ -67,6 +72,7 @@ pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>, F
 
 impl<'a> Field<'a> {
     /// Puts what `read` makes of the field into `slot`, which must be empty.
+    #[inline]
     pub(super) fn fill<T>(
         self,
         slot: &mut Option<T>,
@@ -116,6 +122,7 @@ impl<'a> Field<'a> {
     }
 }
 
+#[inline]
 fn read_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, Fault> {
     let tag = u32::try_from(read_varint(rest)?).map_err(|_| Fault::Tag)?;
     let number = tag >> 3;
@@ -140,7 +147,17 @@ fn read_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, Fault> {
     Ok(Field { number, value })
 }
 
+#[inline]
 fn read_varint(rest: &mut &[u8]) -> Result<u64, Fault> {
+    // Tags, and most lengths and numbers.
+    if let [byte @ ..0x80, tail @ ..] = *rest {
+        *rest = tail;
+        return Ok(u64::from(*byte));
+    }
+    read_long_varint(rest)
+}
+
+fn read_long_varint(rest: &mut &[u8]) -> Result<u64, Fault> {
     let mut number = 0;
     for shift in (0..u64::BITS).step_by(7) {
         let (byte, tail) = rest.split_first().ok_or(Fault::Cut)?;
@@ -158,24 +175,23 @@ fn read_varint(rest: &mut &[u8]) -> Result<u64, Fault> {
     Err(Fault::Varint)
 }
 
+#[inline]
 fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], Fault> {
     let (taken, tail) = rest.split_at_checked(len).ok_or(Fault::Cut)?;
     *rest = tail;
     Ok(taken)
 }
 
-/// A message that is being written, or only measured.
+/// A message that is being written.
 #[derive(Debug)]
 pub(super) struct Tags<'a> {
-    /// Where the bytes go; `None` to only count them.
-    out: Option<&'a mut Vec<u8>>,
-    len: usize,
+    out: &'a mut Vec<u8>,
 }
 
 impl<'a> Tags<'a> {
     /// Appends to `out`.
     pub(super) fn new(out: &'a mut Vec<u8>) -> Tags<'a> {
-        Tags { out: Some(out), len: 0 }
+        Tags { out }
     }
 
     /// Writes a number; 0 is left out, as proto3 has it.
@@ -216,13 +232,24 @@ impl<'a> Tags<'a> {
         self.put(bytes);
     }
 
-    /// Writes a message with the fields that `fill` writes. `fill` is called twice, because the
-    /// length stands in front.
-    pub(super) fn message(&mut self, field: u32, fill: impl Fn(&mut Tags<'_>)) {
-        let mut measure = Tags { out: None, len: 0 };
-        fill(&mut measure);
-        self.head(field, measure.len);
+    /// Writes a message with the fields that `fill` writes.
+    pub(super) fn message(&mut self, field: u32, fill: impl FnOnce(&mut Tags<'_>)) {
+        self.varint((field << 3 | LENGTH_DELIMITED).into());
+        // The length stands in front, and for most messages is one byte.
+        let place = self.out.len();
+        self.out.push(0);
+        let begin = self.out.len();
         fill(self);
+        let end = self.out.len();
+        let mut length = SmallVec::<[u8; VARINT_BYTES_MAX]>::new();
+        write_varint((end - begin) as u64, |byte| length.push(byte));
+        if length.len() > 1 {
+            self.out.resize(end + length.len() - 1, 0);
+            self.out.copy_within(begin..end, place + length.len());
+        }
+        for (room, byte) in self.out.iter_mut().skip(place).zip(length) {
+            *room = byte;
+        }
     }
 
     fn head(&mut self, field: u32, len: usize) {
@@ -231,23 +258,23 @@ impl<'a> Tags<'a> {
     }
 
     fn varint(&mut self, number: u64) {
-        let mut rest = number;
-        loop {
-            let [bits, ..] = rest.to_le_bytes();
-            rest >>= 7;
-            if rest == 0 {
-                return self.put(&[bits]);
-            }
-            self.put(&[bits | 0x80]);
-        }
+        write_varint(number, |byte| self.out.push(byte));
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        self.len += bytes.len();
-        if let Some(out) = &mut self.out {
-            out.extend_from_slice(bytes);
-        }
+        self.out.extend_from_slice(bytes);
     }
+}
+
+fn write_varint(number: u64, mut put: impl FnMut(u8)) {
+    let mut rest = number;
+    while rest >= 0x80 {
+        let [bits, ..] = rest.to_le_bytes();
+        put(bits | 0x80);
+        rest >>= 7;
+    }
+    let [bits, ..] = rest.to_le_bytes();
+    put(bits);
 }
 
 #[cfg(test)]
@@ -286,6 +313,22 @@ mod tests {
         assert_eq!(others.len(), 3);
         for field in others {
             assert_eq!(field.and_then(Field::double), Err(Fault::Type(8)));
+        }
+    }
+
+    #[test]
+    fn a_message_has_its_length_in_front_however_long_it_is() {
+        for len in [0, 1, 125, 126, 127, 128, 16_380, 16_384, 1 << 21] {
+            let text = vec![b'x'; len];
+            let mut out = b"before".to_vec();
+            Tags::new(&mut out).message(3, |tags| tags.message(2, |tags| tags.bytes(1, &text)));
+            let read = |message| fields(message).next().expect("a field").expect("valid").bytes();
+            let outer = read(&out[6..]).expect("a message");
+            let inner = read(outer).expect("a message");
+            assert_eq!(read(inner), Ok(text.as_slice()), "{len}");
+            let length = |len: usize| prost::length_delimiter_len(len);
+            let expected = 6 + 1 + length(outer.len()) + outer.len();
+            assert_eq!((out.len(), outer.len()), (expected, 1 + length(inner.len()) + inner.len()));
         }
     }
 

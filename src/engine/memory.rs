@@ -5,8 +5,8 @@
 
 use crate::clock::Now;
 use crate::reason::Reason;
-use crate::topics::message::{Draft, Position};
-use crate::topics::registry::Registry;
+use crate::topics::message::Draft;
+use crate::topics::registry::{Committed, Recent, Registry};
 use std::sync::Arc;
 
 /// The embedded engine.
@@ -20,8 +20,13 @@ impl Memory {
         Memory { registry }
     }
 
-    pub(super) fn publish(&self, draft: Draft, now: Now) -> Result<Position, Reason> {
-        self.registry.commit(draft, now)
+    pub(super) fn publish(
+        &self,
+        recent: &mut Recent,
+        draft: Draft,
+        now: Now,
+    ) -> Result<Committed, Reason> {
+        self.registry.commit_again(recent, draft, now)
     }
 
     pub(super) fn registry(&self) -> &Registry {

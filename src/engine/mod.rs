@@ -13,8 +13,8 @@ pub use memory::Memory;
 
 use crate::clock::Now;
 use crate::reason::Reason;
-use crate::topics::message::{Draft, Position};
-use crate::topics::registry::Registry;
+use crate::topics::message::Draft;
+use crate::topics::registry::{Committed, Recent, Registry};
 use std::sync::Arc;
 
 /// What has happened to a message when its publisher is told.
@@ -37,13 +37,18 @@ impl Engine {
         Engine::Memory(Memory::new(registry))
     }
 
-    /// Gives a message its place.
+    /// Gives a message its place. `recent` is the publisher's own.
     ///
     /// # Errors
     /// See [`Registry::commit`].
-    pub fn publish(&self, draft: Draft, now: Now) -> Result<Position, Reason> {
+    pub fn publish(
+        &self,
+        recent: &mut Recent,
+        draft: Draft,
+        now: Now,
+    ) -> Result<Committed, Reason> {
         match self {
-            Engine::Memory(memory) => memory.publish(draft, now),
+            Engine::Memory(memory) => memory.publish(recent, draft, now),
         }
     }
 

@@ -9,13 +9,15 @@ mod publish;
 
 pub use ops::{Ops, serve as serve_ops};
 
-use crate::dialect::{Dialect, Event, encode, frame};
+use crate::dialect::{Event, encode, frame};
+use crate::listen::Place;
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
 use crate::shard::worker::Context;
 use crate::topics::message::Wire;
 use crate::ws;
-use crate::ws::handshake::{Policy, Refused, judge};
+use crate::ws::connection::Upgraded;
+use crate::ws::handshake::{Policy, Refused, Spoken, judge};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -47,23 +49,16 @@ pub struct Site {
 
 type Answer = Response<Full<Bytes>>;
 
-/// Serves one connection: requests until it ends or becomes a WebSocket, and that until it ends.
-pub async fn serve(context: Rc<Context>, site: Arc<Site>, stream: TcpStream) {
-    // Boxed, so that its memory is gone once the connection is a WebSocket.
-    let Some(upgraded) = Box::pin(serve_http(&context, &site, stream)).await else { return };
-    let Upgraded { stream, dialect, early } = upgraded;
-    ws::connection::serve(context, Arc::clone(&site.broker), stream, dialect, early).await;
+/// Serves one connection: requests until it ends or becomes a WebSocket, which is a task of its own,
+/// so that the memory of this one is gone. The place is held until the end.
+pub async fn serve(context: Rc<Context>, site: Arc<Site>, stream: TcpStream, place: Place) {
+    let Some(upgraded) = until_upgrade(&context, &site, stream).await else { return };
+    let socket = ws::connection::serve(context, Arc::clone(&site.broker), upgraded, place);
+    tokio::task::spawn_local(socket);
 }
 
-/// A connection that has become a WebSocket.
-struct Upgraded {
-    stream: TcpStream,
-    dialect: Dialect,
-    /// What came behind the handshake.
-    early: Vec<u8>,
-}
-
-async fn serve_http(
+/// Serves requests. If the last one asked for a WebSocket, that is still to be served.
+async fn until_upgrade(
     context: &Rc<Context>,
     site: &Arc<Site>,
     stream: TcpStream,
@@ -81,10 +76,10 @@ async fn serve_http(
         .without_shutdown();
     match connection.await {
         Ok(parts) => {
-            let dialect = upgrade.take()?;
+            let spoken = upgrade.take()?;
             // Copied: even an empty piece of hyper's buffer would keep all 8 KiB of it.
             let early = parts.read_buf.to_vec();
-            Some(Upgraded { stream: parts.io.into_inner(), dialect, early })
+            Some(Upgraded { stream: parts.io.into_inner(), spoken, early })
         }
         Err(error) => {
             tracing::debug!(%error, "an HTTP connection broke");
@@ -97,7 +92,7 @@ async fn route(
     request: Request<Incoming>,
     context: &Rc<Context>,
     site: &Site,
-    upgrade: &Cell<Option<Dialect>>,
+    upgrade: &Cell<Option<Spoken>>,
 ) -> Answer {
     let answered = match (request.method(), request.uri().path()) {
         (_, "/ws") => {
@@ -107,7 +102,7 @@ async fn route(
                 context.with(|shard| shard.counters().handshakes_refused.of(reason).increment());
             }
             judged.map(|accepted| {
-                upgrade.set(Some(accepted.dialect));
+                upgrade.set(Some(accepted.spoken));
                 accepted.response.map(|()| Full::default())
             })
         }

@@ -8,6 +8,7 @@ use crate::dialect::decode_draft;
 use crate::reason::{Reason, Refusal};
 use crate::shard::worker::Context;
 use crate::topics::message::Position;
+use crate::topics::registry::Recent;
 use crate::ws::origin;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -30,14 +31,19 @@ pub(super) async fn publish(
     let answer = if text.trim_start().starts_with('[') {
         publish_list(text, context, site)?
     } else {
-        position_body(publish_one(text, context, site)?)
+        position_body(publish_one(text, &mut Recent::default(), context, site)?)
     };
     Ok(json(StatusCode::OK, answer))
 }
 
-fn publish_one(text: &str, context: &Rc<Context>, site: &Site) -> Result<Position, Refusal> {
+fn publish_one(
+    text: &str,
+    recent: &mut Recent,
+    context: &Rc<Context>,
+    site: &Site,
+) -> Result<Position, Refusal> {
     let draft = decode_draft(text.as_bytes())?;
-    context.with(|shard| site.broker.publish(draft, shard.counters(), shard.now()))
+    context.with(|shard| site.broker.publish(recent, draft, shard.counters(), shard.now()))
 }
 
 fn publish_list(text: &str, context: &Rc<Context>, site: &Site) -> Result<Bytes, Refusal> {
@@ -49,11 +55,12 @@ fn publish_list(text: &str, context: &Rc<Context>, site: &Site) -> Result<Bytes,
         return Err(Refusal::new(Reason::TooLarge, detail));
     }
     let mut body = BytesMut::from(&b"["[..]);
+    let mut recent = Recent::default();
     for (index, message) in list.into_iter().enumerate() {
         if index > 0 {
             body.extend_from_slice(b",");
         }
-        let answer = publish_one(message.get(), context, site).map(position_body);
+        let answer = publish_one(message.get(), &mut recent, context, site).map(position_body);
         body.extend_from_slice(&answer.unwrap_or_else(|refusal| {
             context.with(|shard| shard.counters().refusals.of(refusal.reason).increment());
             error_body(&refusal)

@@ -163,6 +163,8 @@ pub struct Counters {
     pub conflated_max_hz: Count,
     /// Topics that connections began to catch up on.
     pub catch_ups: Count,
+    /// Messages taken from publishers, by the group of the topic's rule.
+    pub group_published: ByGroup,
     /// Messages handed to connections, by the group of the topic's rule.
     pub group_deliveries: ByGroup,
     /// Messages read from history by connections that catch up.
@@ -177,6 +179,10 @@ pub struct Counters {
     pub replayed: Count,
     /// Messages encoded, by wire.
     pub encodes: ByWire,
+    /// Bytes of messages encoded for deflated wires, before compressing.
+    pub deflate_in_bytes: Count,
+    /// The same, after it.
+    pub deflate_out_bytes: Count,
     /// Bytes received on connections.
     pub received_bytes: Count,
     /// Bytes written to connections.

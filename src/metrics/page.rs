@@ -167,6 +167,12 @@ const COUNTERS: &[Row] = &[
         &c.received_bytes
     }),
     ("fanfare_sent_bytes_total", "Bytes written to connections.", |c| &c.sent_bytes),
+    (
+        "fanfare_deflate_in_bytes_total",
+        "Bytes of messages encoded for connections with compression, before it.",
+        |c| &c.deflate_in_bytes,
+    ),
+    ("fanfare_deflate_out_bytes_total", "The same, after it.", |c| &c.deflate_out_bytes),
     ("fanfare_writes_total", "Writes to connections; several messages may share one.", |c| {
         &c.writes
     }),
@@ -242,7 +248,7 @@ fn group_counters(sources: &Sources) -> Vec<(Counter, Read)> {
     metrics::describe_counter!(deliveries, "Messages handed to connections, by group of topics.");
     let mut all: Vec<(Counter, Read)> = Vec::new();
     for (number, name) in (0_u8..).zip(sources.registry.rules().group_names()) {
-        let read: Read = Box::new(move |sources| sources.registry.published(number.into()));
+        let read = sum(move |c| c.group_published.of(number));
         all.push((metrics::counter!(published, "group" => name.clone()), read));
         let read = sum(move |c| c.group_deliveries.of(number));
         all.push((metrics::counter!(deliveries, "group" => name), read));

@@ -21,6 +21,7 @@ use crate::shard::pressure::{Budget, Pressure};
 use crate::shard::{ConnectionId, Shard};
 use crate::topics::message::{Draft, Position};
 use crate::topics::name::{Target, TopicName};
+use crate::topics::registry::{Committed, Recent};
 use crate::topics::terms::Terms;
 use std::sync::Arc;
 
@@ -40,12 +41,13 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Publishes a message, whatever way it came.
+    /// Publishes a message, whatever way it came. `recent` is the publisher's own.
     ///
     /// # Errors
     /// [`Reason::TooLarge`], and those of [`Engine::publish`].
     pub fn publish(
         &self,
+        recent: &mut Recent,
         draft: Draft,
         counters: &Counters,
         now: Now,
@@ -65,12 +67,15 @@ impl Broker {
             let detail = format!("message is {size} bytes, the limit is {max}");
             return Err(Refusal::new(Reason::TooLarge, detail));
         }
-        let position = self.engine.publish(draft, now)?;
+        let Committed { position, group } = self.engine.publish(recent, draft, now)?;
         if counters.published.get().is_multiple_of(ENGINE_SAMPLE) {
             counters.engine.observe(self.clock.now().uptime.saturating_sub(now.uptime));
         }
         counters.published.increment();
         counters.published_bytes.add_len(bytes);
+        if let Some(group) = group {
+            counters.group_published.of(group).increment();
+        }
         Ok(position)
     }
 }
@@ -83,6 +88,7 @@ pub struct Session {
     /// What the client calls itself.
     name: Option<Box<str>>,
     bad_commands: u32,
+    recent: Recent,
 }
 
 /// How much work a command was.
@@ -102,7 +108,7 @@ pub struct Close(pub Refusal);
 impl Session {
     /// The session of a connection that the shard has taken in.
     pub fn new(broker: Arc<Broker>, connection: ConnectionId) -> Session {
-        Session { broker, connection, name: None, bad_commands: 0 }
+        Session { broker, connection, name: None, bad_commands: 0, recent: Recent::default() }
     }
 
     /// What this session's broker allows.
@@ -158,7 +164,8 @@ impl Session {
             }
             Action::Ping => Ok(Some(Event::Pong)),
             Action::Publish(draft) => {
-                let position = self.broker.publish(draft, shard.counters(), shard.now())?;
+                let (counters, now) = (shard.counters(), shard.now());
+                let position = self.broker.publish(&mut self.recent, draft, counters, now)?;
                 Ok(Some(Event::Published(position)))
             }
             Action::Subscribe(subscribe) => {
@@ -171,21 +178,19 @@ impl Session {
         }
     }
 
-    /// Answers a hello. What follows the answer comes in batches, if the client asked for that; if
-    /// it asked for no answer nothing would tell it where they begin.
+    /// Answers a hello. What follows comes in batches, if the client asked for that.
     fn hello<S: Socket>(&self, id: u64, connect: &Connect, shard: &mut Shard<S>) {
         let connection = shard.name_of(self.connection);
         let ping_ms = self.broker.ping_ms;
         let Some(before) = shard.wire(self.connection) else { return };
-        if id == 0 {
-            return;
-        }
         let wire = if connect.batch { before.batched() } else { before };
         if planted::is(Bug::BatchesEarly) {
             shard.change_wire(self.connection, wire);
         }
-        let connected = Connected { connection, ping_ms, batch: wire.is_batched() };
-        shard.send(self.connection, id, &Event::Connected(connected));
+        if id != 0 {
+            let connected = Connected { connection, ping_ms, batch: wire.is_batched() };
+            shard.send(self.connection, id, &Event::Connected(connected));
+        }
         shard.change_wire(self.connection, wire);
     }
 

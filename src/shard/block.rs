@@ -187,20 +187,20 @@ impl Plan {
         self.of = Some((pending, wire));
         let block = turn.block(wire);
         let mut frames = order.frames();
-        loop {
+        while wire.is_batched() && frames.len() > 0 {
             let joint = block.next_message(frames.clone());
-            if joint.frames == 0 {
-                break;
-            }
             if joint.is_batch {
                 let uncounted = usize::from(planted::is(Bug::BatchMiscounted));
                 self.push_head(wire, joint.len - uncounted);
             }
             for frame in frames.by_ref().take(joint.frames) {
                 self.push(block.span(frame));
-                self.messages += u64::from(turn.is_message(frame));
             }
         }
+        for frame in frames {
+            self.push(block.span(frame));
+        }
+        self.messages = turn.messages_among(order);
         if self.pieces.len() >= GATHERED_PIECES_MIN && self.len <= GATHERED_BYTES_MAX {
             self.gather(turn, wire);
         }

@@ -3,10 +3,11 @@
 //! # Not here: reading, sessions.
 
 use super::cursor::{Cursor, Cursors};
-use super::outbound::Outbound;
-use super::subscribers::Memberships;
+use super::memberships::Memberships;
+use super::outbound::{Last, Outbound, Socket, Written};
 use super::turn::Pending;
 use crate::topics::message::Wire;
+use std::io;
 
 /// Names a connection of one shard. A slot that is used again gets another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +28,10 @@ pub(super) enum Phase {
     Open,
     /// The close frame is queued or sent; at this tick the socket is cut.
     Closing {
+        cut_at: u32,
+    },
+    /// The peer says nothing more. What waits is still written, at most until this tick.
+    Ending {
         cut_at: u32,
     },
 }
@@ -61,10 +66,30 @@ pub(super) struct Connection<S> {
     pub(super) wire: Wire,
 }
 
+impl<S: Socket> Connection<S> {
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// The socket's error if the peer is gone.
+    pub(super) fn flush(&mut self) -> io::Result<Written> {
+        match self.phase {
+            Phase::Open => self.outbound.flush(&self.socket),
+            Phase::Closing { .. } | Phase::Ending { .. } => {
+                self.outbound.flush(&Last(&self.socket))
+            }
+        }
+    }
+}
+
 impl<S> Connection<S> {
     /// Whether it has not begun to close.
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// Whether the peer says nothing more and nothing waits for it.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ending { .. }) && self.outbound.is_empty()
     }
 
     /// The cursor of a topic.
@@ -91,5 +116,17 @@ impl<S> Connection<S> {
             self.cursors = None;
         }
         removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    #[test]
+    fn a_connection_is_small() {
+        let size = size_of::<Connection<Rc<tokio::net::TcpStream>>>();
+        assert!(size <= 104, "{size} bytes");
     }
 }

@@ -15,7 +15,7 @@ use super::subscribers::{Group, Member, strongest};
 use super::turn::{Frame, FrameIndex, Linked, Order, Turn};
 use super::wheel::Wheel;
 use crate::clock::Now;
-use crate::dialect::{Event, TopicPosition, encode, encode_message};
+use crate::dialect::{Event, TopicPosition, encode, encode_deflated, encode_message};
 use crate::metrics::Counters;
 use crate::planted::{self, Bug};
 use crate::reason::Reason;
@@ -42,6 +42,7 @@ impl<S: Socket> Shard<S> {
     /// Does a bounded piece of the work that waits: offers messages if no writing is left from
     /// before, and writes to at most `SLICE_CONNECTIONS_MAX` connections.
     pub fn turn(&mut self) -> Progress {
+        self.seal_replies();
         self.relieve();
         if self.turn.dirty.is_empty() {
             self.keep_pace();
@@ -57,6 +58,7 @@ impl<S: Socket> Shard<S> {
 
     /// Offers and writes all that was posted before now, however much it is.
     pub(super) fn settle(&mut self) {
+        self.seal_replies();
         while !(self.inbox.queue.is_empty() && self.turn.dirty.is_empty()) {
             if self.turn.dirty.is_empty() {
                 self.offer_inbox();
@@ -159,6 +161,7 @@ impl<S: Socket> Shard<S> {
 
     /// Writes what this turn has for a connection, so that what comes next stays behind it.
     pub(super) fn write_pending(&mut self, id: ConnectionId) {
+        self.seal_replies();
         if self.connection(id).is_some_and(|connection| !connection.pending.is_empty()) {
             self.write_chain(id.slot);
         }
@@ -217,13 +220,14 @@ impl<S: Socket> Shard<S> {
 
     /// Writes what is queued for a connection, and then what it is behind with.
     pub(super) fn write_outbound(&mut self, id: ConnectionId) {
+        self.seal_replies();
         let Some(connection) = self.connection_mut(id) else { return };
         let before = connection.outbound.bytes();
-        let mut result = connection.outbound.flush(&connection.socket);
+        let mut result = connection.flush();
         if result.is_ok() && connection.outbound.is_empty() && connection.has_ready() {
             self.serve(id);
             let Some(connection) = self.connection_mut(id) else { return };
-            let second = connection.outbound.flush(&connection.socket);
+            let second = connection.flush();
             result = result.and_then(|first| Ok(first + second?));
         }
         let Some(connection) = self.connection(id) else { return };
@@ -247,7 +251,7 @@ impl<S: Socket> Shard<S> {
     fn note_drained(&mut self, id: ConnectionId) {
         let Some(connection) = self.connection_mut(id) else { return };
         let was_blocked = connection.stalled_since.take().is_some();
-        if connection.phase != Phase::Open {
+        if matches!(connection.phase, Phase::Closing { .. }) {
             connection.socket.shutdown();
         }
         if was_blocked && !planted::is(Bug::BlockedForEver) {
@@ -419,7 +423,13 @@ impl<S> Offering<'_, S> {
 pub(super) fn frame_of<'a>(message: &'a Message, wire: Wire, counters: &Counters) -> &'a Bytes {
     message.frame(wire, |message, wire| {
         counters.encodes.of(wire).increment();
-        encode_message(message, wire)
+        if !wire.is_deflated() {
+            return encode_message(message, wire);
+        }
+        let (frame, plain_len) = encode_deflated(message, wire);
+        counters.deflate_in_bytes.add_len(plain_len);
+        counters.deflate_out_bytes.add_len(frame.len());
+        frame
     })
 }
 

@@ -153,7 +153,7 @@ impl<S: Socket> Shard<S> {
         self.settle_cursors(id, target);
         let place = self.subscribers.place(target).ok_or(Reason::NotSubscribed)?;
         let connection = self.connection_mut(id).ok_or(Reason::NotSubscribed)?;
-        let index = connection.memberships.remove(&place).ok_or(Reason::NotSubscribed)?;
+        let index = connection.memberships.remove(place).ok_or(Reason::NotSubscribed)?;
         connection.filters -= u32::from(place.is_group());
         self.depart(id, place, index, leaver);
         if let Target::Topic(topic) = target {
@@ -165,7 +165,7 @@ impl<S: Socket> Shard<S> {
     fn leave_watch(&mut self, id: ConnectionId, topic: &TopicName) {
         let Some(place) = self.subscribers.watch_place(topic) else { return };
         let Some(connection) = self.connection_mut(id) else { return };
-        let Some(index) = connection.memberships.remove(&place) else { return };
+        let Some(index) = connection.memberships.remove(place) else { return };
         connection.watches -= 1;
         if let Some(companion) = self.subscribers.topic_at(place).map(|local| local.head.id) {
             self.end_cursor(id, companion);
@@ -187,7 +187,7 @@ impl<S: Socket> Shard<S> {
         self.write_pending(id);
         let place = self.subscribers.place(target).ok_or(Reason::NotSubscribed)?;
         let connection = self.connection(id).ok_or(Reason::NotSubscribed)?;
-        let index = *connection.memberships.get(&place).ok_or(Reason::NotSubscribed)?;
+        let index = connection.memberships.get(place).ok_or(Reason::NotSubscribed)?;
         let member = self.subscribers.member_mut(place, index).ok_or(Reason::NotSubscribed)?;
         let terms = change(member.terms);
         // Cursors end under the old terms, and go on under the new ones.
@@ -236,7 +236,7 @@ impl<S: Socket> Shard<S> {
     /// Whether a connection has exactly this subscription.
     pub fn has(&self, id: ConnectionId, target: &Target) -> bool {
         self.subscribers.place(target).is_some_and(|place| {
-            self.connection(id).is_some_and(|c| c.memberships.contains_key(&place))
+            self.connection(id).is_some_and(|c| c.memberships.get(place).is_some())
         })
     }
 
@@ -259,7 +259,7 @@ impl<S: Socket> Shard<S> {
         if !planted::is(Bug::CursorsLeft) {
             self.end_cursors(id);
         }
-        for (place, index) in memberships {
+        for (place, index) in memberships.iter() {
             self.depart(id, place, index, Leaver::Member);
         }
     }

@@ -68,7 +68,7 @@ impl<S: Socket> Shard<S> {
         let pong = ticks(self.options.pong_timeout);
         let Some(connection) = self.connection_mut(id) else { return };
         let wanted = match connection.phase {
-            Phase::Closing { cut_at } => cut_at,
+            Phase::Closing { cut_at } | Phase::Ending { cut_at } => cut_at,
             Phase::Open => {
                 let stalled =
                     connection.stalled_since.map_or(u32::MAX, |since| since.saturating_add(stall));
@@ -123,7 +123,7 @@ impl<S: Socket> Shard<S> {
         let stall = ticks(self.options.write_stall_max);
         let pong = ticks(self.options.pong_timeout);
         let Some(connection) = self.connection(id) else { return };
-        if let Phase::Closing { cut_at } = connection.phase {
+        if let Phase::Closing { cut_at } | Phase::Ending { cut_at } = connection.phase {
             if cut_at <= tick {
                 connection.socket.abort();
             }

@@ -18,10 +18,12 @@ mod joining;
 mod late;
 mod liveness;
 mod members;
+mod memberships;
 pub mod outbound;
 mod pace;
 pub mod pressure;
 mod quiet;
+mod replies;
 mod serving;
 pub mod stream;
 mod subscribers;
@@ -48,14 +50,16 @@ use block::Plan;
 use bytes::Bytes;
 use connection::{Connection, Phase};
 use members::Exit;
+use memberships::Memberships;
 use outbound::{Outbound, Socket};
 use pace::Due;
 use pressure::{Budget, Pressure};
+use replies::Replies;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use subscribers::{Memberships, Subscribers, Wanted};
+use subscribers::{Subscribers, Wanted};
 use turn::{Order, Pending, Turn};
 use wheel::Wheel;
 
@@ -115,6 +119,7 @@ pub struct Shard<S> {
     plan: Plan,
     /// How far the turn's dirty connections have been written.
     written: usize,
+    replies: Replies,
     /// Counts the messages this shard has delivered.
     sequence: u64,
     /// Connections by the second at which they want to be looked after.
@@ -160,6 +165,7 @@ impl<S: Socket> Shard<S> {
             order: Order::default(),
             plan: Plan::default(),
             written: 0,
+            replies: Replies::default(),
             sequence: 0,
             // Tick 0 is never a connection's due tick.
             wheel: Wheel::new(liveness::SLOTS, 1),
@@ -229,12 +235,6 @@ impl<S: Socket> Shard<S> {
         self.counters.connections.of(wire).increment();
     }
 
-    /// Queues an event for one connection. [`Shard::flush`] sends it.
-    pub fn send(&mut self, id: ConnectionId, command_id: u64, event: &Event) {
-        let Some(wire) = self.connection(id).map(|connection| connection.wire) else { return };
-        self.push(id, encode(command_id, event, wire));
-    }
-
     /// Queues messages of a topic for one connection alone: history, not live. [`Shard::flush`] sends
     /// them.
     pub fn replay(&mut self, id: ConnectionId, head: &TopicHead, messages: &[Arc<Message>]) {
@@ -268,7 +268,8 @@ impl<S: Socket> Shard<S> {
         let bytes_max = self.options.outbound_bytes_max / 2;
         self.connection(id).is_some_and(|connection| {
             let outbound = &connection.outbound;
-            outbound.bytes() > bytes_max || outbound.frames() > OUTBOUND_FRAMES_MAX
+            let bytes = outbound.bytes() + self.replies.bytes(id);
+            bytes > bytes_max || outbound.frames() > OUTBOUND_FRAMES_MAX
         })
     }
 
@@ -295,20 +296,21 @@ impl<S: Socket> Shard<S> {
             Wire::TcpProto => encode(0, &Event::Error(refusal.clone()), wire),
             _ => frame::close(reason.code(), &format!("{}: {refusal}", reason.name())),
         };
-        self.begin_close(id, reason, farewell);
+        let cut_at = self.tick_after(liveness::CLOSE_GRACE);
+        self.begin_close(id, reason, farewell, Phase::Closing { cut_at });
     }
 
-    /// Answers the peer's close frame and ends the connection like [`Shard::close`].
+    /// Answers the peer's close frame, behind which nothing more comes: [`Shard::is_ending`].
     pub fn close_answered(&mut self, id: ConnectionId, code: Option<u16>) {
         let answer = code.map_or_else(frame::empty_close, |code| frame::close(code, ""));
-        self.begin_close(id, Reason::Normal, answer);
+        let cut_at = self.tick_after(liveness::CLOSE_GRACE);
+        self.begin_close(id, Reason::Normal, answer, Phase::Ending { cut_at });
     }
 
-    fn begin_close(&mut self, id: ConnectionId, reason: Reason, farewell: Bytes) {
+    fn begin_close(&mut self, id: ConnectionId, reason: Reason, farewell: Bytes, phase: Phase) {
         self.write_pending(id);
-        let cut_at = self.tick_after(liveness::CLOSE_GRACE);
         let Some(connection) = self.open_connection_mut(id) else { return };
-        connection.phase = Phase::Closing { cut_at };
+        connection.phase = phase;
         let before = connection.outbound.bytes();
         if matches!(reason, Reason::SlowConsumer | Reason::NoPong | Reason::Shed) {
             // It does not read: what waits would only keep the reason from it.
@@ -328,21 +330,33 @@ impl<S: Socket> Shard<S> {
     pub fn finish(&mut self, id: ConnectionId) {
         self.write_pending(id);
         let cut_at = self.tick_after(self.options.write_stall_max);
+        let Some(connection) = self.connection_mut(id) else { return };
+        if let Phase::Closing { cut_at } = connection.phase {
+            connection.phase = Phase::Ending { cut_at };
+        }
         let Some(connection) = self.open_connection_mut(id) else { return };
-        connection.phase = Phase::Closing { cut_at };
+        connection.phase = Phase::Ending { cut_at };
         self.leave_all(id);
         self.schedule(id);
         self.write_outbound(id);
     }
 
-    /// Forgets a connection whose reader has ended.
+    /// Whether the peer says nothing more: the reader calls [`Shard::remove`] when nothing waits.
+    pub fn is_ending(&self, id: ConnectionId) -> bool {
+        self.connection(id).is_some_and(|c| matches!(c.phase, Phase::Ending { .. }))
+    }
+
+    /// Forgets a connection whose reader has ended, and drops its socket.
     pub fn remove(&mut self, id: ConnectionId) {
         self.leave_all(id);
         if self.connection(id).is_none() {
             return;
         }
         if let Some(connection) = self.connections.try_remove(id.slot as usize) {
-            connection.socket.abort();
+            if !connection.has_ended() {
+                // Somebody may wait for it.
+                connection.socket.abort();
+            }
             self.counters.connections.of(connection.wire).decrement();
             self.note_outbound(connection.outbound.bytes(), 0);
             if connection.stalled_since.is_some() {
@@ -399,7 +413,8 @@ impl<S: Socket> Shard<S> {
 
     /// Whether something waits to be written to a connection.
     pub fn has_outbound(&self, id: ConnectionId) -> bool {
-        self.connection(id).is_some_and(|connection| !connection.outbound.is_empty())
+        let is_queued = |connection: &Connection<S>| !connection.outbound.is_empty();
+        self.replies.bytes(id) > 0 || self.connection(id).is_some_and(is_queued)
     }
 
     /// Whether the connection's socket takes no bytes and some wait for it.

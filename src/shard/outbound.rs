@@ -20,6 +20,15 @@ pub trait Socket {
     /// [`io::ErrorKind::WouldBlock`] when it takes nothing now; anything else means that it is gone.
     fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
+    /// Like [`Socket::write_vectored`] when only the end of the stream follows, so that both may
+    /// travel together.
+    ///
+    /// # Errors
+    /// Those of [`Socket::write_vectored`].
+    fn write_last(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write_vectored(slices)
+    }
+
     /// Says that nothing more will be written.
     fn shutdown(&self);
 
@@ -27,10 +36,31 @@ pub trait Socket {
     fn abort(&self);
 }
 
-/// The queue of one connection.
+/// A socket behind whose queue the stream ends.
+#[derive(Debug)]
+pub(super) struct Last<'a, S>(pub(super) &'a S);
+
+impl<S: Socket> Socket for Last<'_, S> {
+    fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.write_last(slices)
+    }
+
+    fn shutdown(&self) {
+        self.0.shutdown();
+    }
+
+    fn abort(&self) {
+        self.0.abort();
+    }
+}
+
+/// The queue of one connection. One that is empty is a null pointer.
 #[derive(Debug, Default)]
-pub struct Outbound {
-    queue: VecDeque<Bytes>,
+pub struct Outbound(Option<Box<Queue>>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Bytes>,
     /// Bytes in the queue.
     bytes: usize,
     /// Whether the first frame has been sent in part.
@@ -40,37 +70,42 @@ pub struct Outbound {
 impl Outbound {
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.0.as_ref().map_or(0, |queue| queue.bytes)
     }
 
     /// Frames that wait.
     pub fn frames(&self) -> usize {
-        self.queue.len()
+        self.0.as_ref().map_or(0, |queue| queue.frames.len())
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.0.is_none()
     }
 
     /// Adds a frame to the end.
     pub fn push(&mut self, frame: Bytes) {
-        self.bytes += frame.len();
-        self.queue.push_back(frame);
+        let queue = self.0.get_or_insert_default();
+        queue.bytes += frame.len();
+        queue.frames.push_back(frame);
     }
 
     /// Adds the rest of a frame, of which `sent` bytes went out already, to an empty queue.
     pub fn push_begun(&mut self, mut frame: Bytes, sent: usize) {
         debug_assert!(self.is_empty(), "only the first frame can have been begun");
         frame.advance(sent.min(frame.len()));
-        self.begun = sent > 0;
+        self.0.get_or_insert_default().begun = sent > 0;
         self.push(frame);
     }
 
     /// Gives up every frame that has not been begun.
     pub fn cut(&mut self) {
-        self.queue.truncate(usize::from(self.begun && !planted::is(Bug::BegunFrameCut)));
-        self.bytes = self.queue.iter().map(Bytes::len).sum();
+        let Some(queue) = &mut self.0 else { return };
+        queue.frames.truncate(usize::from(queue.begun && !planted::is(Bug::BegunFrameCut)));
+        queue.bytes = queue.frames.iter().map(Bytes::len).sum();
+        if queue.frames.is_empty() {
+            self.0 = None;
+        }
     }
 
     /// Writes until the queue is empty or the socket takes no more. Returns how many bytes and
@@ -80,33 +115,34 @@ impl Outbound {
     /// The socket's error if the peer is gone.
     pub fn flush(&mut self, socket: &impl Socket) -> io::Result<Written> {
         let mut written = Written::default();
-        while !self.queue.is_empty() {
+        let Some(queue) = &mut self.0 else { return Ok(written) };
+        while !queue.frames.is_empty() {
             let mut slices = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
             let mut count = 0;
-            for (slice, frame) in slices.iter_mut().zip(&self.queue) {
+            for (slice, frame) in slices.iter_mut().zip(&queue.frames) {
                 *slice = IoSlice::new(frame);
                 count += 1;
             }
             match socket.write_vectored(slices.get(..count).unwrap_or_default()) {
                 Ok(bytes) => {
-                    self.advance(bytes);
+                    queue.advance(bytes);
                     written.bytes += bytes;
                     written.writes += 1;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(written),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
-        }
+        self.0 = None;
         Ok(written)
     }
+}
 
+impl Queue {
     fn advance(&mut self, mut bytes: usize) {
         self.bytes -= bytes.min(self.bytes);
-        while let Some(first) = self.queue.front_mut() {
+        while let Some(first) = self.frames.front_mut() {
             if first.len() > bytes {
                 self.begun = bytes > 0 || self.begun;
                 first.advance(bytes);
@@ -114,7 +150,7 @@ impl Outbound {
             }
             bytes -= first.len();
             self.begun = false;
-            self.queue.pop_front();
+            self.frames.pop_front();
         }
     }
 }
@@ -222,6 +258,6 @@ mod tests {
             outbound.push(Bytes::from_static(b"x"));
         }
         outbound.flush(&narrow(10_000)).expect("not gone");
-        assert_eq!(outbound.queue.capacity(), 0);
+        assert!(outbound.0.is_none());
     }
 }

@@ -3,10 +3,12 @@
 //! to be written; after each piece of work others have their turn; every way out removes the connection from its shard.
 //! # Not here: what the bytes mean (`ws`, `ingress`), writing (`delivery`).
 
-use super::worker::Context;
+use super::worker::{Context, READ_BUFFER_BYTES};
 use super::{ConnectionId, Shard};
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use tokio::net::TcpStream;
 
 /// Commands that one connection may have done before others have their turn.
@@ -17,6 +19,17 @@ pub trait Protocol {
     /// Takes what it can from the front of `input`, queues the answers, and returns how many bytes
     /// it took. Less than all of them when the connection is congested or has had its turn.
     fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<TcpStream>>) -> usize;
+}
+
+/// What feeding has left.
+#[derive(Default)]
+struct Fed {
+    /// What was not taken yet.
+    left: Vec<u8>,
+    /// Whether the peer has said that nothing more comes.
+    is_last: bool,
+    /// Whether there may be more to read at once.
+    is_more: bool,
 }
 
 /// A connection that its shard has taken in.
@@ -34,78 +47,127 @@ impl Stream {
     }
 
     /// Reads until the peer ends or is cut off. `early` is what was read already.
-    pub async fn serve(self, early: Vec<u8>, mut protocol: impl Protocol) {
-        let mut left = self.feed_again(early, &mut protocol);
-        loop {
-            while !left.is_empty() {
-                if self.wait_for_room().await.is_err() {
-                    return;
-                }
-                left = self.feed_again(left, &mut protocol);
-                // A socket with more to read is ready at once: without this a peer that never
-                // pauses would be the only one that this thread serves.
-                tokio::task::yield_now().await;
-            }
-            if self.socket.readable().await.is_err() {
-                return;
-            }
-            let read = self.context.read(&self.socket, |input| {
-                self.context.with(|shard| shard.heard(self.id, input.len()));
-                self.feed(input, &mut protocol)
-            });
-            match read {
-                Ok(Some(rest)) => {
-                    left = rest;
+    pub fn serve(
+        self,
+        mut early: Vec<u8>,
+        mut protocol: impl Protocol,
+    ) -> impl Future<Output = ()> {
+        let mut fed = match early.as_mut_slice() {
+            [] => Fed::default(),
+            early => self.hear(early, &mut protocol),
+        };
+        // One block that uses what it owns in place: each call in between would keep it once more.
+        async move {
+            loop {
+                while !fed.left.is_empty() {
+                    if self.wait_for_room().await.is_err() {
+                        return;
+                    }
+                    fed = self.feed_again(fed.left, &mut protocol);
                     tokio::task::yield_now().await;
                 }
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                if fed.is_last {
                     return self.finish().await;
                 }
-                // The connection broke: there is nobody to tell.
-                Err(_) => return,
+                if self.readable().await.is_err() {
+                    return;
+                }
+                match self.read(&mut protocol) {
+                    Ok(Some(now)) => fed = now,
+                    Ok(None) => {}
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        return self.finish().await;
+                    }
+                    // The connection broke: there is nobody to tell.
+                    Err(_) => return,
+                }
+                if fed.is_more {
+                    // A socket with more to read is ready at once: without this a peer that never
+                    // pauses would be the only one that this thread serves.
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
 
-    /// Feeds bytes that were kept, and keeps what is left of them.
-    fn feed_again(&self, mut kept: Vec<u8>, protocol: &mut impl Protocol) -> Vec<u8> {
-        if kept.is_empty() {
-            return kept;
-        }
-        self.feed(&mut kept, protocol)
-    }
-
-    fn feed(&self, input: &mut [u8], protocol: &mut impl Protocol) -> Vec<u8> {
-        self.context.with(|shard| {
-            let taken = protocol.feed(input, shard);
-            shard.flush(self.id);
-            input.get(taken..).unwrap_or_default().to_vec()
+    /// Feeds what has arrived.
+    fn read(&self, protocol: &mut impl Protocol) -> io::Result<Option<Fed>> {
+        self.context.read(&self.socket, |input| {
+            let is_more = input.len() == READ_BUFFER_BYTES;
+            Fed { is_more, ..self.hear(input, protocol) }
         })
     }
 
-    /// The peer says nothing more, but may still listen: it gets the answers that it waits for.
-    async fn finish(&self) {
-        self.context.with(|shard| shard.finish(self.id));
-        while self.context.with(|shard| {
-            shard.flush(self.id);
-            shard.has_outbound(self.id)
-        }) {
-            if self.socket.writable().await.is_err() {
-                return;
+    /// Feeds what was left, and keeps what is left of that where it is.
+    fn feed_again(&self, mut left: Vec<u8>, protocol: &mut impl Protocol) -> Fed {
+        self.context.with(|shard| {
+            let taken = self.take(&mut left, protocol, shard);
+            left.drain(..taken);
+            if left.is_empty() {
+                left = Vec::new();
             }
-        }
+            Fed { left, is_last: shard.is_ending(self.id), is_more: false }
+        })
+    }
+
+    /// Feeds bytes that have just arrived, and copies what is left of them.
+    fn hear(&self, input: &mut [u8], protocol: &mut impl Protocol) -> Fed {
+        self.context.with(|shard| {
+            shard.heard(self.id, input.len());
+            let taken = self.take(input, protocol, shard);
+            Fed {
+                left: input.get(taken..).unwrap_or_default().to_vec(),
+                is_last: shard.is_ending(self.id),
+                is_more: false,
+            }
+        })
+    }
+
+    /// Has commands done and answered; returns how many bytes they were.
+    fn take(
+        &self,
+        input: &mut [u8],
+        protocol: &mut impl Protocol,
+        shard: &mut Shard<Rc<TcpStream>>,
+    ) -> usize {
+        let taken = protocol.feed(input, shard);
+        shard.flush(self.id);
+        taken.min(input.len())
+    }
+
+    /// Waits until something can be read. A slot of the socket is for the one who reads, so this costs
+    /// an idle connection less than a place among those who wait. Whoever pumps has such a place.
+    fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        poll_fn(|task| self.socket.poll_read_ready(task))
+    }
+
+    /// The peer says nothing more, but may still listen: it gets the answers that it waits for.
+    fn finish(&self) -> impl Future<Output = ()> {
+        self.context.with(|shard| shard.finish(self.id));
+        poll_fn(|task| {
+            while self.context.with(|shard| {
+                shard.flush(self.id);
+                shard.has_outbound(self.id)
+            }) {
+                if ready!(self.socket.poll_write_ready(task)).is_err() {
+                    break;
+                }
+            }
+            Poll::Ready(())
+        })
     }
 
     /// Waits until little enough waits to be written. The shard closes a peer that takes nothing.
-    async fn wait_for_room(&self) -> io::Result<()> {
-        while self.context.with(|shard| {
-            shard.flush(self.id);
-            shard.is_congested(self.id) && shard.is_open(self.id)
-        }) {
-            self.socket.writable().await?;
-        }
-        Ok(())
+    fn wait_for_room(&self) -> impl Future<Output = io::Result<()>> {
+        poll_fn(|task| {
+            while self.context.with(|shard| {
+                shard.flush(self.id);
+                shard.is_congested(self.id) && shard.is_open(self.id)
+            }) {
+                ready!(self.socket.poll_write_ready(task))?;
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 }
 

@@ -1,6 +1,5 @@
 //! Who on this shard wants which topic.
-//! Owns the local view of topics, the groups of connections behind each filter, and where each
-//! connection stands in them.
+//! Owns the local view of topics and the groups of connections behind each filter.
 //! # Invariants: a connection is at most once in each topic and each group, and knows its index
 //! there; a topic without members and without a matching group does not stay; one that a cursor
 //! refers to does.
@@ -8,6 +7,7 @@
 
 use super::conflation::Conflation;
 use super::cursor::Mode;
+use super::memberships::Memberships;
 use crate::planted::{self, Bug};
 use crate::topics::filters::FilterTrie;
 use crate::topics::message::{Message, Offset, Stream, TopicHead};
@@ -54,15 +54,15 @@ pub(super) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>
 pub(super) struct Place(u32);
 
 impl Place {
-    fn topic(slot: usize) -> Place {
+    pub(super) fn topic(slot: usize) -> Place {
         Place(u32::try_from(slot << 1).unwrap_or(u32::MAX))
     }
 
-    fn group(slot: usize) -> Place {
+    pub(super) fn group(slot: usize) -> Place {
         Place(u32::try_from(slot << 1 | 1).unwrap_or(u32::MAX))
     }
 
-    fn slot(self) -> usize {
+    pub(super) fn slot(self) -> usize {
         (self.0 >> 1) as usize
     }
 
@@ -70,9 +70,6 @@ impl Place {
         self.0 & 1 == 1
     }
 }
-
-/// The places of one connection, each with its index there.
-pub(super) type Memberships = NumberMap<Place, u32>;
 
 /// One connection's subscription to a topic or a filter.
 #[derive(Clone, Copy, Debug)]
@@ -315,7 +312,7 @@ impl Subscribers {
     /// Whether one of these memberships is a subscription to exactly this topic.
     pub(super) fn has_exact(&self, memberships: &Memberships, topic: u64) -> bool {
         let slot = self.by_id.get(&topic);
-        slot.is_some_and(|slot| memberships.contains_key(&Place::topic(*slot as usize)))
+        slot.is_some_and(|slot| memberships.get(Place::topic(*slot as usize)).is_some())
     }
 
     /// What a connection with these memberships gets of a topic: what its exact subscription says,
@@ -323,8 +320,8 @@ impl Subscribers {
     pub(super) fn policy_of(&self, memberships: &Memberships, topic: u64) -> Option<Policy> {
         let slot = self.by_id.get(&topic).copied()?;
         let topic = self.topics.get(slot as usize)?;
-        let exact = memberships.get(&Place::topic(slot as usize));
-        let exact = exact.and_then(|index| topic.members.get(*index as usize));
+        let exact = memberships.get(Place::topic(slot as usize));
+        let exact = exact.and_then(|index| topic.members.get(index as usize));
         let mut current = SmallVec::<[u32; 2]>::new();
         let groups = if topic.generation == self.generation {
             &topic.groups
@@ -514,8 +511,8 @@ pub(super) fn strongest<'a>(
     groups: &'a Slab<Group>,
 ) -> Option<&'a Member> {
     let member = |slot: &u32| {
-        let index = memberships.get(&Place::group(*slot as usize))?;
-        groups.get(*slot as usize)?.members.get(*index as usize)
+        let index = memberships.get(Place::group(*slot as usize))?;
+        groups.get(*slot as usize)?.members.get(index as usize)
     };
     let weakest = planted::is(Bug::WeakestFilter);
     matching.iter().filter_map(member).max_by_key(|member| {

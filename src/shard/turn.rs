@@ -41,6 +41,8 @@ pub(super) enum Frame {
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     frames: Vec<Frame>,
+    /// How many of the frames are no messages.
+    positions: usize,
     links: Vec<Link>,
     /// Frames given to connections.
     deliveries: usize,
@@ -98,7 +100,7 @@ pub(super) struct Order {
 
 impl Order {
     /// The frames of the chain.
-    pub(super) fn frames(&self) -> impl Iterator<Item = FrameIndex> + Clone {
+    pub(super) fn frames(&self) -> impl ExactSizeIterator<Item = FrameIndex> + Clone {
         self.links.iter().map(|link| FrameIndex(link >> 2))
     }
 
@@ -112,6 +114,7 @@ impl Order {
 impl Turn {
     /// Adds a frame that connections can then be given.
     pub(super) fn add(&mut self, frame: Frame) -> FrameIndex {
+        self.positions += usize::from(matches!(frame, Frame::Position(_)));
         self.frames.push(frame);
         FrameIndex(u32::try_from(self.frames.len() - 1).unwrap_or(u32::MAX))
     }
@@ -154,6 +157,17 @@ impl Turn {
     /// Whether a frame is a message.
     pub(super) fn is_message(&self, index: FrameIndex) -> bool {
         matches!(self.frame(index), Some(Frame::Message(_)))
+    }
+
+    /// How many frames of a chain are messages.
+    pub(super) fn messages_among(&self, order: &Order) -> u64 {
+        let frames = order.frames();
+        let positions = if self.positions == 0 {
+            0
+        } else {
+            frames.clone().filter(|f| !self.is_message(*f)).count()
+        };
+        (frames.len() - positions) as u64
     }
 
     /// The bytes of a frame that was laid out.
@@ -211,6 +225,7 @@ impl Turn {
     /// Forgets everything; every chain must have been taken off its connection.
     pub(super) fn clear(&mut self) {
         self.frames.clear();
+        self.positions = 0;
         self.links.clear();
         self.deliveries = 0;
         self.latest = None;

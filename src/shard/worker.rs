@@ -20,13 +20,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
 /// Bytes read from a socket at once. One buffer serves all connections of a shard.
-const READ_BUFFER_BYTES: usize = 256 << 10;
+pub(super) const READ_BUFFER_BYTES: usize = 256 << 10;
 
 /// Connections that may be on their way to a shard.
 const JOBS_MAX: usize = 1024;
@@ -37,6 +38,15 @@ impl Socket for Rc<TcpStream> {
             [one] => self.try_write(one),
             many => self.try_write_vectored(many),
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn write_last(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+        self.try_io(Interest::WRITABLE, || {
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+            Ok(sendmsg(self.as_ref(), slices, &mut SendAncillaryBuffer::default(), flags)?)
+        })
     }
 
     fn shutdown(&self) {
@@ -86,7 +96,12 @@ impl Context {
         let mut buffer = self.read_buffer.borrow_mut();
         match stream.try_read(&mut buffer) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(len) => Ok(buffer.get_mut(..len).map(act)),
+            Ok(len) => {
+                if len < buffer.len() {
+                    note_drained(stream);
+                }
+                Ok(buffer.get_mut(..len).map(act))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
@@ -104,6 +119,14 @@ impl Context {
             None => std::future::pending().await,
         }
     }
+}
+
+/// Notes that there is nothing more to read. The event queue tells of what comes, so looking once
+/// more would be a call for nothing.
+fn note_drained(stream: &TcpStream) {
+    let nothing = || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into());
+    // Always that error, which is what makes the runtime wait for the next event.
+    drop(stream.try_io(Interest::READABLE, nothing));
 }
 
 /// Sends what waits for a connection whenever its socket takes more. Lives only while it is full.
@@ -215,16 +238,29 @@ pub struct ShardHandle {
 }
 
 /// The shard has no room for more work, or has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the shard has no room for more work")]
 pub struct Busy;
 
-impl ShardHandle {
+/// Where a shard's work is handed in.
+#[derive(Clone, Debug)]
+pub struct Jobs(mpsc::WeakSender<Job>);
+
+impl Jobs {
     /// Hands work to the shard's thread.
     ///
     /// # Errors
     /// [`Busy`]; the work is dropped.
     pub fn run(&self, job: impl FnOnce(&Rc<Context>) + Send + 'static) -> Result<(), Busy> {
-        self.jobs.try_send(Box::new(job)).map_err(|_| Busy)
+        let jobs = self.0.upgrade().ok_or(Busy)?;
+        jobs.try_send(Box::new(job)).map_err(|_| Busy)
+    }
+}
+
+impl ShardHandle {
+    /// Where its work is handed in.
+    pub fn jobs(&self) -> Jobs {
+        Jobs(self.jobs.downgrade())
     }
 
     /// Closes every connection and waits until they have ended, at most for `grace`. Returns how

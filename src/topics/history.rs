@@ -59,6 +59,20 @@ impl HistoryBudget {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Whether more would be held than should be, when a topic that held `before` holds `after`.
+    fn would_be_exceeded(&self, before: usize, after: usize) -> bool {
+        self.used().saturating_sub(before).saturating_add(after) > self.max
+    }
+
+    /// Notes that a topic holds `after` instead of `before`.
+    fn settle(&self, before: usize, after: usize) {
+        match after.checked_sub(before) {
+            Some(0) => {}
+            Some(more) => self.charge(more),
+            None => self.release(before - after),
+        }
+    }
+
     /// Notes that they are not held any more.
     pub fn release(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
@@ -89,39 +103,35 @@ impl History {
         budget: &HistoryBudget,
     ) {
         let uptime = message.committed;
-        let cost = message.cost();
-        self.bytes += cost;
-        budget.charge(cost);
+        let before = self.bytes;
+        self.bytes += message.cost();
         self.ring.push_back(message);
         while self.ring.len() + usize::from(planted::is(Bug::HistoryTooShort)) > options.messages
             || self.bytes > options.bytes
-            || (budget.exceeded() && !self.ring.is_empty())
+            || (budget.would_be_exceeded(before, self.bytes) && !self.ring.is_empty())
         {
-            self.drop_oldest(Loss::Trimmed, budget);
+            self.drop_oldest(Loss::Trimmed);
         }
-        self.expire(uptime, options, budget);
+        self.drop_expired(uptime, options);
+        // Once: a ring that gives up as much as it takes costs no traffic between cores.
+        budget.settle(before, self.bytes);
     }
 
     /// Gives up what has become too old.
     pub fn expire(&mut self, uptime: Duration, options: &HistoryOptions, budget: &HistoryBudget) {
-        while self
-            .ring
-            .front()
-            .is_some_and(|oldest| uptime.saturating_sub(oldest.committed) > options.age)
-        {
-            self.drop_oldest(Loss::Expired, budget);
-        }
-        if self.ring.is_empty() {
-            self.ring = VecDeque::new();
-        }
+        let before = self.bytes;
+        self.drop_expired(uptime, options);
+        budget.settle(before, self.bytes);
     }
 
     /// Gives up everything.
     pub fn clear(&mut self, budget: &HistoryBudget) {
+        let before = self.bytes;
         while !self.ring.is_empty() {
-            self.drop_oldest(Loss::Trimmed, budget);
+            self.drop_oldest(Loss::Trimmed);
         }
         self.ring = VecDeque::new();
+        budget.settle(before, self.bytes);
     }
 
     /// The messages after `since` up to `top`, oldest first; nothing if `since` is `top`.
@@ -178,11 +188,22 @@ impl History {
         }
     }
 
-    fn drop_oldest(&mut self, loss: Loss, budget: &HistoryBudget) {
+    fn drop_expired(&mut self, uptime: Duration, options: &HistoryOptions) {
+        while self
+            .ring
+            .front()
+            .is_some_and(|oldest| uptime.saturating_sub(oldest.committed) > options.age)
+        {
+            self.drop_oldest(Loss::Expired);
+        }
+        if self.ring.is_empty() {
+            self.ring = VecDeque::new();
+        }
+    }
+
+    fn drop_oldest(&mut self, loss: Loss) {
         if let Some(oldest) = self.ring.pop_front() {
-            let cost = oldest.cost();
-            self.bytes -= cost;
-            budget.release(cost);
+            self.bytes -= oldest.cost();
             self.last_loss = Some(loss);
         }
     }

@@ -1,15 +1,15 @@
 //! The bounded queue into a shard: reserve in every shard, then post in every shard.
 //! # Invariants: what is posted was reserved, so a post cannot fail; messages and bytes in the
-//! queue stay within their bounds; order out is order in.
+//! queue stay within their bounds; order out is order in. Who holds several permits took them in the
+//! order of the shards, so that two of them never wait for each other.
 //! # Not here: who reads it, and what the reader does.
 
 use super::message::Message;
 use super::topic::ShardId;
 use crate::planted::{self, Bug};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How much may wait for one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +29,18 @@ impl Default for MailboxOptions {
 
 /// The queue into one shard.
 pub struct Mailbox {
-    queue: Mutex<VecDeque<Arc<Message>>>,
-    /// Reserved and queued messages.
-    messages: AtomicUsize,
-    /// Reserved and queued payload bytes.
-    bytes: AtomicUsize,
+    queue: Mutex<Queue>,
     options: MailboxOptions,
     /// Wakes the reader; called when the queue was empty.
     wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What waits.
+#[derive(Debug, Default)]
+struct Queue {
+    messages: VecDeque<Arc<Message>>,
+    /// Bytes of their payloads.
+    bytes: usize,
 }
 
 /// What a shard has taken out of its mailbox and not yet delivered, in the order of the posts.
@@ -48,86 +52,67 @@ pub struct Inbox {
     pub queue: VecDeque<Arc<Message>>,
 }
 
-/// The right to post one message. Dropping it gives the room back.
+/// The right to post one message. The queue stays locked until it is used or dropped.
 #[derive(Debug)]
 pub struct Permit<'a> {
-    /// Taken by the post: the room then belongs to the queued message, and `drain` gives it back.
-    mailbox: Option<&'a Mailbox>,
+    mailbox: &'a Mailbox,
+    queue: MutexGuard<'a, Queue>,
     cost: usize,
 }
+
+/// A reader that must be woken, because its queue was empty.
+#[derive(Debug)]
+#[must_use = "a reader that is not woken sleeps"]
+pub struct Wake<'a>(&'a Mailbox);
 
 impl Mailbox {
     /// An empty mailbox that calls `wake` when something arrives in an empty queue.
     pub fn new(options: MailboxOptions, wake: impl Fn() + Send + Sync + 'static) -> Mailbox {
-        Mailbox {
-            queue: Mutex::default(),
-            messages: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            options,
-            wake: Box::new(wake),
-        }
+        Mailbox { queue: Mutex::default(), options, wake: Box::new(wake) }
     }
 
     /// Makes room for one message of `cost` payload bytes, or says that there is none.
     pub fn reserve(&self, cost: usize) -> Option<Permit<'_>> {
-        if self.messages.fetch_add(1, Ordering::AcqRel) >= self.options.messages_max {
-            self.messages.fetch_sub(1, Ordering::AcqRel);
-            return None;
-        }
-        if self.bytes.fetch_add(cost, Ordering::AcqRel) + cost > self.options.bytes_max {
-            self.messages.fetch_sub(1, Ordering::AcqRel);
-            self.bytes.fetch_sub(cost, Ordering::AcqRel);
-            return None;
-        }
-        Some(Permit { mailbox: Some(self), cost })
+        let queue = self.queue.lock();
+        let has_room = queue.messages.len() < self.options.messages_max
+            && queue.bytes.saturating_add(cost) <= self.options.bytes_max;
+        has_room.then(|| Permit { mailbox: self, queue, cost })
     }
 
     /// Moves everything that waits to the end of `into`. Into an empty queue it moves by changing
     /// places, so the memory of both is used again and again.
     pub fn drain(&self, into: &mut VecDeque<Arc<Message>>) {
-        let already = into.len();
-        {
-            let mut queue = self.queue.lock();
-            if already == 0 {
-                std::mem::swap(&mut *queue, into);
-            } else {
-                into.append(&mut queue);
-            }
+        let mut queue = self.queue.lock();
+        queue.bytes = 0;
+        if into.is_empty() {
+            std::mem::swap(&mut queue.messages, into);
+        } else {
+            into.append(&mut queue.messages);
         }
-        let drained = into.range(already..);
-        self.messages.fetch_sub(drained.len(), Ordering::AcqRel);
-        let bytes = drained.map(|message| message.payload.bytes().len()).sum();
-        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// Messages that wait or have a reservation.
+    /// Messages that wait.
     pub fn depth(&self) -> usize {
-        self.messages.load(Ordering::Relaxed)
+        self.queue.lock().messages.len()
     }
 }
 
-impl Permit<'_> {
-    /// Posts the message that the room was reserved for.
-    pub fn post(mut self, message: Arc<Message>) {
+impl<'a> Permit<'a> {
+    /// Posts the message that the room was reserved for. The reader, if it must be woken, is woken
+    /// by the caller, when no queue is locked any more.
+    pub fn post(mut self, message: Arc<Message>) -> Option<Wake<'a>> {
         debug_assert_eq!(self.cost, message.payload.bytes().len(), "a permit is for one message");
-        let Some(mailbox) = self.mailbox.take() else { return };
-        let was_empty = {
-            let mut queue = mailbox.queue.lock();
-            queue.push_back(message);
-            queue.len() == 1
-        };
-        if was_empty && !planted::is(Bug::WakeLost) {
-            (mailbox.wake)();
-        }
+        self.queue.bytes += self.cost;
+        self.queue.messages.push_back(message);
+        let was_empty = self.queue.messages.len() == 1;
+        (was_empty && !planted::is(Bug::WakeLost)).then_some(Wake(self.mailbox))
     }
 }
 
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        if let Some(mailbox) = self.mailbox {
-            mailbox.messages.fetch_sub(1, Ordering::AcqRel);
-            mailbox.bytes.fetch_sub(self.cost, Ordering::AcqRel);
-        }
+impl Wake<'_> {
+    /// Wakes the reader.
+    pub fn wake(self) {
+        (self.0.wake)();
     }
 }
 
@@ -143,6 +128,7 @@ mod tests {
     use crate::clock::Now;
     use crate::topics::message::{Draft, Epoch, Offset, Payload, TopicHead};
     use crate::topics::name::TopicName;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn message(offset: u64, size: usize) -> Arc<Message> {
         let topic = TopicName::parse("t").expect("valid name");
@@ -163,14 +149,16 @@ mod tests {
     }
 
     #[test]
-    fn messages_and_bytes_are_bounded_and_a_dropped_permit_gives_its_room_back() {
+    fn messages_and_bytes_are_bounded_and_a_dropped_permit_takes_no_room() {
         let (mailbox, _) = small();
-        let first = mailbox.reserve(60).expect("room");
+        drop(mailbox.reserve(100).expect("room"));
+        assert!(mailbox.reserve(101).is_none(), "101 bytes would be over the bound");
+        drop(mailbox.reserve(60).expect("room").post(message(1, 60)));
         assert!(mailbox.reserve(60).is_none(), "120 bytes would be over the bound");
-        let second = mailbox.reserve(10).expect("room");
+        drop(mailbox.reserve(10).expect("room").post(message(2, 10)));
         assert!(mailbox.reserve(1).is_none(), "a third message would be over the bound");
-        drop((first, second));
-        assert_eq!(mailbox.depth(), 0);
+        assert_eq!(mailbox.depth(), 2);
+        mailbox.drain(&mut VecDeque::new());
         assert!(mailbox.reserve(100).is_some());
     }
 
@@ -180,7 +168,8 @@ mod tests {
         let mut inbox = VecDeque::new();
         for round in 0..3 {
             for offset in [1, 2] {
-                mailbox.reserve(5).expect("room").post(message(round * 2 + offset, 5));
+                let permit = mailbox.reserve(5).expect("room");
+                permit.post(message(round * 2 + offset, 5)).into_iter().for_each(Wake::wake);
             }
             assert!(mailbox.reserve(5).is_none());
             mailbox.drain(&mut inbox);

@@ -53,12 +53,19 @@ impl Epoch {
     pub fn text(self) -> EpochText {
         const DIGITS: &[u8; 64] =
             b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let mut rest = self.0;
+        /// Digits whose bits are taken from one word: arithmetic on 128 bits is slow.
+        const WORD_DIGITS: usize = 10;
         let mut text = [0; Epoch::TEXT_LEN];
-        for place in text.iter_mut().rev() {
-            // Six bits index a table of 64.
-            *place = DIGITS.get((rest & 63) as usize).copied().unwrap_or(b'A');
-            rest >>= 6;
+        let mut bits = self.0;
+        for part in text.rchunks_mut(WORD_DIGITS) {
+            let low = bits & u128::from(u64::MAX);
+            let mut word = u64::try_from(low).unwrap_or_default();
+            for place in part.iter_mut().rev() {
+                // Six bits index a table of 64.
+                *place = DIGITS.get((word & 63) as usize).copied().unwrap_or(b'A');
+                word >>= 6;
+            }
+            bits >>= 6 * WORD_DIGITS;
         }
         EpochText(text)
     }
@@ -111,6 +118,11 @@ impl EpochText {
     /// The characters.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The characters as bytes, all of them ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -406,6 +418,18 @@ impl Wire {
             Wire::WebSocketJsonBatchDeflate => Wire::WebSocketJsonBatch,
             Wire::WebSocketProtoBatchDeflate => Wire::WebSocketProtoBatch,
             plain => plain,
+        }
+    }
+
+    /// The same layout with messages compressed where that pays. On TCP none are.
+    #[must_use]
+    pub const fn deflated(self) -> Wire {
+        match self {
+            Wire::WebSocketJson => Wire::WebSocketJsonDeflate,
+            Wire::WebSocketProto => Wire::WebSocketProtoDeflate,
+            Wire::WebSocketJsonBatch => Wire::WebSocketJsonBatchDeflate,
+            Wire::WebSocketProtoBatch => Wire::WebSocketProtoBatchDeflate,
+            same => same,
         }
     }
 

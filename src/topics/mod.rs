@@ -12,7 +12,8 @@
 //! # Locks, in the order in which they are taken
 //! 1. one shard of the topic map: to clone an `Arc`, or by the sweep to remove a topic;
 //! 2. the topic's own mutex;
-//! 3. the filter trie (read) or one mailbox queue, each for a few instructions.
+//! 3. the filter trie (read), or the mailbox queues of interested shards in the order of the shards,
+//!    each for a few instructions.
 //!
 //! Nobody awaits, encodes or takes a second topic under any of them.
 

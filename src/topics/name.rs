@@ -4,8 +4,8 @@
 //! # Not here: finding the topics or filters that match (`registry`, `filters`).
 
 use crate::reason::{Reason, Refusal};
+use smol_str::SmolStr;
 use std::fmt;
-use std::sync::Arc;
 
 /// Longest topic name or filter, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -13,8 +13,10 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const NAME_SEGMENTS_MAX: usize = 16;
 
 /// A valid topic name: 1 to 16 segments of `[A-Za-z0-9_:@=~/-]` joined by dots, at most 255 bytes.
+/// Up to 23 bytes stand in the value itself, so that most names cost no allocation and are compared
+/// without following a pointer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicName(Arc<str>);
+pub struct TopicName(SmolStr);
 
 impl TopicName {
     /// Takes a name if it is valid.
@@ -23,7 +25,7 @@ impl TopicName {
     /// [`Reason::BadTopic`] with what is wrong.
     pub fn parse(raw: &str) -> Result<TopicName, Refusal> {
         check(raw, Wildcards::None).map_err(|fault| fault.refusal(raw, Reason::BadTopic))?;
-        Ok(TopicName(Arc::from(raw)))
+        Ok(TopicName(SmolStr::new(raw)))
     }
 
     /// The name as it is written.
@@ -52,7 +54,7 @@ impl std::borrow::Borrow<str> for TopicName {
 /// A valid filter: like a topic name, but a segment may be `*` (exactly one segment) and the last
 /// one may be `>` (one or more segments). A filter without wildcards matches one topic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicFilter(Arc<str>);
+pub struct TopicFilter(SmolStr);
 
 impl TopicFilter {
     /// Takes a filter if it is valid.
@@ -61,7 +63,7 @@ impl TopicFilter {
     /// [`Reason::BadFilter`] with what is wrong.
     pub fn parse(raw: &str) -> Result<TopicFilter, Refusal> {
         check(raw, Wildcards::Allowed).map_err(|fault| fault.refusal(raw, Reason::BadFilter))?;
-        Ok(TopicFilter(Arc::from(raw)))
+        Ok(TopicFilter(SmolStr::new(raw)))
     }
 
     /// The filter as it is written.
@@ -205,6 +207,9 @@ impl NameFault {
 }
 
 fn check(raw: &str, wildcards: Wildcards) -> Result<(), NameFault> {
+    if is_plain(raw.as_bytes()) {
+        return Ok(());
+    }
     if raw.is_empty() {
         return Err(NameFault::Empty);
     }
@@ -225,6 +230,36 @@ fn check(raw: &str, wildcards: Wildcards) -> Result<(), NameFault> {
     Ok(())
 }
 
+/// Whether this is a name without wildcards, found in one look at each byte. What is not may be a
+/// filter, or has a fault that is worth the time to name it.
+fn is_plain(raw: &[u8]) -> bool {
+    const LITERAL: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte: u8 = 0;
+        while byte < 128 {
+            table[byte as usize] = is_name_character(byte as char);
+            byte += 1;
+        }
+        table
+    };
+    let mut dots = 0;
+    let mut is_empty = true;
+    for byte in raw {
+        if *byte == b'.' {
+            if is_empty {
+                return false;
+            }
+            dots += 1;
+            is_empty = true;
+        } else if LITERAL.get(usize::from(*byte)).is_some_and(|is_literal| *is_literal) {
+            is_empty = false;
+        } else {
+            return false;
+        }
+    }
+    !is_empty && dots < NAME_SEGMENTS_MAX && raw.len() <= NAME_BYTES_MAX
+}
+
 fn check_segment(segment: &str, wildcards: Wildcards) -> Result<(), NameFault> {
     match segment {
         "" => return Err(NameFault::EmptySegment),
@@ -242,7 +277,7 @@ fn check_segment(segment: &str, wildcards: Wildcards) -> Result<(), NameFault> {
     }
 }
 
-fn is_name_character(c: char) -> bool {
+const fn is_name_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '@' | '=' | '~' | '/' | '-')
 }
 

@@ -11,11 +11,11 @@ mod members;
 use super::filters::FilterTrie;
 use super::history::HistoryBudget;
 use super::idempotency::{Answer, Found, IdempotencyOptions, IdempotencyWindow};
-use super::mailbox::{Inbox, Mailbox, Permit};
+use super::mailbox::{Inbox, Mailbox, Permit, Wake};
 use super::message::{Draft, Epoch, Message, Offset, Position, Stream, TopicHead};
 use super::name::{TopicFilter, TopicName};
 use super::names::Names;
-use super::rule::{GROUPS_MAX, Rules};
+use super::rule::Rules;
 use super::topic::{
     Ask, Heard, Page, ResumeOptions, Seam, ShardId, ShardSet, Stretch, Topic, TopicState,
 };
@@ -59,6 +59,19 @@ impl Default for RegistryOptions {
 /// Draws the bits of a new epoch.
 pub type EpochSource = Box<dyn Fn() -> Option<u128> + Send + Sync>;
 
+/// The topic that a publisher named last.
+#[derive(Debug, Default)]
+pub struct Recent(Option<Arc<Topic>>);
+
+/// What became of a draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The place of the message.
+    pub position: Position,
+    /// The group of the topic's rule; `None` for a message that had its place already.
+    pub group: Option<u8>,
+}
+
 /// Every topic of the broker.
 pub struct Registry {
     topics: DashMap<TopicName, Arc<Topic>, RandomState>,
@@ -72,8 +85,6 @@ pub struct Registry {
     mailboxes: Vec<Arc<Mailbox>>,
     budget: HistoryBudget,
     window: IdempotencyWindow,
-    /// Messages taken, by the group of their topic's rule. One relaxed add each.
-    published: [AtomicU64; GROUPS_MAX],
     options: RegistryOptions,
     epochs: EpochSource,
 }
@@ -95,7 +106,6 @@ impl Registry {
             mailboxes,
             budget: HistoryBudget::new(options.history_bytes_max),
             window: IdempotencyWindow::new(options.idempotency),
-            published: [const { AtomicU64::new(0) }; GROUPS_MAX],
             options,
             epochs,
         }
@@ -108,7 +118,24 @@ impl Registry {
     /// [`Reason::TooManyTopics`], [`Reason::EngineUnavailable`] when the topic cannot be made;
     /// [`Reason::IdempotencyMismatch`] when the key was used for another message.
     pub fn commit(&self, draft: Draft, now: Now) -> Result<Position, Reason> {
-        let topic = self.topic_or_new(&draft.topic, now)?;
+        self.commit_again(&mut Recent::default(), draft, now).map(|committed| committed.position)
+    }
+
+    /// As [`Registry::commit`], for a publisher who most likely named the same topic last time: then
+    /// nothing has to be looked up.
+    ///
+    /// # Errors
+    /// Those of [`Registry::commit`].
+    pub fn commit_again(
+        &self,
+        recent: &mut Recent,
+        draft: Draft,
+        now: Now,
+    ) -> Result<Committed, Reason> {
+        let topic = match &mut recent.0 {
+            Some(topic) if topic.head.name == draft.topic => topic,
+            other => other.insert(self.topic_or_new(&draft.topic, now)?),
+        };
         self.with_state(topic, now, |topic, state| self.append(topic, state, draft, now))?
     }
 
@@ -126,8 +153,8 @@ impl Registry {
         inbox: &mut Inbox,
         now: Now,
     ) -> Result<Seam, Reason> {
-        let topic = self.topic_or_new(topic, now)?;
-        self.with_state(topic, now, |topic, state| {
+        let mut topic = self.topic_or_new(topic, now)?;
+        self.with_state(&mut topic, now, |topic, state| {
             self.expire(topic, state, now);
             let seam = topic.seam(state, ask, now)?;
             state.exact.insert(inbox.shard);
@@ -284,11 +311,6 @@ impl Registry {
         swept
     }
 
-    /// How many messages the topics of a group have taken.
-    pub fn published(&self, group: usize) -> u64 {
-        self.published.get(group).map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-
     /// How many topics there are.
     pub fn topic_count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
@@ -310,35 +332,37 @@ impl Registry {
         state: &mut TopicState,
         draft: Draft,
         now: Now,
-    ) -> Result<Position, Reason> {
+    ) -> Result<Committed, Reason> {
         let epoch = topic.head.epoch;
         let idempotency_key = draft.idempotency_key.clone();
         let digest = idempotency_key.as_ref().map_or(0, |_| self.window.digest(&draft));
         if let Some(key) = &idempotency_key {
-            state.answers.expire(now.uptime, &self.window);
-            match state.answers.find(key, digest) {
+            let answers = &mut state.aside().answers;
+            answers.expire(now.uptime, &self.window);
+            match answers.find(key, digest) {
                 Found::Nothing => {}
-                Found::Same(offset) => return Ok(Position { epoch, offset }),
+                Found::Same(offset) => {
+                    return Ok(Committed { position: Position { epoch, offset }, group: None });
+                }
                 Found::Other => return Err(Reason::IdempotencyMismatch),
             }
         }
         self.check_key(topic, state, &draft, now)?;
         let message = self.post(topic, state, draft, now)?;
         let offset = message.offset;
-        if let Some(group) = self.published.get(usize::from(topic.head.rule.group)) {
-            group.fetch_add(1, Ordering::Relaxed);
-        }
         self.keep_key(topic, state, &message);
         if topic.head.rule.history.messages > 0 {
             state.history.append(message, &topic.head.rule.history, &self.budget);
         }
         if let Some(key) = idempotency_key.filter(|_| !planted::is(Bug::KeyForgotten)) {
-            state.answers.keep(&key, Answer { digest, offset }, now.uptime, &self.window);
+            let answers = &mut state.aside().answers;
+            answers.keep(&key, Answer { digest, offset }, now.uptime, &self.window);
         }
         if planted::is(Bug::RefusedYetKept) && offset.0.is_multiple_of(8) {
             return Err(Reason::Overloaded);
         }
-        Ok(Position { epoch, offset })
+        let group = Some(topic.head.rule.group);
+        Ok(Committed { position: Position { epoch, offset }, group })
     }
 
     /// Gives a message the next offset and posts it, to all shards that want it or to none.
@@ -350,13 +374,14 @@ impl Registry {
         now: Now,
     ) -> Result<Arc<Message>, Reason> {
         let shards = self.interested(topic, state);
-        let permits =
-            self.reserve(shards, draft.payload.bytes().len()).ok_or(Reason::Overloaded)?;
         let offset = state.top.next();
         let message = Arc::new(Message::new(Arc::clone(&topic.head), offset, draft, now));
-        for permit in permits {
-            permit.post(Arc::clone(&message));
-        }
+        let permits =
+            self.reserve(shards, message.payload.bytes().len()).ok_or(Reason::Overloaded)?;
+        let posted = permits.into_iter().filter_map(|permit| permit.post(Arc::clone(&message)));
+        // Each queue is free again before anybody is woken.
+        let wakes: SmallVec<[Wake<'_>; 4]> = posted.collect();
+        wakes.into_iter().for_each(Wake::wake);
         state.top = offset;
         state.heard = Heard { uptime: now.uptime, wall_ms: now.wall_ms };
         Ok(message)
@@ -390,7 +415,7 @@ impl Registry {
     /// Runs `act` under the lock of the topic, or of its successor if it was retired meanwhile.
     fn with_state<T>(
         &self,
-        mut topic: Arc<Topic>,
+        topic: &mut Arc<Topic>,
         now: Now,
         act: impl FnOnce(&Topic, &mut TopicState) -> T,
     ) -> Result<T, Reason> {
@@ -400,10 +425,10 @@ impl Registry {
             let mut state = topic.state.lock();
             if !state.retired {
                 state.last_use = now.uptime;
-                return Ok(act(&topic, &mut state));
+                return Ok(act(topic, &mut state));
             }
             drop(state);
-            topic = self.topic_or_new(&topic.head.name, now)?;
+            *topic = self.topic_or_new(&topic.head.name, now)?;
         }
         Err(Reason::EngineUnavailable)
     }
@@ -459,9 +484,10 @@ impl Registry {
     /// Lets go of what is too old: an old message is not held because nothing came after it.
     fn expire(&self, topic: &Topic, state: &mut TopicState, now: Now) {
         state.history.expire(now.uptime, &topic.head.rule.history, &self.budget);
-        state.answers.expire(now.uptime, &self.window);
+        let Some(aside) = &mut state.aside else { return };
+        aside.answers.expire(now.uptime, &self.window);
         let mut gone = 0;
-        state
+        aside
             .keys
             .retain(|message| !message.is_expired(now.uptime), |message| gone += message.cost());
         self.budget.release(gone);

@@ -90,13 +90,9 @@ pub(super) struct TopicState {
     /// Offset of the latest message.
     pub(super) top: Offset,
     pub(super) history: History,
-    /// The latest message of every key, where the rule has snapshots hold them.
-    pub(super) keys: Latest,
-    /// The members, if this is a companion.
-    pub(super) roster: Roster,
+    pub(super) aside: Option<Box<Aside>>,
     /// When the latest message was taken; before the first one, when the topic began.
     pub(super) heard: Heard,
-    pub(super) answers: Answers,
     /// Shards with a subscription to exactly this topic.
     pub(super) exact: ShardSet,
     /// Shards with a filter that matches, as of the filters' `generation`.
@@ -104,6 +100,16 @@ pub(super) struct TopicState {
     pub(super) generation: u64,
     pub(super) last_use: Duration,
     pub(super) retired: bool,
+}
+
+/// What most topics have nothing of. It is apart, so that what every commit needs lies close together.
+#[derive(Debug, Default)]
+pub(super) struct Aside {
+    /// The latest message of every key, where the rule has snapshots hold them.
+    pub(super) keys: Latest,
+    /// The members, if this is a companion.
+    pub(super) roster: Roster,
+    pub(super) answers: Answers,
 }
 
 /// When a topic was last heard of.
@@ -263,7 +269,8 @@ impl Topic {
         if !ask.snapshot || snapshot_of_one {
             return Ok(latest.filter(is_current).cloned().collect());
         }
-        let all = latest.chain(state.keys.after(Offset(0))).filter(is_current);
+        let keys = state.aside.iter().flat_map(|aside| aside.keys.after(Offset(0)));
+        let all = latest.chain(keys).filter(is_current);
         let sorted: BTreeMap<Offset, &Arc<Message>> =
             all.map(|message| (message.offset, message)).collect();
         let first: Vec<_> = sorted.into_values().cloned().collect();
@@ -307,6 +314,11 @@ impl Topic {
 }
 
 impl TopicState {
+    /// What most topics have nothing of.
+    pub(super) fn aside(&mut self) -> &mut Aside {
+        self.aside.get_or_insert_default()
+    }
+
     /// The messages after `since` and up to `to`, as many as `room` holds and at least one, and what
     /// of them is gone.
     pub(super) fn stretch(&self, since: Offset, to: Offset, room: &ResumeOptions) -> Stretch {
@@ -326,8 +338,10 @@ impl TopicState {
     pub(super) fn is_idle(&self, uptime: Duration, ttl: Duration) -> bool {
         self.exact.is_empty()
             && self.history.is_empty()
-            && self.keys.is_empty()
-            && self.answers.is_empty()
+            && self
+                .aside
+                .as_ref()
+                .is_none_or(|aside| aside.keys.is_empty() && aside.answers.is_empty())
             && uptime.saturating_sub(self.last_use) >= ttl
     }
 }

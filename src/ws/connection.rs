@@ -3,6 +3,8 @@
 //! # Not here: reading and writing (`shard`), what commands do (`session`).
 
 use super::decoder::{Decoder, DecoderLimits, Incoming};
+use super::extensions::Compression;
+use super::handshake::Spoken;
 use crate::dialect::{Dialect, frame};
 use crate::reason::{Reason, Refusal};
 use crate::session::{Broker, Close, Effort, Session};
@@ -14,18 +16,34 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
-/// Serves a connection until it ends. `early` is what came behind the handshake.
-pub async fn serve(
+/// A connection that has become a WebSocket.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The socket, as HTTP left it.
+    pub stream: TcpStream,
+    /// What is spoken on it.
+    pub spoken: Spoken,
+    /// What came behind the handshake.
+    pub early: Vec<u8>,
+}
+
+/// Serves a connection until it ends, and holds its place as long.
+pub fn serve<P>(
     context: Rc<Context>,
     broker: Arc<Broker>,
-    stream: TcpStream,
-    dialect: Dialect,
-    early: Vec<u8>,
-) {
+    upgraded: Upgraded,
+    place: P,
+) -> impl Future<Output = ()> {
+    let Upgraded { stream, spoken, early } = upgraded;
     let socket = Rc::new(stream);
-    let wire = match dialect {
+    let Spoken { dialect, compression } = spoken;
+    let plain = match dialect {
         Dialect::Json => Wire::WebSocketJson,
         Dialect::Proto => Wire::WebSocketProto,
+    };
+    let wire = match compression {
+        Compression::None => plain,
+        Compression::Deflate => plain.deflated(),
     };
     let id = context.with(|shard| shard.open(Rc::clone(&socket), wire));
     let limits = DecoderLimits {
@@ -35,43 +53,59 @@ pub async fn serve(
     let connection = Connection {
         id,
         dialect,
-        decoder: Decoder::new(limits),
+        decoder: Decoder::new(limits, compression),
         session: Session::new(broker, id),
+        _place: place,
     };
-    Stream::new(context, socket, id).serve(early, connection).await;
+    Stream::new(context, socket, id).serve(early, connection)
 }
 
 /// The reading side of a WebSocket connection.
-struct Connection {
+struct Connection<P> {
     id: ConnectionId,
     dialect: Dialect,
     decoder: Decoder,
     session: Session,
+    _place: P,
 }
 
-impl Protocol for Connection {
+impl<P> Protocol for Connection<P> {
     fn feed(&mut self, mut input: &mut [u8], shard: &mut Shard<Rc<TcpStream>>) -> usize {
         let len = input.len();
         let mut turn = COMMANDS_PER_TURN;
         // What a closing connection still sends is not heard.
         while shard.is_open(self.id) {
             if turn == 0 || shard.is_congested(self.id) {
+                self.decoder.release();
                 return len - input.len();
             }
+            let unread = input.len();
             let (id, dialect, session) = (self.id, self.dialect, &mut self.session);
             let taken = match self.decoder.next(&mut input) {
                 Ok(None) => return len,
-                Ok(Some(incoming)) => take(incoming, id, dialect, session, shard),
+                Ok(Some(incoming)) => {
+                    let grown = incoming.bytes().saturating_sub(unread - input.len());
+                    turn = turn.saturating_sub(commands_worth(grown));
+                    take(incoming, id, dialect, session, shard)
+                }
                 Err(violation) => Err(Close(violation.into())),
             };
             match taken {
-                Ok(Effort::Small) => turn -= 1,
+                Ok(Effort::Small) => turn = turn.saturating_sub(1),
                 Ok(Effort::Large) => turn = 0,
                 Err(Close(refusal)) => shard.close(self.id, &refusal),
             }
         }
         len
     }
+}
+
+/// As how many commands of a turn it counts that a message is so many bytes larger than what was
+/// just read for it. What is read at once bounds a turn, except where 70 bytes inflate to 64 KiB.
+fn commands_worth(grown: usize) -> u32 {
+    /// What a read of 64 KiB holds for each command of a turn.
+    const COMMAND_BYTES: usize = (64 << 10) / COMMANDS_PER_TURN as usize;
+    u32::try_from(grown / COMMAND_BYTES).unwrap_or(u32::MAX)
 }
 
 fn take(
@@ -102,4 +136,28 @@ fn take(
 
 fn unsupported(detail: &str) -> Close {
     Close(Refusal::new(Reason::UnsupportedData, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_message_that_inflates_to_64_kib_is_a_turn() {
+        let rows = [(0, 0), (63, 0), (64, 1), (1000, 15), (64 << 10, COMMANDS_PER_TURN)];
+        for (grown, commands) in rows {
+            assert_eq!(commands_worth(grown), commands, "{grown} bytes");
+        }
+    }
+
+    fn size_of_future<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_an_idle_connection_is_small() {
+        let size = size_of_future(serve::<Arc<()>>);
+        // What tokio keeps of a task comes to it.
+        assert!(size <= 280, "{size} bytes");
+    }
 }

@@ -1,4 +1,5 @@
-//! RFC 6455 frames of a client, read strictly: bytes in, whole messages and control frames out.
+//! RFC 6455 frames of a client, read strictly: bytes in, whole messages and control frames out,
+//! inflated if they were compressed (RFC 7692).
 //! Owns the bytes of a message that has arrived in part; between messages it owns no memory.
 //! # Invariants: what comes out does not depend on how the bytes were cut into reads, so a read may
 //! be cancelled anywhere; a declared length is never trusted with memory; nothing comes out after a
@@ -7,14 +8,17 @@
 
 #![expect(clippy::mut_mut, reason = "the input is a slice from whose front bytes are taken")]
 
+use super::extensions::Compression;
 use super::head::{HEAD_BYTES_MIN, Head, Start, take};
 use super::violation::Violation;
+use crate::dialect::deflate::{InflateError, inflate};
 use fastwebsockets::{OpCode, unmask};
 
 /// How much a client may send before a message is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderLimits {
-    /// Bytes of one message, its fragments summed; a message of exactly this size is accepted.
+    /// Bytes of one message, its fragments summed, as it comes and as it is inflated; a message of
+    /// exactly this size is accepted.
     /// Default 65,536 (64 KiB). A connection may hold this much while its message is incomplete, so
     /// the worst case is this times the connection count. A message that arrives in many reads is
     /// moved once per 4 KiB, which makes limits of many MiB slow to fill.
@@ -45,24 +49,37 @@ pub enum Incoming<'a> {
     Close(Option<(u16, &'a str)>),
 }
 
+impl Incoming<'_> {
+    /// How many bytes it carries.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Incoming::Text(text) => text.len(),
+            Incoming::Binary(bytes) | Incoming::Ping(bytes) | Incoming::Pong(bytes) => bytes.len(),
+            Incoming::Close(close) => close.map_or(0, |(_, reason)| 2 + reason.len()),
+        }
+    }
+}
+
 /// Reads the frames of one client.
 ///
 /// It is small and `Send`, and it never waits: whoever owns the socket feeds it what was read.
 #[derive(Debug)]
 pub struct Decoder {
     limits: DecoderLimits,
+    compression: Compression,
     state: State,
     /// The fragmented message under way, from its first frame to its last.
     message: Option<Fragments>,
     /// Unmasked bytes that had to be kept: those of an incomplete message, then those of an
-    /// incomplete control frame that came between its fragments.
+    /// incomplete control frame that came between its fragments; or those of an inflated message.
     gathered: Vec<u8>,
 }
 
 impl Decoder {
     /// A decoder for a connection on which nothing has been received.
-    pub fn new(limits: DecoderLimits) -> Decoder {
-        Decoder { limits, state: State::Head(Head::default()), message: None, gathered: Vec::new() }
+    pub fn new(limits: DecoderLimits, compression: Compression) -> Decoder {
+        let state = State::Head(Head::default());
+        Decoder { limits, compression, state, message: None, gathered: Vec::new() }
     }
 
     /// Takes bytes from the front of `input` up to the end of the next message or control frame.
@@ -78,7 +95,7 @@ impl Decoder {
         &'a mut self,
         input: &mut &'i mut [u8],
     ) -> Result<Option<Incoming<'a>>, Violation> {
-        let whole = match self.advance(input) {
+        let whole = match self.advance(input).and_then(|whole| self.inflate(whole)) {
             Ok(Some(whole)) => whole,
             Ok(None) => return Ok(None),
             Err(violation) => {
@@ -96,6 +113,16 @@ impl Decoder {
             self.state = State::Closed;
         }
         incoming.map(Some)
+    }
+
+    /// Lets go of the memory of what was lent last. The next call of [`Decoder::next`] does so too.
+    pub fn release(&mut self) {
+        let State::Lent { keep } = self.state else { return };
+        self.gathered.truncate(keep);
+        if keep == 0 {
+            self.gathered = Vec::new();
+        }
+        self.state = State::Head(Head::default());
     }
 
     /// Whether the next byte begins a message: no message is open and no frame.
@@ -116,7 +143,7 @@ impl Decoder {
                     if !head.fill(HEAD_BYTES_MIN, input) {
                         return Ok(None);
                     }
-                    let start = head.start()?;
+                    let start = head.start(self.compression)?;
                     check_order(start.opcode, self.message)?;
                     if !head.fill(start.head_bytes(), input) {
                         return Ok(None);
@@ -140,6 +167,7 @@ impl Decoder {
                         self.state = State::Head(Head::default());
                         return Ok(Some(Whole {
                             opcode: frame.start.opcode,
+                            compressed: frame.start.compressed,
                             payload: Payload::Input(piece),
                         }));
                     }
@@ -151,14 +179,7 @@ impl Decoder {
                         return Ok(Some(whole));
                     }
                 }
-                State::Lent { keep } => {
-                    let keep = *keep;
-                    self.gathered.truncate(keep);
-                    if keep == 0 {
-                        self.gathered = Vec::new();
-                    }
-                    self.state = State::Head(Head::default());
-                }
+                State::Lent { .. } => self.release(),
                 State::Closed => {
                     self.gathered = Vec::new();
                     *input = &mut [];
@@ -181,8 +202,12 @@ impl Decoder {
         if start.fin && self.message.is_none() {
             return Ok(());
         }
-        let message =
-            self.message.get_or_insert(Fragments { opcode: start.opcode, frames: 0, valid: 0 });
+        let message = self.message.get_or_insert(Fragments {
+            opcode: start.opcode,
+            compressed: start.compressed,
+            frames: 0,
+            valid: 0,
+        });
         message.frames = message.frames.saturating_add(1);
         let limit = self.limits.fragments_max;
         if message.frames > limit {
@@ -203,11 +228,12 @@ impl Decoder {
     /// Ends a frame whose payload has been gathered.
     fn finish<'i>(&mut self, frame: Frame) -> Result<Option<Whole<'i>>, Violation> {
         let start = frame.start;
-        let (opcode, from) = if start.is_control() {
-            (start.opcode, frame.from)
+        let (opcode, compressed, from) = if start.is_control() {
+            (start.opcode, false, frame.from)
         } else if start.fin {
             let message = self.message.take();
-            (message.map_or(start.opcode, |message| message.opcode), 0)
+            let kind = message.map_or((start.opcode, start.compressed), Fragments::kind);
+            (kind.0, kind.1, 0)
         } else {
             if let Some(message) = &mut self.message {
                 message.check_text(&self.gathered)?;
@@ -217,7 +243,23 @@ impl Decoder {
         };
         self.state = State::Lent { keep: from };
         let payload = Payload::Gathered { from };
-        Ok(Some(Whole { opcode, payload }))
+        Ok(Some(Whole { opcode, compressed, payload }))
+    }
+
+    /// Puts the inflated bytes of a compressed message in place of what came.
+    fn inflate<'i>(&mut self, whole: Option<Whole<'i>>) -> Result<Option<Whole<'i>>, Violation> {
+        let Some(Whole { opcode, compressed: true, payload }) = whole else { return Ok(whole) };
+        let limit = self.limits.message_bytes_max;
+        let inflated = match payload {
+            Payload::Input(bytes) => inflate(bytes, limit),
+            Payload::Gathered { .. } => inflate(&self.gathered, limit),
+        };
+        self.gathered = inflated.map_err(|error| match error {
+            InflateError::Corrupt => Violation::NotDeflate,
+            InflateError::TooBig => Violation::InflatesTooBig { limit },
+        })?;
+        self.state = State::Lent { keep: 0 };
+        Ok(Some(Whole { opcode, compressed: false, payload: Payload::Gathered { from: 0 } }))
     }
 }
 
@@ -241,15 +283,20 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 struct Fragments {
     opcode: OpCode,
+    compressed: bool,
     frames: u32,
     /// How many of the gathered bytes are known to be UTF-8, if this is a text.
     valid: usize,
 }
 
 impl Fragments {
+    fn kind(self) -> (OpCode, bool) {
+        (self.opcode, self.compressed)
+    }
+
     /// Checks what the last frame added to a text, up to a character that the next one may complete.
     fn check_text(&mut self, gathered: &[u8]) -> Result<(), Violation> {
-        if self.opcode != OpCode::Text {
+        if self.opcode != OpCode::Text || self.compressed {
             return Ok(());
         }
         let added = gathered.get(self.valid..).unwrap_or_default();
@@ -289,6 +336,7 @@ impl Frame {
 /// A message or control frame that is complete but not yet checked.
 struct Whole<'i> {
     opcode: OpCode,
+    compressed: bool,
     payload: Payload<'i>,
 }
 
@@ -337,5 +385,7 @@ fn read_close(payload: &[u8]) -> Result<Option<(u16, &str)>, Violation> {
     }
 }
 
+#[cfg(test)]
+mod compressed;
 #[cfg(test)]
 mod tests;

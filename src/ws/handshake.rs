@@ -1,9 +1,11 @@
 //! The upgrade of an HTTP request to a WebSocket: accepted with a dialect, or refused with a reason.
-//! Owns every demand of RFC 6455 section 4.2 on the request, and the choice of the subprotocol.
-//! # Invariants: nothing that a peer offers is echoed except a subprotocol of our own table; a page
-//! of a foreign origin is refused before it learns what is spoken here.
+//! Owns every demand of RFC 6455 section 4.2 on the request, and the choice of subprotocol and
+//! extension.
+//! # Invariants: nothing that a peer offers is echoed except what is in a table of our own; a page of
+//! a foreign origin is refused before it learns what is spoken here.
 //! # Not here: paths, tokens, connection limits (`http`), and the frames that follow (`decoder`).
 
+use super::extensions::{self, Compression, is_token_byte};
 use super::origin::{self, AllowedOrigin, single};
 use crate::dialect::Dialect;
 use crate::reason::{Reason, Refusal};
@@ -11,8 +13,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use fastwebsockets::upgrade::{is_upgrade_request, upgrade};
 use hyper::header::{
-    CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    TRANSFER_ENCODING,
+    CONTENT_LENGTH, HeaderName, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
 };
 use hyper::{HeaderMap, Method, Request, Response, Version};
 
@@ -22,13 +24,26 @@ pub struct Policy {
     /// Origins whose pages may connect beside the server's own. Default none. The pages of a listed
     /// origin act with the cookies and from the network of whoever visits them.
     pub origins: Vec<AllowedOrigin>,
+    /// What messages may be, if the client offers it too. Default as they are. Whoever is answered
+    /// an extension may have what it sends inflated, so once there is authentication, the answer
+    /// belongs behind it.
+    pub compression: Compression,
+}
+
+/// What is spoken on a connection from its upgrade on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// How commands and events are spelled.
+    pub dialect: Dialect,
+    /// What messages may be.
+    pub compression: Compression,
 }
 
 /// An upgrade that is accepted.
 #[derive(Debug)]
 pub struct Accepted {
     /// What is spoken on the connection.
-    pub dialect: Dialect,
+    pub spoken: Spoken,
     /// The subprotocol that was chosen; `None` if none was offered.
     pub subprotocol: Option<&'static str>,
     /// The 101 that says so; its body is empty.
@@ -72,7 +87,14 @@ pub fn judge<B>(request: &Request<B>, policy: &Policy) -> Result<Accepted, Refus
     let key = read_key(headers)?;
     origin::check(headers, &policy.origins)?;
     let (dialect, subprotocol) = choose(headers)?;
-    Ok(Accepted { dialect, subprotocol, response: switch(key, subprotocol)? })
+    let offered = extensions::negotiate(headers)?;
+    let extension = offered.filter(|_| policy.compression == Compression::Deflate);
+    let compression = extension.map_or(Compression::None, |_| Compression::Deflate);
+    let response = switch(
+        key,
+        &[(SEC_WEBSOCKET_PROTOCOL, subprotocol), (SEC_WEBSOCKET_EXTENSIONS, extension)],
+    )?;
+    Ok(Accepted { spoken: Spoken { dialect, compression }, subprotocol, response })
 }
 
 fn check_request<B>(request: &Request<B>) -> Result<(), Refusal> {
@@ -178,13 +200,11 @@ fn find_dialect(offer: &[u8]) -> Option<(&'static str, Dialect)> {
     spoken.find(|(name, _)| name.as_bytes() == offer)
 }
 
-/// Whether a byte may be in a token, RFC 9110 section 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// Writes the 101.
-fn switch(key: &HeaderValue, subprotocol: Option<&'static str>) -> Result<Response<()>, Refusal> {
+/// Writes the 101 with those headers that have a value.
+fn switch(
+    key: &HeaderValue,
+    chosen: &[(HeaderName, Option<&'static str>)],
+) -> Result<Response<()>, Refusal> {
     // All that `upgrade` looks at are these two headers, which have been checked.
     let mut checked = Request::new(());
     checked.headers_mut().insert(SEC_WEBSOCKET_KEY, key.clone());
@@ -192,8 +212,10 @@ fn switch(key: &HeaderValue, subprotocol: Option<&'static str>) -> Result<Respon
     let (response, _) = upgrade(&mut checked)
         .map_err(|error| Refusal::new(Reason::BadRequest, error.to_string()))?;
     let mut response = response.map(|_| ());
-    if let Some(name) = subprotocol {
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+    for (header, value) in chosen {
+        if let Some(value) = value {
+            response.headers_mut().insert(header, HeaderValue::from_static(value));
+        }
     }
     Ok(response)
 }
@@ -229,7 +251,7 @@ mod tests {
 
     fn say(request: &Request<()>) -> String {
         match judge(request, &Policy::default()) {
-            Ok(accepted) => format!("{:?} {:?}", accepted.dialect, accepted.subprotocol),
+            Ok(accepted) => format!("{:?} {:?}", accepted.spoken.dialect, accepted.subprotocol),
             Err(Refused { refusal, .. }) => {
                 let detail = refusal.detail.unwrap_or_default();
                 format!("{} {detail}", refusal.reason.status())
@@ -240,7 +262,7 @@ mod tests {
     #[test]
     fn the_sample_of_rfc_6455_is_accepted_with_its_accept_key() {
         let accepted = judge(&request(), &Policy::default()).unwrap();
-        assert_eq!(accepted.dialect, Dialect::Json);
+        assert_eq!(accepted.spoken.dialect, Dialect::Json);
         let response = accepted.response;
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         let mut headers: Vec<_> = response.headers().iter().collect();
@@ -362,8 +384,10 @@ mod tests {
         let detail =
             "origin \"https://app.example.net\" is neither the host of the request nor allowed";
         assert_eq!(say(&request), format!("403 {detail}"));
-        let policy =
-            Policy { origins: vec![AllowedOrigin::parse("https://app.example.net").unwrap()] };
+        let policy = Policy {
+            origins: vec![AllowedOrigin::parse("https://app.example.net").unwrap()],
+            ..Policy::default()
+        };
         assert!(judge(&request, &policy).is_ok());
     }
 
@@ -450,5 +474,41 @@ mod tests {
         assert_eq!(say(&offering(&[&"x".repeat(4096)])).get(..10), Some("400 spoken"));
         let expected = "400 subprotocols are 4097 bytes, the limit is 4096";
         assert_eq!(say(&offering(&[&"x".repeat(4000), &"x".repeat(97)])), expected);
+    }
+
+    #[test]
+    fn compression_is_answered_where_it_is_configured_and_offered() {
+        let answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+        let rows = [
+            (Compression::None, None, None),
+            (Compression::None, Some("permessage-deflate"), None),
+            (Compression::Deflate, None, None),
+            (Compression::Deflate, Some("mux, permessage-deflate"), Some(answer)),
+            (Compression::Deflate, Some("permessage-deflate; x"), None),
+        ];
+        for (compression, offer, expected) in rows {
+            let policy = Policy { compression, ..Policy::default() };
+            let mut request = offering(&["fanfare.v1.proto"]);
+            if let Some(offer) = offer {
+                let offer = HeaderValue::from_static(offer);
+                request.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, offer);
+            }
+            let accepted = judge(&request, &policy).unwrap();
+            assert_eq!(accepted.spoken.compression == Compression::Deflate, expected.is_some());
+            let headers = accepted.response.headers();
+            let said = headers.get(SEC_WEBSOCKET_EXTENSIONS).map(|value| value.to_str().unwrap());
+            assert_eq!(said, expected, "{compression:?} {offer:?}");
+            assert_eq!(headers.get(SEC_WEBSOCKET_PROTOCOL).unwrap(), "fanfare.v1.proto");
+        }
+    }
+
+    #[test]
+    fn offers_of_extensions_that_cannot_be_read_are_refused_even_if_none_is_spoken() {
+        let mut request = request();
+        let offer = HeaderValue::from_static("permessage-deflate;");
+        request.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, offer);
+        let expected = "400 the sec-websocket-extensions header is not a list of extensions from \
+                        byte 19 on";
+        assert_eq!(say(&request), expected);
     }
 }

@@ -6,6 +6,7 @@
 
 #![expect(clippy::mut_mut, reason = "the input is a slice from whose front bytes are taken")]
 
+use super::extensions::Compression;
 use super::violation::Violation;
 use fastwebsockets::OpCode;
 
@@ -17,6 +18,9 @@ const HEAD_BYTES_MAX: usize = 14;
 
 /// The longest payload of a control frame, RFC 6455 section 5.5.
 pub(super) const CONTROL_BYTES_MAX: u8 = 125;
+
+/// The bit that marks a compressed message where that is negotiated, RFC 7692 section 6.
+const RSV1: u8 = 0x40;
 
 /// As much of a frame's head as has been received.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,15 +46,19 @@ impl Head {
     }
 
     /// Reads the first two bytes and checks what can be said of them alone.
-    pub(super) fn start(&self) -> Result<Start, Violation> {
+    pub(super) fn start(&self, compression: Compression) -> Result<Start, Violation> {
         let [first, second, ..] = self.bytes;
-        if first & 0x70 != 0 {
+        // Only the first frame of a message may have it; that is text or binary.
+        let begins = matches!(first & 0x0F, 0x1 | 0x2);
+        let meant = if begins && compression == Compression::Deflate { RSV1 } else { 0 };
+        if first & 0x70 & !meant != 0 {
             return Err(Violation::ReservedBits(first >> 4 & 0x07));
         }
         let opcode = first & 0x0F;
         let start = Start {
             fin: first & 0x80 != 0,
             opcode: OpCode::try_from(opcode).map_err(|_| Violation::UnknownOpcode(opcode))?,
+            compressed: first & RSV1 != 0,
             length: second & 0x7F,
         };
         if second & 0x80 == 0 {
@@ -94,6 +102,8 @@ pub(super) struct Start {
     pub(super) opcode: OpCode,
     /// Whether this is the last frame of its message.
     pub(super) fin: bool,
+    /// Whether the message that it begins is compressed.
+    pub(super) compressed: bool,
     /// The length, or 126 or 127 if it follows in 16 or 64 bits.
     length: u8,
 }

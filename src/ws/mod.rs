@@ -6,6 +6,7 @@
 
 pub mod connection;
 pub mod decoder;
+pub mod extensions;
 pub mod handshake;
 mod head;
 pub mod origin;

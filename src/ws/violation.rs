@@ -44,12 +44,23 @@ pub enum Violation {
         /// The limit.
         limit: usize,
     },
+    /// A compressed message is beyond the same limit.
+    #[error("message inflates to more than {limit} bytes")]
+    InflatesTooBig {
+        /// The limit.
+        limit: usize,
+    },
     /// A message is beyond [`super::decoder::DecoderLimits::fragments_max`].
     #[error("message has more than {limit} fragments")]
     TooManyFragments {
         /// The limit.
         limit: u32,
     },
+    /// RFC 7692 section 7.2.2. That one names no code: 1007 is for a payload that its type does not
+    /// allow, and this one never came to be a payload, because a peer that compresses otherwise than
+    /// was negotiated breaks the protocol.
+    #[error("a compressed message is not whole deflate data")]
+    NotDeflate,
     /// Section 8.1: a text, or the reason of a close.
     #[error("text is not UTF-8 from byte {at} on")]
     NotUtf8 {
@@ -68,7 +79,9 @@ impl Violation {
     /// The row of the table of reasons; its code is the close code for the client.
     pub fn reason(self) -> Reason {
         match self {
-            Violation::TooBig { .. } | Violation::TooManyFragments { .. } => Reason::MessageTooBig,
+            Violation::TooBig { .. }
+            | Violation::InflatesTooBig { .. }
+            | Violation::TooManyFragments { .. } => Reason::MessageTooBig,
             Violation::NotUtf8 { .. } => Reason::InvalidUtf8,
             Violation::NotMasked
             | Violation::ReservedBits(_)
@@ -79,6 +92,7 @@ impl Violation {
             | Violation::LengthTopBit
             | Violation::MessageOpen
             | Violation::NothingToContinue
+            | Violation::NotDeflate
             | Violation::CloseOfOneByte
             | Violation::CloseCode(_) => Reason::ProtocolError,
         }
@@ -113,6 +127,7 @@ mod tests {
             (Violation::LengthTopBit, "a length has its top bit set"),
             (Violation::MessageOpen, "a message begins inside another one"),
             (Violation::NothingToContinue, "a continuation has no message to continue"),
+            (Violation::NotDeflate, "a compressed message is not whole deflate data"),
             (Violation::CloseOfOneByte, "a close has 1 byte, its code takes 2"),
             (Violation::CloseCode(1005), "close code 1005 may not be sent"),
         ];
@@ -126,6 +141,8 @@ mod tests {
         let (bytes, limit) = (70_000, 65_536);
         let too_big = Violation::TooBig { bytes, limit };
         check(too_big, 1009, "message is 70000 bytes, the limit is 65536");
+        let too_big = Violation::InflatesTooBig { limit };
+        check(too_big, 1009, "message inflates to more than 65536 bytes");
         let too_many = Violation::TooManyFragments { limit: 64 };
         check(too_many, 1009, "message has more than 64 fragments");
     }

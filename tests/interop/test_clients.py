@@ -74,6 +74,30 @@ class WebSocketClients(unittest.TestCase):
 
         run(session())
 
+    def test_python_websockets_with_compression(self):
+        config = tempfile.NamedTemporaryFile("w", suffix=".toml")
+        self.enterContext(config)
+        config.write("websocket.compression = true\n")
+        config.flush()
+        compressing = Broker("serve", "--config", config.name)
+        self.addCleanup(compressing.stop)
+        data = [{"symbol": f"ä{row}", "price": row / 7} for row in range(1000)]
+
+        async def session():
+            async with websockets.connect(f"ws://{compressing.public}/ws", max_size=1 << 20) as socket:
+                extensions = socket.response.headers["sec-websocket-extensions"]
+                self.assertTrue(extensions.startswith("permessage-deflate;"))
+                await socket.send('{"id":1,"subscribe":{"topic":"interop.rows"}}')
+                await socket.recv()
+                for round in range(3):
+                    publish = {"topic": "interop.rows", "data": data}
+                    await socket.send(json.dumps({"id": 2, "publish": publish}))
+                    events = [json.loads(await socket.recv()) for _ in range(2)]
+                    [message] = [event["message"] for event in events if "message" in event]
+                    self.assertEqual((message["offset"], message["data"]), (round + 1, data))
+
+        run(session())
+
     def test_without_a_subprotocol_it_is_json(self):
         async def session():
             async with websockets.connect(f"ws://{broker.public}/ws") as socket:

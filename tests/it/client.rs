@@ -90,13 +90,15 @@ impl Client {
         let first = match wire {
             Wire::WebSocketJsonBatch => Wire::WebSocketJson,
             Wire::WebSocketProtoBatch => Wire::WebSocketProto,
+            Wire::WebSocketJsonBatchDeflate => Wire::WebSocketJsonDeflate,
+            Wire::WebSocketProtoBatchDeflate => Wire::WebSocketProtoDeflate,
             first => first,
         };
+        let subprotocol = if first.is_json() { "fanfare.v1.json" } else { "fanfare.v1.proto" };
         let socket = match first {
-            Wire::WebSocketJson => Socket::upgrade(broker, pipe, Some("fanfare.v1.json")).await,
-            Wire::WebSocketProto => Socket::upgrade(broker, pipe, Some("fanfare.v1.proto")).await,
-            Wire::TcpProto => Socket { pipe },
-            other => panic!("no client begins with {other:?}"),
+            Wire::TcpProto => Socket::new(pipe),
+            _ if first.is_deflated() => Socket::upgrade_compressed(broker, pipe, subprotocol).await,
+            _ => Socket::upgrade(broker, pipe, Some(subprotocol)).await,
         };
         let mut client = Client::of(socket, first);
         if wire.is_batched() {
@@ -131,13 +133,13 @@ impl Client {
     /// The bytes of a command on this wire, its head included.
     pub(crate) fn spell(&self, text: &str) -> Vec<u8> {
         if self.wire.is_json() {
-            return socket::frame(FIN | TEXT, text.as_bytes());
+            return self.socket.spell(TEXT, text.as_bytes());
         }
         let json = serde_json::from_str(text).expect("a command of JSON");
         let proto = spelling::command(json).encode_to_vec();
         match self.wire {
             Wire::TcpProto => length_delimited(&proto),
-            _ => socket::frame(FIN | BINARY, &proto),
+            _ => self.socket.spell(BINARY, &proto),
         }
     }
 
@@ -203,6 +205,11 @@ impl Client {
         };
         self.pipe().end().await;
         ending
+    }
+
+    /// Its socket.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     /// The connection itself.

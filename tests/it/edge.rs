@@ -156,7 +156,7 @@ fn frames_behind_the_handshake_are_understood() {
         let half = bytes.len() - 10;
         pipe.send(&bytes[..half]).await;
         must_accept(&Answer::read(&mut pipe).await, None);
-        let mut client = Client::of(Socket { pipe }, Wire::WebSocketJson);
+        let mut client = Client::of(Socket::new(pipe), Wire::WebSocketJson);
         assert_eq!(client.hear().await, json!({"id": 1, "pong": {}}));
         assert_eq!(client.hear().await, json!({"id": 2, "pong": {}}));
         client.pipe().send(&bytes[half..]).await;
@@ -176,7 +176,7 @@ fn more_behind_the_handshake_than_its_buffer_holds_is_understood() {
         }
         pipe.send(&bytes).await;
         must_accept(&Answer::read(&mut pipe).await, None);
-        let mut client = Client::of(Socket { pipe }, Wire::WebSocketJson);
+        let mut client = Client::of(Socket::new(pipe), Wire::WebSocketJson);
         for offset in 1..=5 {
             let event = client.hear().await;
             assert_eq!(event["published"]["offset"], offset, "{event}");
@@ -193,7 +193,7 @@ fn a_handshake_that_arrives_byte_by_byte_is_understood() {
             pipe.send(&[byte]).await;
         }
         must_accept(&Answer::read(&mut pipe).await, Some("fanfare.v1.proto"));
-        let mut client = Client::of(Socket { pipe }, Wire::WebSocketProto);
+        let mut client = Client::of(Socket::new(pipe), Wire::WebSocketProto);
         client.ask(&json!({"id": 1, "ping": {}})).await;
     });
 }

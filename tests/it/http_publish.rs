@@ -227,7 +227,7 @@ fn requests_may_follow_each_other_on_one_connection() {
         // And a WebSocket after that.
         pipe.send(crate::socket::request(address, "").as_bytes()).await;
         crate::socket::must_accept(&Answer::read(&mut pipe).await, None);
-        let mut client = Client::of(crate::socket::Socket { pipe }, Wire::WebSocketJson);
+        let mut client = Client::of(crate::socket::Socket::new(pipe), Wire::WebSocketJson);
         let page = client.ask(&json!({"id": 1, "history": {"topic": "t"}})).await;
         assert_eq!(page["historyPage"]["messages"].as_array().map(Vec::len), Some(50));
     });

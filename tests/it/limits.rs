@@ -36,7 +36,7 @@ fn one_connection_too_many_is_told_so_and_welcome_when_another_has_left() {
                 let mut pipe = Pipe::connect(address).await;
                 pipe.try_send(request(address, "").as_bytes()).await;
                 if Answer::read(&mut pipe).await.status == 101 {
-                    return Client::of(Socket { pipe }, Wire::WebSocketJson);
+                    return Client::of(Socket::new(pipe), Wire::WebSocketJson);
                 }
             }
         };

@@ -14,6 +14,7 @@
 mod batches;
 mod catch_up;
 mod client;
+mod compression;
 mod drain;
 mod edge;
 mod frames;

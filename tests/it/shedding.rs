@@ -112,7 +112,7 @@ async fn knock(broker: &Broker) -> Result<Client, Answer> {
     pipe.try_send(request(broker.public(), "").as_bytes()).await;
     let answer = Answer::read(&mut pipe).await;
     if answer.status == 101 {
-        Ok(Client::of(Socket { pipe }, Wire::WebSocketJson))
+        Ok(Client::of(Socket::new(pipe), Wire::WebSocketJson))
     } else {
         Err(answer)
     }

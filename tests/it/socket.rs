@@ -1,6 +1,8 @@
-//! A WebSocket client that can send anything and accepts only what RFC 6455 lets a server send.
+//! A WebSocket client that can send anything and accepts only what RFC 6455 and, where that is
+//! negotiated, RFC 7692 let a server send.
 //! # Invariants: a frame of the server is final, unmasked, of a known opcode and of the fewest bytes
-//! in which its length can be written, or the test fails.
+//! in which its length can be written, or the test fails. What is compressed is not the broker's own
+//! code here.
 //! # Not here: what messages mean (`client`).
 
 use crate::harness::Broker;
@@ -9,6 +11,8 @@ use crate::pipe::Pipe;
 use std::net::SocketAddr;
 
 pub(crate) const FIN: u8 = 0x80;
+/// In the first byte of a frame: its message is compressed.
+pub(crate) const RSV1: u8 = 0x40;
 pub(crate) const CONTINUATION: u8 = 0x0;
 pub(crate) const TEXT: u8 = 0x1;
 pub(crate) const BINARY: u8 = 0x2;
@@ -59,12 +63,40 @@ pub(crate) fn request(address: SocketAddr, headers: &str) -> String {
     )
 }
 
+/// What a client offers that can inflate, as browsers do.
+const OFFER: &str = "permessage-deflate; client_max_window_bits";
+
+/// The answer to that.
+const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+
 /// An open WebSocket.
 pub(crate) struct Socket {
     pub(crate) pipe: Pipe,
+    /// The lengths of all compressed messages heard; `None` if there may be none.
+    pub(crate) compressed: Option<Vec<usize>>,
 }
 
 impl Socket {
+    /// A connection that has been upgraded, without an extension.
+    pub(crate) fn new(pipe: Pipe) -> Socket {
+        Socket { pipe, compressed: None }
+    }
+
+    /// Turns a fresh connection into a WebSocket that has agreed on compression.
+    pub(crate) async fn upgrade_compressed(
+        broker: &Broker,
+        mut pipe: Pipe,
+        subprotocol: &str,
+    ) -> Socket {
+        let headers = format!(
+            "sec-websocket-protocol: {subprotocol}\r\nsec-websocket-extensions: {OFFER}\r\n"
+        );
+        pipe.send(request(broker.public(), &headers).as_bytes()).await;
+        let answer = Answer::read(&mut pipe).await;
+        must_agree(&answer, Some(subprotocol), Some(AGREED));
+        Socket { pipe, compressed: Some(Vec::new()) }
+    }
+
     /// Opens a WebSocket with this subprotocol, or offers none.
     pub(crate) async fn open(broker: &Broker, subprotocol: Option<&str>) -> Socket {
         Socket::upgrade(broker, Pipe::connect(broker.public()).await, subprotocol).await
@@ -81,12 +113,20 @@ impl Socket {
         pipe.send(request(broker.public(), &headers).as_bytes()).await;
         let answer = Answer::read(&mut pipe).await;
         must_accept(&answer, subprotocol);
-        Socket { pipe }
+        Socket::new(pipe)
     }
 
     /// Sends one final frame.
     pub(crate) async fn send(&mut self, opcode: u8, payload: &[u8]) {
         self.pipe.send(&frame(FIN | opcode, payload)).await;
+    }
+
+    /// A message in one frame, compressed if that is negotiated.
+    pub(crate) fn spell(&self, opcode: u8, body: &[u8]) -> Vec<u8> {
+        match self.compressed {
+            Some(_) => frame(FIN | RSV1 | opcode, &deflated(body)),
+            None => frame(FIN | opcode, body),
+        }
     }
 
     /// The next frame of the server.
@@ -98,9 +138,11 @@ impl Socket {
     pub(crate) async fn try_frame(&mut self) -> Option<Frame> {
         let head = self.pipe.take(2).await?;
         let (first, second) = (head[0], head[1]);
-        assert_eq!(first & 0xF0, FIN, "a frame of the server is not final or has reserved bits");
-        assert_eq!(second & MASKED, 0, "a frame of the server is masked");
         let opcode = first & 0x0F;
+        let is_compressed = first & RSV1 != 0 && opcode < CLOSE && self.compressed.is_some();
+        let bits = if is_compressed { FIN | RSV1 } else { FIN };
+        assert_eq!(first & 0xF0, bits, "a frame of the server is not final or has reserved bits");
+        assert_eq!(second & MASKED, 0, "a frame of the server is masked");
         let known = [TEXT, BINARY, CLOSE, PING, PONG];
         assert!(known.contains(&opcode), "opcode {opcode:#x} of the server");
         let length = match second {
@@ -119,7 +161,12 @@ impl Socket {
             short => u64::from(short),
         };
         assert!(opcode < CLOSE || length <= 125, "a control frame of {length} bytes");
-        let payload = self.pipe.take(usize::try_from(length).expect("a length")).await?;
+        let mut payload = self.pipe.take(usize::try_from(length).expect("a length")).await?;
+        if is_compressed {
+            let lengths = self.compressed.get_or_insert_default();
+            lengths.push(payload.len());
+            payload = inflated(&payload);
+        }
         Some(Frame { opcode, payload })
     }
 
@@ -153,8 +200,28 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The answer must be a 101 for this subprotocol.
+/// A body as another implementation compresses it, its last block marked as such: RFC 7692
+/// section 7.2.3.4.
+pub(crate) fn deflated(body: &[u8]) -> Vec<u8> {
+    let mut payload = miniz_oxide::deflate::compress_to_vec(body, 6);
+    payload.push(0);
+    payload
+}
+
+/// What a payload says, which has to end at the end of a block.
+fn inflated(payload: &[u8]) -> Vec<u8> {
+    let end = [0, 0, 0xFF, 0xFF, 1, 0, 0, 0xFF, 0xFF];
+    let whole = [payload, &end].concat();
+    miniz_oxide::inflate::decompress_to_vec(&whole).expect("deflate data")
+}
+
+/// The answer must be a 101 for this subprotocol, without an extension.
 pub(crate) fn must_accept(answer: &Answer, subprotocol: Option<&str>) {
+    must_agree(answer, subprotocol, None);
+}
+
+/// The answer must be a 101 for these.
+pub(crate) fn must_agree(answer: &Answer, subprotocol: Option<&str>, extension: Option<&str>) {
     assert_eq!(answer.status, 101, "{answer:?}");
     assert_eq!(answer.header("sec-websocket-accept"), Some(ACCEPT));
     assert_eq!(answer.header("upgrade").map(str::to_ascii_lowercase).as_deref(), Some("websocket"));
@@ -163,5 +230,5 @@ pub(crate) fn must_accept(answer: &Answer, subprotocol: Option<&str>) {
         Some("upgrade")
     );
     assert_eq!(answer.header("sec-websocket-protocol"), subprotocol);
-    assert_eq!(answer.header("sec-websocket-extensions"), None);
+    assert_eq!(answer.header("sec-websocket-extensions"), extension);
 }

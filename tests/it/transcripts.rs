@@ -51,6 +51,11 @@ fn every_transcript_holds_when_each_client_speaks_another_way() {
 }
 
 #[test]
+fn every_transcript_holds_when_messages_are_compressed() {
+    play_all(&[Wire::WebSocketJsonDeflate, Wire::WebSocketProtoDeflate]);
+}
+
+#[test]
 fn every_refusal_of_a_command_is_in_a_transcript() {
     // Brought about only by HTTP, by a thousand positions, or by being faster than a shard: see
     // `http_publish` and `limits`. Remote engines are yet to come.
@@ -96,7 +101,9 @@ fn play_all(wires: &[Wire]) {
             continue;
         }
         run(async {
-            let broker = Broker::start(&transcript.settings);
+            // Who does not offer it is served as ever.
+            let settings = format!("websocket.compression = true\n{}", transcript.settings);
+            let broker = Broker::start(&settings);
             let mut player = Player::new(&broker, wires);
             for step in &transcript.steps {
                 println!("{}:{}", transcript.name, step.line);

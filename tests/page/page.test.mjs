@@ -30,7 +30,6 @@ let folder;
 
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'fanfare-'));
-  await writeFile(join(folder, 'fanfare.toml'), RULES);
   broker = await demo();
   // Inside a container there is often no sandbox to be had, and only this host's page is opened.
   const args = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'];
@@ -139,8 +138,48 @@ for (const colorScheme of ['light', 'dark']) {
   }
 }
 
+test('the browser agrees on compression, and both sides compress', async (t) => {
+  const compressing = await demo(0, 'websocket.compression = true');
+  t.after(compressing.kill);
+  const page = await open(t, {}, compressing);
+  await isLive(page);
+  const before = await compressing.metrics();
+  // Far larger than a frame's short length, and not only ASCII.
+  const rows = Array.from({ length: 500 }, (_, i) => ({ symbol: `Ä☃${i}`, price: i / 100, open: i / 99, volume: i * 1000 }));
+  const { extensions, reply, echo } = await page.evaluate(async (data) => {
+    const socket = new WebSocket(`ws://${location.host}/ws`, 'fanfare.v1.json');
+    const events = [];
+    let wake = () => {};
+    socket.onmessage = ({ data }) => wake(events.push(JSON.parse(data)));
+    const until = async (isRight) => {
+      while (!events.some(isRight)) await new Promise((resolve) => (wake = resolve));
+      return events.find(isRight);
+    };
+    await new Promise((resolve) => (socket.onopen = resolve));
+    socket.send(JSON.stringify({ id: 1, subscribe: { topic: 'page.rows' } }));
+    await until(({ id }) => id === 1);
+    socket.send(JSON.stringify({ id: 2, publish: { topic: 'page.rows', data } }));
+    const reply = await until(({ id }) => id === 2);
+    const echo = await until(({ message }) => message);
+    const { extensions } = socket;
+    socket.close();
+    return { extensions, reply, echo };
+  }, rows);
+  assert.match(extensions, /^permessage-deflate(;|$)/);
+  assert.equal(reply.published?.offset, 1, JSON.stringify(reply));
+  assert.deepEqual(echo.message.data, rows);
+  const after = await compressing.metrics();
+  const grown = (name) => after.get(name) - before.get(name);
+  const size = new TextEncoder().encode(JSON.stringify(rows)).length;
+  assert.ok(size > 30_000);
+  assert.ok(grown('fanfare_received_bytes_total') < size / 2, 'what the browser sent was not compressed');
+  const saved = grown('fanfare_deflate_in_bytes_total') - grown('fanfare_deflate_out_bytes_total');
+  assert.ok(saved > size / 2, 'what the browser received was not compressed');
+  assert.deepEqual(await wrong(page), []);
+});
+
 /** Opens the dashboard, in a context that ends with the test. */
-async function open(t, options) {
+async function open(t, options, { port } = broker) {
   const context = await browser.newContext(options);
   t.after(() => context.close());
   const page = await context.newPage();
@@ -153,7 +192,7 @@ async function open(t, options) {
     const note = ({ violatedDirective, blockedURI }) => window.violations.push(`${violatedDirective} ${blockedURI}`);
     document.addEventListener('securitypolicyviolation', note);
   });
-  await page.goto(`http://127.0.0.1:${broker.port}/`);
+  await page.goto(`http://127.0.0.1:${port}/`);
   return page;
 }
 
@@ -200,10 +239,11 @@ async function wrong(page) {
   return [...page.errors, ...(await page.evaluate(() => window.violations))];
 }
 
-/** Starts `fanfare demo`. */
-async function demo(port = 0) {
-  const config = join(folder, 'fanfare.toml');
-  const args = ['demo', '--config', config, '--listen', `127.0.0.1:${port}`, '--ingress', 'off', '--admin', 'off', '--log-format', 'json'];
+/** Starts `fanfare demo`, with more settings. */
+async function demo(port = 0, settings = '') {
+  const config = join(folder, `${port}.toml`);
+  await writeFile(config, `${settings}\n${RULES}`);
+  const args = ['demo', '--config', config, '--listen', `127.0.0.1:${port}`, '--ingress', 'off', '--admin', '127.0.0.1:0', '--log-format', 'json'];
   const child = spawn(FANFARE_BIN, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   const closed = once(child, 'close');
   const kill = async () => {
@@ -213,15 +253,21 @@ async function demo(port = 0) {
   const lines = createInterface({ input: child.stderr });
   const deadline = setTimeout(kill, DEADLINE_MS);
   const log = [];
-  let address;
+  const ports = {};
   for await (const line of lines) {
     log.push(line);
-    address = line.includes('listening for WebSocket and HTTP') && /"address":"127\.0\.0\.1:(\d+)"/.exec(line);
-    if (address) break;
+    const listening = /listening for (WebSocket|metrics)/.exec(line);
+    if (listening) ports[listening[1]] = Number(/"address":"127\.0\.0\.1:(\d+)"/.exec(line)?.[1]);
+    if (ports.WebSocket && ports.metrics) break;
   }
   clearTimeout(deadline);
-  assert.ok(address, `the broker did not start: ${log.join('\n')}`);
+  assert.ok(ports.WebSocket && ports.metrics, `the broker did not start: ${log.join('\n')}`);
   // Nobody reads the rest, but it must not fill the pipe.
   child.stderr.resume();
-  return { port: Number(address[1]), kill };
+  const metrics = async () => {
+    const text = await (await fetch(`http://127.0.0.1:${ports.metrics}/metrics`)).text();
+    const series = text.split('\n').filter((line) => /^\w+ /.test(line)).map((line) => line.split(' '));
+    return new Map(series.map(([name, value]) => [name, Number(value)]));
+  };
+  return { port: ports.WebSocket, metrics, kill };
 }

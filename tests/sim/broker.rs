@@ -21,7 +21,7 @@ use fanfare::shard::{ConnectionId, Progress, Shard};
 use fanfare::topics::mailbox::Mailbox;
 use fanfare::topics::message::{Position, Wire};
 use fanfare::topics::name::TopicName;
-use fanfare::topics::registry::Registry;
+use fanfare::topics::registry::{Recent, Registry};
 use fanfare::topics::rule::Snapshot;
 use fanfare::topics::topic::ShardId;
 use std::collections::BTreeMap;
@@ -155,7 +155,8 @@ impl Life {
         let Served { station, id, pipe, .. } = &self.served[index];
         let (station, id, pipe) = (*station, *id, SimSocket::clone(pipe));
         let is_drained = pipe.up.borrow().is_empty();
-        if pipe.aborted.get() || is_drained && pipe.client.get() != End::Open {
+        let is_over = self.with(station, |shard| shard.is_ending(id) && !shard.has_outbound(id));
+        if pipe.aborted.get() || is_over || is_drained && pipe.client.get() != End::Open {
             self.served.swap_remove(index);
             self.with(station, |shard| shard.remove(id));
             return true;
@@ -257,7 +258,7 @@ impl Life {
 
     /// Publishes what came in beside the connections.
     pub(crate) fn publish(&self, json: &[u8]) -> Result<Position, Refusal> {
-        self.broker.publish(decode_draft(json)?, &self.direct, self.now)
+        self.broker.publish(&mut Recent::default(), decode_draft(json)?, &self.direct, self.now)
     }
 
     /// The position of the latest message of a topic, if there is such a topic.

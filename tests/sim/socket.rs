@@ -171,6 +171,13 @@ impl Socket for ServerEnd {
     }
 }
 
+impl Drop for ServerEnd {
+    /// A socket that is dropped is closed; what was written before still arrives.
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
 impl ServerEnd {
     /// How many bytes one write takes now, at most.
     fn intake(&self) -> io::Result<usize> {

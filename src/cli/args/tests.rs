@@ -62,6 +62,7 @@ fn the_first_help_fits_a_screen_and_shows_examples() {
           publish    Publish a message, or one per line
           subscribe  Print the messages of topics as they come
           check      Print every setting and where it comes from, or what is wrong with one
+          bench      Measure a broker beside the limit of this machine
 
         Options:
           -h, --help     Print help
@@ -72,6 +73,7 @@ fn the_first_help_fits_a_screen_and_shows_examples() {
           fanfare subscribe 'ticker.>' --snapshot         the latest of every ticker, then live
           fanfare publish chat.lobby '{"text":"hello"}'   one message
           fanfare check                                   every setting and where it comes from
+          fanfare bench fanout                            how fast it is here, and how fast it could be
     "#]],
     );
 }
@@ -174,6 +176,70 @@ fn check_explains_itself() {
                                      repeated
           -h, --help                 Print help
     "]],
+    );
+}
+
+#[test]
+fn bench_explains_itself() {
+    check_help(
+        &["bench"],
+        &expect![[r"
+        Measure a broker beside the limit of this machine
+
+        Usage: fanfare bench <COMMAND>
+
+        Commands:
+          fanout     One topic, read by all subscribers
+          ticker     Many topics, of which every subscriber reads a few; messages go round the topics
+          idle       Connections that do nothing: the memory of each, and the time to accept it
+          churn      Connect, subscribe, close, again: the processor time of a connection's life
+          slow       A fan-out twice: all read, then some stop reading; how much later the others are served
+          publish    Publishing over TCP, with many publishes on the way and nobody who reads
+          roundtrip  One message at a time, from a publisher to one subscriber
+          limit      Run the limit on its own: the least that a server can do
+
+        Options:
+          -h, --help  Print help
+
+        Examples:
+          fanfare bench fanout                                 as fast as it goes, to 1,000 subscribers
+          fanfare bench fanout --rate 100                      what a calm topic costs, and how late it is
+          fanfare bench ticker --protocol proto --batch        1,000 topics, 2,000 subscribers
+          fanfare bench idle --subscribers 15000 --json        memory of a connection, for a program
+          fanfare bench fanout --address ws://10.0.0.7:7600    a broker that runs already
+    "]],
+    );
+    check_help(
+        &["bench", "slow"],
+        &expect![[r"
+            A fan-out twice: all read, then some stop reading; how much later the others are served
+
+            Usage: fanfare bench slow [OPTIONS]
+
+            Options:
+                  --fraction <PART>      The part of the subscribers that stops reading [default: 0.01]
+                  --subscribers <N>      Subscribers [default: 1000]
+                  --rate <N|max>         Messages a second, or max [default: 100]
+                  --window <N>           With --rate max: most messages that are published and not yet delivered
+                                         [default: 64]
+                  --payload <BYTES>      Bytes of a message, without what the protocol adds [default: 1024]
+                  --duration <TIME>      Time that is measured in each round [default: 4s]
+                  --warmup <TIME>        Time before, which is not measured [default: 1s]
+                  --protocol <PROTOCOL>  The spelling: json or proto [default: json]
+                  --batch                Let the broker join several messages into one
+                  --address <URL>        Measure a broker that runs already, instead of starting one
+                  --ingress <HOST:PORT>  The TCP ingress of that broker
+                  --pid <PID>            The process of that broker, whose CPU and memory are read
+                  --shards <N>           Threads of the broker that is started [default: 1]
+                  --config <FILE>        Configuration of the broker that is started [default: none, every
+                                         setting at its default]
+                  --rounds <N>           Rounds, of which the medians are told; broker and limit take turns
+                                         [default: 3]
+                  --no-limit             Do not measure the limit of this machine beside the broker
+                  --no-pin               Let the system choose the processors [default: the server has its own]
+                  --json                 Print one JSON object with every figure instead of a table
+              -h, --help                 Print help
+        "]],
     );
 }
 

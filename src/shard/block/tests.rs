@@ -127,7 +127,9 @@ impl Laid {
             }
             Kind::Message(len) | Kind::Compressed(len) => {
                 let message = message(len);
-                let bytes = message.frame(wire, encode_message).clone();
+                // As if compressing never paid.
+                let plain = |message: &Message, wire: Wire| encode_message(message, wire.plain());
+                let bytes = message.frame(wire, plain).clone();
                 let said = event(encode_message(&message, alone(wire)));
                 (Frame::Message(Arc::new(message)), bytes, said)
             }

@@ -22,12 +22,13 @@ impl Registry {
         now: Now,
     ) -> Result<(), Reason> {
         let Snapshot::Keys { max } = topic.head.rule.snapshot else { return Ok(()) };
-        let is_known = state.keys.has(draft.key.as_deref().unwrap_or_default());
+        let is_known = state.aside().keys.has(draft.key.as_deref().unwrap_or_default());
         if is_known || draft.is_delete() {
             return Ok(());
         }
         let max = max + usize::from(planted::is(Bug::KeysOverfilled));
-        let is_full = |state: &TopicState| state.keys.len() >= max || self.budget.exceeded();
+        let is_full =
+            |state: &mut TopicState| state.aside().keys.len() >= max || self.budget.exceeded();
         if is_full(state) {
             // What is too old holds no place. It is looked for only now, because that costs a look
             // at every key.
@@ -42,11 +43,12 @@ impl Registry {
         if topic.head.rule.snapshot == Snapshot::Latest || is_kept {
             return;
         }
-        let older = state.keys.remove(message.key.as_deref().unwrap_or_default());
+        let keys = &mut state.aside().keys;
+        let older = keys.remove(message.key.as_deref().unwrap_or_default());
         self.budget.release(older.map_or(0, |older| older.cost()));
         if !message.is_delete() {
             self.budget.charge(message.cost());
-            state.keys.add(Arc::clone(message));
+            keys.add(Arc::clone(message));
         }
     }
 }

@@ -26,11 +26,11 @@ impl Registry {
         let Some(companion) = self.companion_of(head) else { return Ok(()) };
         let mut state = companion.state.lock();
         let members_max = members_max(head);
-        if state.roster.place(members_max) == Change::Listed {
+        if state.aside().roster.place(members_max) == Change::Listed {
             let joined = Draft::new(head.name.clone(), Payload::Joined(member.clone()));
             self.post(&companion, &mut state, joined, now)?;
         }
-        state.roster.enter(member, members_max);
+        state.aside().roster.enter(member, members_max);
         Ok(())
     }
 
@@ -41,13 +41,13 @@ impl Registry {
     pub fn exit(&self, head: &TopicHead, connection: &str, now: Now) -> Result<(), Reason> {
         let Some(companion) = self.companion_of(head) else { return Ok(()) };
         let mut state = companion.state.lock();
-        if let Some(member) = state.roster.find(connection)
+        if let Some(member) = state.aside().roster.find(connection)
             && !planted::is(Bug::LeftUntold)
         {
             let left = Draft::new(head.name.clone(), Payload::Left(member));
             self.post(&companion, &mut state, left, now)?;
         }
-        state.roster.exit(connection);
+        state.aside().roster.exit(connection);
         Ok(())
     }
 
@@ -79,7 +79,9 @@ impl Registry {
         }
         let topic = self.topic(topic);
         let companion = topic.as_ref().and_then(|topic| topic.companion.as_ref());
-        Ok(companion.map(|there| there.state.lock().roster.attendance()).unwrap_or_default())
+        Ok(companion
+            .map(|there| there.state.lock().aside().roster.attendance())
+            .unwrap_or_default())
     }
 
     /// A topic's companion, when its rule wants one. Its id is the one after the topic's.

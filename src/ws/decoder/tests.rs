@@ -7,17 +7,17 @@ use super::*;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-const TEXT: u8 = 0x1;
-const BINARY: u8 = 0x2;
-const MORE: u8 = 0x0;
+pub(super) const TEXT: u8 = 0x1;
+pub(super) const BINARY: u8 = 0x2;
+pub(super) const MORE: u8 = 0x0;
 const CLOSE: u8 = 0x8;
-const PING: u8 = 0x9;
+pub(super) const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
-const FIN: u8 = 0x80;
+pub(super) const FIN: u8 = 0x80;
 
 /// A masked frame as a client writes it; `first` holds the opcode and, for the last one, `FIN`.
 #[expect(clippy::cast_possible_truncation, reason = "the length has been matched")]
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = payload.len();
     let mut bytes = vec![first];
     match length {
@@ -37,24 +37,27 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn say(violation: Violation) -> String {
+pub(super) fn say(violation: Violation) -> String {
     format!("{} {violation}", violation.reason().code())
 }
 
 /// Feeds a decoder with reads and writes down what it says, and watches its memory.
-struct Reader {
-    decoder: Decoder,
-    said: Vec<String>,
+pub(super) struct Reader {
+    pub(super) decoder: Decoder,
+    pub(super) said: Vec<String>,
 }
 
 impl Reader {
-    fn new(limits: DecoderLimits) -> Reader {
-        let decoder = Decoder::new(limits);
-        let said = Vec::new();
-        Reader { decoder, said }
+    pub(super) fn new(limits: DecoderLimits) -> Reader {
+        Reader { decoder: Decoder::new(limits, Compression::None), said: Vec::new() }
     }
 
-    fn feed(&mut self, read: &[u8]) {
+    /// One for whose connection permessage-deflate is negotiated.
+    pub(super) fn inflating(limits: DecoderLimits) -> Reader {
+        Reader { decoder: Decoder::new(limits, Compression::Deflate), said: Vec::new() }
+    }
+
+    pub(super) fn feed(&mut self, read: &[u8]) {
         let mut read = read.to_vec();
         let mut input = &mut read[..];
         loop {
@@ -72,6 +75,20 @@ impl Reader {
         let gathered = &self.decoder.gathered;
         assert!(gathered.capacity() <= gathered.len() + 8192);
         assert!(!self.decoder.is_between_messages() || gathered.capacity() == 0);
+    }
+
+    /// Feeds a stream in reads of these sizes, over and over, and returns what it says.
+    pub(super) fn read(mut self, stream: &[u8], sizes: &[usize]) -> Vec<String> {
+        let mut rest = stream;
+        for size in sizes.iter().cycle() {
+            let (read, later) = rest.split_at(rest.len().min(*size));
+            self.feed(read);
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        self.said
     }
 }
 
@@ -277,7 +294,7 @@ fn every_length_is_read_and_cut_anywhere_near_its_head_and_tail() {
 
 #[test]
 fn a_message_in_one_frame_is_lent_where_it_was_read() {
-    let mut decoder = Decoder::new(DecoderLimits::default());
+    let mut decoder = Decoder::new(DecoderLimits::default(), Compression::None);
     let mut read = [frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two")].concat();
     let place = read.as_ptr_range();
     let mut input = &mut read[..];
@@ -371,17 +388,7 @@ fn encode(all: &[(u8, Vec<u8>, Vec<Index>)]) -> (Vec<u8>, Vec<String>) {
 }
 
 fn decode_in_reads(stream: &[u8], sizes: &[usize]) -> Vec<String> {
-    let mut reader = Reader::new(DecoderLimits::default());
-    let mut rest = stream;
-    for size in sizes.iter().cycle() {
-        let (read, later) = rest.split_at(rest.len().min(*size));
-        reader.feed(read);
-        rest = later;
-        if rest.is_empty() {
-            break;
-        }
-    }
-    reader.said
+    Reader::new(DecoderLimits::default()).read(stream, sizes)
 }
 
 proptest! {

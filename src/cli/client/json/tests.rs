@@ -4,6 +4,7 @@
 use super::super::super::line::{LineForm, print};
 use super::*;
 use crate::clock::Now;
+use crate::dialect::deflate::inflate;
 use crate::dialect::{self, Dialect, Event as Said, Overflow, Policy, encode_message, frame};
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{
@@ -13,6 +14,9 @@ use crate::topics::name::{Target, TopicName};
 use crate::topics::terms::Rate;
 use prost::Message as _;
 use std::sync::Arc;
+
+/// The bit that marks a compressed message.
+const RSV1: u8 = 0x40;
 
 fn topic(raw: &str) -> TopicName {
     TopicName::parse(raw).expect("valid name")
@@ -24,7 +28,10 @@ fn place(offset: u64) -> Place {
 
 /// What a client understands of an event that came by this wire.
 fn heard(frame: &bytes::Bytes, wire: Wire) -> schema::Event {
-    let body = frame::body(frame, wire);
+    let mut body = frame::body(frame, wire);
+    if frame.first().is_some_and(|first| first & RSV1 != 0) {
+        body = inflate(&body, 1 << 20).expect("deflate data").into();
+    }
     match (wire.is_json(), wire.is_batched()) {
         (true, _) => decode(&body).expect("understood"),
         (false, false) => schema::Event::decode(body).expect("protobuf"),
@@ -48,6 +55,7 @@ fn a_message_is_printed_as_the_json_spelling_has_it_from_every_wire() {
         message(None, Payload::Text("".into())),
         message(None, Payload::Binary(vec![0, 0xFF, b'\n'].into())),
         message(Some("k"), Payload::Deleted),
+        message(None, Payload::Text("again and ".repeat(40).into())),
     ];
     for message in messages {
         let json = frame::body(&encode_message(&message, Wire::WebSocketJson), Wire::WebSocketJson);
