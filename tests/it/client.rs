@@ -113,11 +113,6 @@ impl Client {
         Client { wire, socket, ahead: VecDeque::new() }
     }
 
-    /// Takes what comes from now on for batches.
-    pub(crate) fn expect_batches(&mut self) {
-        self.wire = self.wire.batched();
-    }
-
     /// Sends a command.
     pub(crate) async fn say(&mut self, command: &Value) {
         self.say_text(&command.to_string()).await;
