@@ -193,21 +193,19 @@ impl Session {
         }
     }
 
-    /// Answers a hello. What follows the answer comes in batches, if the client asked for that; if
-    /// it asked for no answer nothing would tell it where they begin.
+    /// Answers a hello. What follows comes in batches, if the client asked for that.
     fn hello<S: Socket>(&self, id: u64, connect: &Connect, shard: &mut Shard<S>) {
         let connection = shard.name_of(self.connection);
         let ping_ms = self.broker.ping_ms;
         let Some(before) = shard.wire(self.connection) else { return };
-        if id == 0 {
-            return;
-        }
         let wire = if connect.batch { before.batched() } else { before };
         if planted::is(Bug::BatchesEarly) {
             shard.change_wire(self.connection, wire);
         }
-        let connected = Connected { connection, ping_ms, batch: wire.is_batched() };
-        shard.send(self.connection, id, &Event::Connected(connected));
+        if id != 0 {
+            let connected = Connected { connection, ping_ms, batch: wire.is_batched() };
+            shard.send(self.connection, id, &Event::Connected(connected));
+        }
         shard.change_wire(self.connection, wire);
     }
 

@@ -36,7 +36,7 @@ const KINDS: [(&str, Tamper, &[Invariant]); 36] = [
     ("two messages are exchanged", |h| exchange_messages(h), &[Gap, Seam, Order, Ack]),
     ("a message says something else", |h| alter_content(h), &[Agreement]),
     ("a message has another time", |h| alter_time(h), &[Agreement]),
-    ("a message has another place", |h| alter_offset(h), &[Gap, Seam, Order]),
+    ("a message has another place", |h| alter_offset(h), &[Gap, Seam, Order, Dense, Agreement]),
     ("a message comes after the unsubscribe", message_after_unsubscribe, &[Uninvited]),
     ("an event comes after the close", event_after_close, &[Frame]),
     ("a gap is left out", drop_gap, &[Gap]),

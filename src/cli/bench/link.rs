@@ -3,7 +3,7 @@
 //! # Not here: when there is something to read (`crowd`), what is counted (`tally`).
 
 use super::frame::{self, Head, Opcode};
-use super::speech::{Heard, Speech};
+use super::speech::{Heard, Joining, Speech};
 use super::subject::Target;
 use super::tally::{Numbers, Tally};
 use mio::net::TcpStream;
@@ -45,6 +45,8 @@ pub(super) struct Link {
     pub(super) habit: Habit,
     topics: Box<[u32]>,
     numbers: Numbers,
+    /// Whether several events come in one message by now.
+    joining: Joining,
     /// Subscriptions without an answer.
     unanswered: usize,
     /// The beginning of a frame.
@@ -84,6 +86,7 @@ impl Link {
             habit,
             topics: topics.into(),
             numbers: Numbers::new(topics),
+            joining: Joining::Single,
             unanswered: target.speech.answers(topics.len()),
             kept: Vec::new(),
             unsent: Vec::new(),
@@ -199,8 +202,9 @@ impl Link {
         (tally, now_ns): (&mut Tally, u64),
     ) -> Result<(), Ending> {
         let mut refused = None;
-        speech.hear(payload, |heard| match heard {
+        speech.hear(self.joining, payload, |heard| match heard {
             Heard::Delivery(body) => tally.take(&mut self.numbers, body, now_ns),
+            Heard::Batches => self.joining = Joining::Batch,
             Heard::Subscribed => self.unanswered = self.unanswered.saturating_sub(1),
             Heard::Gap => tally.gaps += 1,
             Heard::Refused(words) => refused = Some(words),

@@ -7,7 +7,7 @@ use super::error::BenchError;
 use super::frame::{self, Head, Opcode};
 use super::link::closed;
 use super::mark::Mark;
-use super::speech::Heard;
+use super::speech::{Heard, Joining};
 use super::subject::Target;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -142,7 +142,7 @@ impl Publisher {
             Opcode::Pong => {}
             Opcode::Text | Opcode::Binary => {
                 let mut refused = None;
-                self.target.speech.hear(payload, |heard| {
+                self.target.speech.hear(Joining::Single, payload, |heard| {
                     if let Heard::Refused(words) = heard {
                         refused = Some(words);
                     }

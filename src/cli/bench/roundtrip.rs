@@ -9,7 +9,7 @@ use super::frame::{self, Head, Opcode};
 use super::mark::Mark;
 use super::process::Process;
 use super::publisher::{Publisher, upgrade};
-use super::speech::Heard;
+use super::speech::{Heard, Joining, Speech};
 use super::stage::Stage;
 use super::stopwatch::{Stopwatch, nanos};
 use super::subject::Subject;
@@ -41,7 +41,9 @@ trait Trip {
 struct Brokered {
     publisher: Publisher,
     subscriber: TcpStream,
-    subject_speech: super::speech::Speech,
+    speech: Speech,
+    /// Whether several events come in one message by now.
+    joining: Joining,
     buffer: Vec<u8>,
     filled: usize,
     number: u32,
@@ -142,7 +144,8 @@ impl Brokered {
         let mut trip = Brokered {
             publisher: Publisher::open(target, payload, &[1])?,
             subscriber,
-            subject_speech: target.speech,
+            speech: target.speech,
+            joining: Joining::Single,
             buffer: vec![0; BUFFER_BYTES],
             filled: 0,
             number: 0,
@@ -180,10 +183,12 @@ impl Brokered {
             && let Some(payload) = rest.get(head.len..head.frame_len())
         {
             let mut refused = None;
+            let mut batches = false;
             match head.opcode {
                 Opcode::Text | Opcode::Binary => {
-                    self.subject_speech.hear(payload, |heard| match heard {
+                    self.speech.hear(self.joining, payload, |heard| match heard {
                         Heard::Refused(words) => refused = Some(words),
+                        Heard::Batches => batches = true,
                         heard => has_come |= wanted.is(&heard),
                     });
                 }
@@ -199,6 +204,9 @@ impl Brokered {
             }
             if let Some(words) = refused {
                 return Err(BenchError::Subscription(words));
+            }
+            if batches {
+                self.joining = Joining::Batch;
             }
             used += head.frame_len();
         }

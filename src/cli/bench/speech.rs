@@ -31,6 +31,8 @@ pub(super) enum Joining {
 pub(super) enum Heard<'a> {
     /// A delivery: what comes from its mark on.
     Delivery(&'a [u8]),
+    /// Everything that follows comes in batches.
+    Batches,
     /// A subscription is there.
     Subscribed,
     /// Messages are missing.
@@ -77,9 +79,9 @@ impl Speech {
         };
         if joining == Joining::Batch {
             let connect = schema::Connect { batch: true, ..Default::default() };
-            self.put(out, 0, Action::Connect(connect));
+            self.put(out, 1, Action::Connect(connect));
         }
-        for (topic, id) in topics.iter().zip(1..) {
+        for (topic, id) in topics.iter().zip(2..) {
             let subscribe = schema::Subscribe { topic: topic_name(*topic), ..Default::default() };
             self.put(out, id, Action::Subscribe(subscribe));
         }
@@ -120,18 +122,19 @@ impl Speech {
         }
     }
 
-    /// Takes apart the payload of a message.
-    pub(super) fn hear<'a>(self, payload: &'a [u8], mut ear: impl FnMut(Heard<'a>)) {
-        match self {
-            Speech::Json(Joining::Single) => ear(hear_json(payload)),
-            Speech::Json(Joining::Batch) => {
+    /// Takes apart the payload of a message. `now` is how they come, which begins to be as asked for
+    /// when [`Heard::Batches`] has said so.
+    pub(super) fn hear<'a>(self, now: Joining, payload: &'a [u8], mut ear: impl FnMut(Heard<'a>)) {
+        match (self, now) {
+            (Speech::Json(_), Joining::Single) => ear(hear_json(payload)),
+            (Speech::Json(_), Joining::Batch) => {
                 for line in payload.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                     ear(hear_json(line));
                 }
             }
-            Speech::Proto(Joining::Single) => ear(hear_proto(payload)),
-            Speech::Proto(Joining::Batch) => hear_delimited(payload, ear),
-            Speech::Bare => ear(Heard::Delivery(payload)),
+            (Speech::Proto(_), Joining::Single) => ear(hear_proto(payload)),
+            (Speech::Proto(_), Joining::Batch) => hear_delimited(payload, ear),
+            (Speech::Bare, _) => ear(Heard::Delivery(payload)),
         }
     }
 }
@@ -177,6 +180,8 @@ fn hear_json(text: &[u8]) -> Heard<'_> {
     };
     if event.get("subscribed").is_some() {
         Heard::Subscribed
+    } else if event.pointer("/connected/batch").and_then(serde_json::Value::as_bool) == Some(true) {
+        Heard::Batches
     } else if event.get("gap").is_some() {
         Heard::Gap
     } else if let Some(error) = event.get("error") {
@@ -193,6 +198,7 @@ fn hear_proto(bytes: &[u8]) -> Heard<'_> {
     }
     match schema::Event::decode(bytes).map(|event| event.body) {
         Ok(Some(Body::Subscribed(_))) => Heard::Subscribed,
+        Ok(Some(Body::Connected(connected))) if connected.batch => Heard::Batches,
         Ok(Some(Body::Gap(_))) => Heard::Gap,
         Ok(Some(Body::Error(error))) => Heard::Refused(error.message),
         _ => Heard::Other,
@@ -220,7 +226,10 @@ mod tests {
 
     fn all(speech: Speech, payload: &[u8]) -> Vec<String> {
         let mut heard = Vec::new();
-        speech.hear(payload, |what| {
+        let (Speech::Json(now) | Speech::Proto(now)) = speech else {
+            panic!("the limit's speech has no events");
+        };
+        speech.hear(now, payload, |what| {
             heard.push(match what {
                 Heard::Delivery(body) => {
                     format!("delivery {:?}", Mark::read(body).map(|m| m.number))
@@ -252,6 +261,8 @@ mod tests {
         let cases = [
             (format!("{{\"message\":{{\"text\":\"{}\"}}}}", message(7)), "delivery Some(7)"),
             ("{\"id\":1,\"subscribed\":{\"topic\":\"bench.0\"}}".into(), "Subscribed"),
+            ("{\"id\":1,\"connected\":{\"batch\":true}}".into(), "Batches"),
+            ("{\"id\":1,\"connected\":{\"connection\":\"1-2\"}}".into(), "Other"),
             ("{\"gap\":{\"topic\":\"bench.0\"}}".into(), "Gap"),
             ("{\"error\":{\"message\":\"too many\"}}".into(), "Refused(\"too many\")"),
             ("{\"ping\":{}}".into(), "Other"),
@@ -262,9 +273,12 @@ mod tests {
         }
         let proto = Speech::Proto(Joining::Single);
         let error = schema::Error { message: "too many".into(), ..Default::default() };
+        let connected = |batch| schema::Connected { batch, ..Default::default() };
         let cases = [
             (proto_message(7), "delivery Some(7)"),
             (event(Body::Subscribed(schema::Subscribed::default())), "Subscribed"),
+            (event(Body::Connected(connected(true))), "Batches"),
+            (event(Body::Connected(connected(false))), "Other"),
             (event(Body::Gap(schema::Gap::default())), "Gap"),
             (event(Body::Error(error)), "Refused(\"too many\")"),
             (event(Body::Pong(schema::Pong {})), "Other"),
@@ -273,7 +287,9 @@ mod tests {
         for (bytes, expected) in cases {
             assert_eq!(all(proto, &bytes), [expected], "{bytes:?}");
         }
-        assert_eq!(all(Speech::Bare, message(9).as_bytes()), ["delivery Some(9)"]);
+        Speech::Bare.hear(Joining::Single, message(9).as_bytes(), |heard| {
+            assert!(matches!(heard, Heard::Delivery(_)), "{heard:?}");
+        });
     }
 
     #[test]
@@ -308,9 +324,9 @@ mod tests {
             rest = others;
         }
         let expected = [
-            r#"{"connect":{"batch":true}}"#,
-            r#"{"id":1,"subscribe":{"topic":"bench.3"}}"#,
-            r#"{"id":2,"subscribe":{"topic":"bench.4"}}"#,
+            r#"{"id":1,"connect":{"batch":true}}"#,
+            r#"{"id":2,"subscribe":{"topic":"bench.3"}}"#,
+            r#"{"id":3,"subscribe":{"topic":"bench.4"}}"#,
         ];
         assert_eq!(texts, expected);
         assert_eq!(Speech::Bare.path("/ws", &[3, 4]), "/?topics=3,4");

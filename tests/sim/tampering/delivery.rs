@@ -159,24 +159,27 @@ pub(super) fn join_twice(history: &mut [Record]) -> Option<()> {
 pub(super) fn drop_left(history: &mut Vec<Record>) -> Option<()> {
     let (index, ..) = heard(history).find(|(index, connection, event)| {
         let Event::Left { topic, member } = event else { return false };
+        // Only who was told that somebody came can know that he must have gone.
+        let before = heard(history).take_while(|(at, ..)| at < index);
+        let came = before.filter(|(_, on, _)| on == connection).map(|(_, _, event)| event).fold(
+            false,
+            |came, event| match event {
+                Event::Joined { topic: of, member: other } if of == topic && other == member => {
+                    true
+                }
+                Event::Left { topic: of, member: other } if of == topic && other == member => false,
+                Event::PresenceState { .. } | Event::Unsubscribed { .. } => false,
+                _ => came,
+            },
+        );
         let rest = || heard(history).filter(move |(at, on, _)| at > index && on == connection);
-        let mut later = rest();
-        later.any(|(_, _, event)| match event {
-            Event::Left { topic: of, member: other } => of == topic && other == member,
+        // The next that is told of them is that they come again, and nobody is told all in between.
+        let next = rest().map(|(_, _, event)| event).find(|event| match event {
+            Event::Joined { topic: of, member: other } => of == topic && other == member,
+            Event::PresenceState { .. } | Event::Unsubscribed { .. } | Event::Subscribed(_) => true,
             _ => false,
-        }) && {
-            let between = rest().take_while(|(_, _, event)| match event {
-                Event::Left { topic: of, member: other } => !(of == topic && other == member),
-                _ => true,
-            });
-            let mut events = between.map(|(_, _, event)| event);
-            events.all(|event| {
-                !matches!(
-                    event,
-                    Event::PresenceState { .. } | Event::Unsubscribed { .. } | Event::Subscribed(_)
-                )
-            })
-        }
+        });
+        came && matches!(next, Some(Event::Joined { .. }))
     })?;
     history.remove(index);
     Some(())
