@@ -2,7 +2,7 @@
 //! told beside them.
 //! # Not here: lies about what was published and what is missing (`tampering`).
 
-use super::{event_mut, heard, messages, next_on};
+use super::{asks_latest, event_mut, heard, messages, next_on};
 use crate::checker::covers;
 use crate::history::{Command, Event, Fact, Message, Policy, Record, Span, Subscribe, Update};
 
@@ -224,15 +224,20 @@ pub(super) fn stale_twice(history: &mut Vec<Record>) -> Option<()> {
 pub(super) fn drop_fresh(history: &mut Vec<Record>) -> Option<()> {
     let (index, ..) = heard(history).find(|(index, connection, event)| {
         let Event::Fresh { topic } = event else { return false };
-        let was_told = heard(history).any(|(at, on, event)| {
-            at < *index
-                && on == *connection
-                && matches!(event, Event::Stale { topic: of, .. } if of == topic)
-        });
+        // What is not later than the last message before it was stale does not end that.
+        let stale = heard(history).take_while(|(at, ..)| at < index).filter_map(
+            |(_, on, event)| match event {
+                Event::Stale { topic: of, since } if on == *connection && of == topic => {
+                    Some(*since)
+                }
+                _ => None,
+            },
+        );
+        let Some(since) = stale.last() else { return false };
         let next = next_on(history, *index, *connection);
-        was_told
+        !asks_latest(history, *connection)
             && next.is_some_and(|(_, _, event)| match event {
-                Event::Message(message) => message.topic == *topic,
+                Event::Message(message) => message.topic == *topic && message.time > since,
                 _ => false,
             })
     })?;
