@@ -6,9 +6,9 @@
 //! # Not here: what fields may hold (`raw`), the wire format (`tags`), heads of frames (`frame`).
 
 use super::raw::{
-    Choice, Data, INTEGER_MAX, Number, PolicyWord, RawAction, RawActions, RawConnect, RawHistory,
+    Choice, Data, INTEGER_MAX, Number, PolicyWord, RawAction, RawConnect, RawHistory, RawName,
     RawNothing, RawPosition, RawPositions, RawPublish, RawRate, RawSubscribe, RawTopic,
-    RawTopicPosition, RawUpdate, Text,
+    RawTopicPosition, RawUpdate, Text, said_more_than_one, said_nothing,
 };
 use super::tags::{Fault, Field, Tags, fields};
 use super::{
@@ -22,15 +22,12 @@ use crate::topics::name::TopicName;
 
 /// Understands one command.
 pub(super) fn decode(bytes: &[u8]) -> Result<Command, BadCommand> {
-    let mut id = None;
-    let mut said = RawActions::default();
-    match read_command(bytes, &mut id, &mut said) {
-        Ok(()) => said.understand(id),
-        Err(fault) => Err(BadCommand {
+    read_command(bytes).unwrap_or_else(|fault| {
+        Err(BadCommand {
             id: find_id(bytes),
             refusal: Refusal::new(Reason::BadCommand, fault.to_string()),
-        }),
-    }
+        })
+    })
 }
 
 /// The id of a command that is broken elsewhere; 0 if it comes after the fault.
@@ -42,36 +39,53 @@ fn find_id(bytes: &[u8]) -> u64 {
         .unwrap_or(0)
 }
 
-fn read_command<'a>(
-    bytes: &'a [u8],
-    id: &mut Option<Number>,
-    said: &mut RawActions<'a>,
-) -> Result<(), Fault> {
-    // A bit for each field that has been there.
-    let mut seen: u32 = 0;
+fn read_command(bytes: &[u8]) -> Result<Result<Command, BadCommand>, Fault> {
+    let (mut id, mut said) = (None, None);
     for field in fields(bytes) {
         let field = field?;
-        let bit = 1_u32.checked_shl(field.number).unwrap_or_default();
-        let action = match field.number {
-            1 => {
-                field.fill(id, read_number)?;
-                continue;
-            }
-            2..=8 | 10 if seen & bit != 0 => return Err(Fault::Twice(field.number)),
-            2 => RawAction::Connect(read_connect(field)?),
-            3 => RawAction::Subscribe(read_subscribe(field)?),
-            4 => RawAction::Unsubscribe(read_topic(field)?),
-            5 => RawAction::Update(read_update(field)?),
-            6 => RawAction::Publish(read_publish(field)?),
-            7 => RawAction::History(read_history(field)?),
-            8 => RawAction::Presence(read_topic(field)?),
-            10 => RawAction::Ping(read_nothing(field)?),
-            _ => continue,
-        };
-        seen |= bit;
-        said.add(action);
+        match field.number {
+            1 => field.fill(&mut id, read_number)?,
+            2..=8 | 10 if said.is_some() => return read_more(bytes),
+            2..=8 | 10 => said = Some(field),
+            _ => {}
+        }
     }
-    Ok(())
+    let Some(field) = said else { return Ok(said_nothing(id)) };
+    if field.number == 6 {
+        let mut publish = RawPublish::default();
+        read_publish(field, &mut publish)?;
+        return Ok(publish.said(id));
+    }
+    Ok(match field.number {
+        2 => RawAction::Connect(read_connect(field)?).said(id),
+        3 => RawAction::Subscribe(read_subscribe(field)?).said(id),
+        4 => RawAction::Unsubscribe(read_topic(field)?).said(id),
+        5 => RawAction::Update(read_update(field)?).said(id),
+        7 => RawAction::History(read_history(field)?).said(id),
+        8 => RawAction::Presence(read_topic(field)?).said(id),
+        _ => RawAction::Ping(read_nothing(field)?).said(id),
+    })
+}
+
+/// Refuses a command that says more than one thing, or one thing twice.
+#[cold]
+fn read_more(bytes: &[u8]) -> Result<Result<Command, BadCommand>, Fault> {
+    let mut id = None;
+    // A bit for each thing that it has said.
+    let mut said: u32 = 0;
+    for field in fields(bytes) {
+        let field = field?;
+        match field.number {
+            1 => field.fill(&mut id, read_number)?,
+            2..=8 | 10 if said & 1 << field.number != 0 => return Err(Fault::Twice(field.number)),
+            2..=8 | 10 => {
+                said |= 1 << field.number;
+                field.bytes()?;
+            }
+            _ => {}
+        }
+    }
+    Ok(said_more_than_one(id))
 }
 
 fn read_nothing(field: Field<'_>) -> Result<RawNothing, Fault> {
@@ -142,12 +156,12 @@ fn read_update(field: Field<'_>) -> Result<RawUpdate<'_>, Fault> {
     Ok(update)
 }
 
-fn read_publish(field: Field<'_>) -> Result<RawPublish<'_>, Fault> {
-    let mut publish = RawPublish::default();
+/// Reads into `publish`, which is empty and too large to be moved about.
+fn read_publish<'a>(field: Field<'a>, publish: &mut RawPublish<'a>) -> Result<(), Fault> {
     for field in field.fields()? {
         let field = field?;
         match field.number {
-            1 => field.fill(&mut publish.topic, read_text)?,
+            1 => field.fill(&mut publish.topic, read_name)?,
             2 => field.fill(&mut publish.data, read_data)?,
             3 => field.fill(&mut publish.text, read_text)?,
             4 => field.fill(&mut publish.binary, Field::bytes)?,
@@ -158,7 +172,7 @@ fn read_publish(field: Field<'_>) -> Result<RawPublish<'_>, Fault> {
             _ => {}
         }
     }
-    Ok(publish)
+    Ok(())
 }
 
 fn read_history(field: Field<'_>) -> Result<RawHistory<'_>, Fault> {
@@ -212,6 +226,13 @@ fn read_flag(field: Field<'_>) -> Result<bool, Fault> {
 
 fn read_text(field: Field<'_>) -> Result<Text<'_>, Fault> {
     field.text().map(|text| Text(text.into()))
+}
+
+fn read_name(field: Field<'_>) -> Result<RawName<'_>, Fault> {
+    match TopicName::plain(field.bytes()?) {
+        Some(name) => Ok(RawName::Known(name)),
+        None => read_text(field).map(RawName::Text),
+    }
 }
 
 fn read_data(field: Field<'_>) -> Result<Data<'_>, Fault> {
@@ -321,7 +342,7 @@ fn write_message(message: &Message, tags: &mut Tags<'_>) {
     if let Payload::Joined(member) | Payload::Left(member) = &message.payload {
         return write_presence(&message.head.name, member, tags);
     }
-    tags.string(1, message.head.name.as_str());
+    tags.bytes(1, message.head.name.as_bytes());
     tags.number(2, message.offset.0);
     tags.number(3, message.time_ms);
     tags.string(4, message.key.as_deref().unwrap_or_default());

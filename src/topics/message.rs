@@ -38,7 +38,7 @@ impl fmt::Display for Offset {
 
 /// Names one life of a topic: 128 random bits, written as 22 characters of base64url.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Epoch(u128);
+pub struct Epoch([u8; 16]);
 
 impl Epoch {
     /// Length of the written form.
@@ -46,7 +46,7 @@ impl Epoch {
 
     /// The epoch of these bits.
     pub const fn from_bits(bits: u128) -> Epoch {
-        Epoch(bits)
+        Epoch(bits.to_be_bytes())
     }
 
     /// The written form.
@@ -56,7 +56,7 @@ impl Epoch {
         /// Digits whose bits are taken from one word: arithmetic on 128 bits is slow.
         const WORD_DIGITS: usize = 10;
         let mut text = [0; Epoch::TEXT_LEN];
-        let mut bits = self.0;
+        let mut bits = u128::from_be_bytes(self.0);
         for part in text.rchunks_mut(WORD_DIGITS) {
             let low = bits & u128::from(u64::MAX);
             let mut word = u64::try_from(low).unwrap_or_default();
@@ -106,7 +106,7 @@ impl FromStr for Epoch {
             }
             bits = (bits << 6) | u128::from(digit);
         }
-        Ok(Epoch(bits))
+        Ok(Epoch::from_bits(bits))
     }
 }
 
@@ -274,8 +274,19 @@ pub struct Message {
     pub key: Option<Box<str>>,
     /// What it says.
     pub payload: Payload,
-    /// Boxed, because most messages ever need the frame of one wire.
-    frames: [OnceLock<Box<Bytes>>; Wire::COUNT],
+    frames: Frames,
+}
+
+/// The finished bytes of a message, one link for each wire layout that somebody needed: most messages
+/// ever need one or two.
+type Frames = OnceLock<Box<Frame>>;
+
+/// The finished bytes for one wire layout.
+#[derive(Debug)]
+struct Frame {
+    wire: Wire,
+    bytes: Bytes,
+    others: Frames,
 }
 
 impl Message {
@@ -294,7 +305,7 @@ impl Message {
             expires: draft.ttl.map(|ttl| now.uptime.saturating_add(ttl)),
             key: draft.key,
             payload: draft.payload,
-            frames: [const { OnceLock::new() }; Wire::COUNT],
+            frames: OnceLock::new(),
         }
     }
 
@@ -308,23 +319,41 @@ impl Message {
         self.payload == Payload::Deleted
     }
 
-    /// The finished bytes for one wire layout, made on first use.
+    /// The finished bytes for one wire layout, made on first use. `encode` may look at those that are
+    /// there, and asks for no others.
     pub fn frame(&self, wire: Wire, encode: impl FnOnce(&Message, Wire) -> Bytes) -> &Bytes {
-        // The array has a slot for each wire, in the order of their discriminants.
-        let slot = self.frames.get(wire as usize).unwrap_or(&self.frames[0]);
-        slot.get_or_init(|| Box::new(encode(self, wire)))
+        let mut encode = Some(encode);
+        let mut frames = &self.frames;
+        loop {
+            let frame = frames.get_or_init(|| {
+                let bytes = encode.take().map(|encode| encode(self, wire)).unwrap_or_default();
+                Box::new(Frame { wire, bytes, others: OnceLock::new() })
+            });
+            if frame.wire == wire {
+                return &frame.bytes;
+            }
+            frames = &frame.others;
+        }
     }
 
     /// The finished bytes for one wire layout, if somebody has made them.
     pub fn encoded(&self, wire: Wire) -> Option<&Bytes> {
-        self.frames.get(wire as usize)?.get().map(|bytes| &**bytes)
+        let mut next = self.frames.get();
+        while let Some(frame) = next {
+            if frame.wire == wire {
+                return Some(&frame.bytes);
+            }
+            next = frame.others.get();
+        }
+        None
     }
 
     /// What a history that keeps this message is charged, in bytes: the payload as it came and as
     /// it leaves in both WebSocket spellings, and the message itself.
     pub fn cost(&self) -> usize {
         let once = self.payload.bytes().len() + self.key.as_ref().map_or(0, |key| key.len());
-        once * 3 + self.head.name.as_str().len() * 2 + size_of::<Message>()
+        let itself = size_of::<Message>() + 2 * size_of::<Frame>();
+        once * 3 + self.head.name.as_bytes().len() * 2 + itself
     }
 }
 
@@ -450,6 +479,25 @@ impl Wire {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn each_wire_has_bytes_of_its_own_that_are_made_once() {
+        let name = TopicName::parse("t").expect("valid name");
+        let head = TopicHead::new(1, name.clone(), Epoch::from_bits(1), Arc::default());
+        let draft = Draft::new(name, Payload::Text("x".into()));
+        let now = crate::clock::Now::at_ms(0);
+        let message = Message::new(Arc::new(head), Offset(1), draft, now);
+        for made_before in [false, true] {
+            for wire in Wire::ALL {
+                assert_eq!(message.encoded(wire).is_some(), made_before, "{wire:?}");
+                let made = |_: &Message, wire: Wire| {
+                    assert!(!made_before, "{wire:?} is made again");
+                    Bytes::from_static(wire.name().as_bytes())
+                };
+                assert_eq!(message.frame(wire, made), wire.name());
+            }
+        }
+    }
 
     proptest! {
         #[test]

@@ -8,6 +8,7 @@ use crate::harness::{Broker, with_broker};
 use crate::http;
 use crate::publisher::Publisher;
 use crate::reader::{Reader, narrow, offset_of};
+use crate::socket::Socket;
 use fanfare::topics::message::Wire;
 use serde_json::{Value, json};
 
@@ -174,15 +175,12 @@ fn a_connection_with_subscriptions_may_change_to_batches_at_any_time() {
 }
 
 #[test]
-fn batches_once_asked_for_stay_and_only_an_answer_begins_them() {
+fn batches_once_asked_for_stay() {
     with_broker("", async |broker| {
         let hello = |id: u64, batch: bool| json!({"id": id, "connect": {"batch": batch}});
         for wire in [Wire::WebSocketJson, Wire::WebSocketProto] {
             let mut client = Client::connect(broker, wire).await;
             assert_eq!(client.ask(&hello(1, false)).await["connected"]["batch"], Value::Null);
-            // Without an id there is no answer, and nothing could tell where they begin.
-            client.say(&hello(0, true)).await;
-            assert_eq!(client.ask(&json!({"id": 2, "ping": {}})).await["pong"], json!({}));
             for batch in [true, true, false] {
                 assert_eq!(client.ask(&hello(3, batch)).await["connected"]["batch"], true);
             }
@@ -192,6 +190,23 @@ fn batches_once_asked_for_stay_and_only_an_answer_begins_them() {
         let mut tcp = Client::connect(broker, Wire::TcpProto).await;
         assert_eq!(tcp.ask(&hello(1, true)).await["connected"]["batch"], Value::Null);
         tcp.ask(&json!({"id": 2, "ping": {}})).await;
+    });
+}
+
+#[test]
+fn a_client_that_asks_for_batches_first_of_all_needs_no_answer() {
+    with_broker("", async |broker| {
+        let cases = [
+            ("fanfare.v1.json", Wire::WebSocketJsonBatch),
+            ("fanfare.v1.proto", Wire::WebSocketProtoBatch),
+        ];
+        for (name, wire) in cases {
+            let mut client = Client::of(Socket::open(broker, Some(name)).await, wire);
+            client.say(&json!({"connect": {"batch": true}})).await;
+            client.ask(&json!({"id": 1, "subscribe": {"topic": "t"}})).await;
+            client.say(&json!({"id": 2, "ping": {}})).await;
+            assert_eq!(client.hear_batch().await.events, [json!({"id": 2, "pong": {}})]);
+        }
     });
 }
 

@@ -42,6 +42,30 @@ test('publish, subscribe, snapshot and history', async (t) => {
   assert.ok((await within('the pong', client.ping())) >= 0);
 });
 
+test('a broker joins messages, and subscriptions see them one by one', async (t) => {
+  const broker = await serve(t);
+  let received = 0;
+  class Counted extends WebSocket {
+    constructor(...args) {
+      super(...args);
+      this.on('message', () => (received += 1));
+    }
+  }
+  const subscriber = open(t, broker.url, { WebSocket: Counted });
+  const publisher = open(t, broker.url);
+  const warnings = events(subscriber, 'warning');
+  const [{ told, options }, seen] = [recorder(), new Inbox()];
+  const feed = subscriber.subscribe('room.1', { ...options, onMessage: (m) => (options.onMessage(m), seen.push(m)) });
+  await within('ready', feed.ready);
+  received = 0;
+  const drafts = Array.from({ length: 500 }, (_, n) => publisher.publish('room.1', { data: n }));
+  await within('published', Promise.all(drafts));
+  await seen.until('the last message', ({ data }) => data === 499);
+  assert.deepEqual(told, drafts.map((_, n) => `room.1 ${n + 1}`));
+  assert.ok(received < 500, `${received} messages for 500 events`);
+  assert.deepEqual(warnings.all(), []);
+});
+
 test('after a dropped socket nothing is lost and nothing is doubled', async (t) => {
   const broker = await serve(t);
   const sockets = [];
