@@ -153,9 +153,9 @@ mod tests {
         let (mailbox, _) = small();
         drop(mailbox.reserve(100).expect("room"));
         assert!(mailbox.reserve(101).is_none(), "101 bytes would be over the bound");
-        drop(mailbox.reserve(60).expect("room").post(message(1, 60)));
+        mailbox.reserve(60).expect("room").post(message(1, 60));
         assert!(mailbox.reserve(60).is_none(), "120 bytes would be over the bound");
-        drop(mailbox.reserve(10).expect("room").post(message(2, 10)));
+        mailbox.reserve(10).expect("room").post(message(2, 10));
         assert!(mailbox.reserve(1).is_none(), "a third message would be over the bound");
         assert_eq!(mailbox.depth(), 2);
         mailbox.drain(&mut VecDeque::new());

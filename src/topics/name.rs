@@ -240,6 +240,7 @@ fn check(raw: &str, wildcards: Wildcards) -> Result<(), NameFault> {
 
 /// Whether this is a name without wildcards, found in one look at each byte. What is not may be a
 /// filter, or has a fault that is worth the time to name it.
+#[expect(clippy::indexing_slicing, reason = "only while it is compiled")]
 fn is_plain(raw: &[u8]) -> bool {
     const LITERAL: [bool; 256] = {
         let mut table = [false; 256];

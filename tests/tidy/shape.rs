@@ -98,7 +98,10 @@ pub(crate) fn orphans(tree: &Tree) -> Vec<String> {
         let path = file.path.trim_end_matches(".rs").trim_end_matches("/mod");
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let ends = [".rs", "/mod.rs", "/lib.rs", "/main.rs"];
-        let mut parents = ends.iter().filter_map(|end| tree.file(&format!("{folder}{end}")));
+        let parents = ends.iter().filter_map(|end| tree.file(&format!("{folder}{end}")));
+        // What benchmarks share is declared by each of them.
+        let beside = |file: &&File| folder == "benches" && file.path.starts_with("benches/");
+        let mut parents = parents.chain(tree.written_in("rs").filter(beside));
         let declares = |parent: &File| {
             declared(&parent.text, Body::File).iter().any(|(_, declared)| declared == name)
         };
