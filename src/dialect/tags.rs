@@ -160,7 +160,8 @@ fn read_rare<'a>(kind: u32, rest: &mut &'a [u8]) -> Result<Value<'a>, Fault> {
     }
 }
 
-#[inline]
+#[expect(clippy::inline_always, reason = "most have a byte or two, measured")]
+#[inline(always)]
 fn read_varint(rest: &mut &[u8]) -> Result<u64, Fault> {
     // Tags, and most lengths and numbers.
     match *rest {
@@ -214,6 +215,7 @@ impl<'a> Tags<'a> {
     }
 
     /// Writes a number; 0 is left out, as proto3 has it.
+    #[inline]
     pub(super) fn number(&mut self, field: u32, number: u64) {
         if number != 0 {
             self.present_number(field, number);
@@ -221,12 +223,14 @@ impl<'a> Tags<'a> {
     }
 
     /// Writes a number, even 0.
+    #[inline]
     pub(super) fn present_number(&mut self, field: u32, number: u64) {
         self.varint((field << 3 | VARINT).into());
         self.varint(number);
     }
 
     /// Writes a value of an enumeration of the schema.
+    #[inline]
     pub(super) fn choice(&mut self, field: u32, value: impl Into<i32>) {
         // The schema has no negative values.
         self.number(field, u64::try_from(value.into()).unwrap_or_default());
@@ -246,12 +250,14 @@ impl<'a> Tags<'a> {
     }
 
     /// Writes bytes, even if there are none.
+    #[inline]
     pub(super) fn bytes(&mut self, field: u32, bytes: &[u8]) {
         self.head(field, bytes.len());
         self.put(bytes);
     }
 
     /// Writes a message with the fields that `fill` writes.
+    #[inline]
     pub(super) fn message(&mut self, field: u32, fill: impl FnOnce(&mut Tags<'_>)) {
         self.varint((field << 3 | LENGTH_DELIMITED).into());
         // The length stands in front, and for most messages is one byte.
@@ -277,22 +283,38 @@ impl<'a> Tags<'a> {
         }
     }
 
+    #[inline]
     fn head(&mut self, field: u32, len: usize) {
-        self.varint((field << 3 | LENGTH_DELIMITED).into());
-        self.varint(len as u64);
+        let tag = field << 3 | LENGTH_DELIMITED;
+        match (u8::try_from(tag), u8::try_from(len)) {
+            (Ok(tag @ ..0x80), Ok(len @ ..0x80)) => self.put(&[tag, len]),
+            _ => {
+                self.varint(tag.into());
+                self.varint(len as u64);
+            }
+        }
     }
 
     #[inline]
     fn varint(&mut self, number: u64) {
-        write_varint(number, |byte| self.out.push(byte));
+        // Several bytes at once, because each call looks for room.
+        let [zero, one, two, ..] = number.to_le_bytes();
+        match number {
+            ..0x80 => self.put(&[zero]),
+            0x80..0x4000 => self.put(&[zero | 0x80, one << 1 | zero >> 7]),
+            0x4000..0x20_0000 => {
+                self.put(&[zero | 0x80, one << 1 | zero >> 7 | 0x80, two << 2 | one >> 6]);
+            }
+            _ => write_varint(number, |byte| self.out.push(byte)),
+        }
     }
 
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }
 }
 
-#[inline]
 fn write_varint(number: u64, mut put: impl FnMut(u8)) {
     let mut rest = number;
     while rest >= 0x80 {

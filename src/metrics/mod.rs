@@ -111,7 +111,7 @@ pub const LATENCY_BUCKETS_MICROS: [u64; 14] = [
 ];
 
 /// One in so many publishes is timed.
-pub const ENGINE_SAMPLE: u64 = 16;
+pub const ENGINE_SAMPLE: u64 = 64;
 
 /// How long something took: a histogram with fixed buckets.
 #[derive(Debug, Default)]

@@ -67,11 +67,18 @@ impl Budget {
 
     /// How short memory was at the last measurement.
     pub fn pressure(&self) -> Pressure {
-        let level = self.level.load(Ordering::Relaxed);
-        let levels = LEVELS.iter().map(|(level, _)| *level);
-        levels.into_iter().find(|candidate| *candidate as u8 == level).unwrap_or_default()
+        // Every publisher asks.
+        match self.level.load(Ordering::Relaxed) {
+            CALM => Pressure::Calm,
+            level => {
+                let mut levels = LEVELS.iter().map(|(level, _)| *level);
+                levels.find(|candidate| *candidate as u8 == level).unwrap_or_default()
+            }
+        }
     }
 }
+
+const CALM: u8 = Pressure::Calm as u8;
 
 impl<S: Socket> Shard<S> {
     /// Sees how short memory is, and gives up what this shard has to.

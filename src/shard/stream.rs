@@ -14,6 +14,9 @@ use tokio::net::TcpStream;
 /// Commands that one connection may have done before others have their turn.
 pub const COMMANDS_PER_TURN: u32 = 1024;
 
+/// Bytes of a read that is most likely followed by more.
+const MUCH_BYTES: usize = 16 << 10;
+
 /// What a connection's bytes mean.
 pub trait Protocol {
     /// Takes what it can from the front of `input`, queues the answers, and returns how many bytes
@@ -56,6 +59,7 @@ impl Stream {
             [] => Fed::default(),
             early => self.hear(early, &mut protocol),
         };
+        self.context.with(|shard| shard.flush(self.id));
         // One block that uses what it owns in place: each call in between would keep it once more.
         async move {
             loop {
@@ -90,18 +94,36 @@ impl Stream {
         }
     }
 
-    /// Feeds what has arrived.
+    /// Feeds what has arrived. Where much arrived there is most likely more: the answers to all of
+    /// it, up to a full buffer, leave together.
     fn read(&self, protocol: &mut impl Protocol) -> io::Result<Option<Fed>> {
-        self.context.read(&self.socket, |input| {
-            let is_more = input.len() == READ_BUFFER_BYTES;
-            Fed { is_more, ..self.hear(input, protocol) }
-        })
+        let mut bytes = 0;
+        let fed = loop {
+            let read = self.context.read(&self.socket, |input| {
+                bytes += input.len();
+                let is_more = bytes >= READ_BUFFER_BYTES;
+                let fed = Fed { is_more, ..self.hear(input, protocol) };
+                let is_done = is_more || fed.is_last || !fed.left.is_empty();
+                (fed, is_done || input.len() < MUCH_BYTES)
+            });
+            match read {
+                Ok(Some((fed, true))) => break Some(fed),
+                Ok(Some((_, false))) => {}
+                // The next read meets it again.
+                Ok(None) | Err(_) if bytes > 0 => break Some(Fed::default()),
+                Ok(None) => break None,
+                Err(error) => return Err(error),
+            }
+        };
+        self.context.with(|shard| shard.flush(self.id));
+        Ok(fed)
     }
 
     /// Feeds what was left, and keeps what is left of that where it is.
     fn feed_again(&self, mut left: Vec<u8>, protocol: &mut impl Protocol) -> Fed {
         self.context.with(|shard| {
             let taken = self.take(&mut left, protocol, shard);
+            shard.flush(self.id);
             left.drain(..taken);
             if left.is_empty() {
                 left = Vec::new();
@@ -123,16 +145,14 @@ impl Stream {
         })
     }
 
-    /// Has commands done and answered; returns how many bytes they were.
+    /// Has commands done; returns how many bytes they were.
     fn take(
         &self,
         input: &mut [u8],
         protocol: &mut impl Protocol,
         shard: &mut Shard<Rc<TcpStream>>,
     ) -> usize {
-        let taken = protocol.feed(input, shard);
-        shard.flush(self.id);
-        taken.min(input.len())
+        protocol.feed(input, shard).min(input.len())
     }
 
     /// Waits until something can be read. A slot of the socket is for the one who reads, so this costs

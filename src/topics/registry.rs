@@ -330,11 +330,11 @@ impl Registry {
         &self,
         topic: &Topic,
         state: &mut TopicState,
-        draft: Draft,
+        mut draft: Draft,
         now: Now,
     ) -> Result<Committed, Reason> {
         let epoch = topic.head.epoch;
-        let idempotency_key = draft.idempotency_key.clone();
+        let idempotency_key = draft.idempotency_key.take();
         let digest = idempotency_key.as_ref().map_or(0, |_| self.window.digest(&draft));
         if let Some(key) = &idempotency_key {
             let answers = &mut state.aside().answers;
