@@ -10,7 +10,8 @@ use crate::checker::Invariant::{
 };
 use crate::checker::{Invariant, check};
 use crate::history::{
-    Event, Fact, Message, Policy, Position, Publish, Record, TopicPosition, from_lines, to_lines,
+    Command, Event, Fact, Message, Policy, Position, Publish, Record, TopicPosition, from_lines,
+    to_lines,
 };
 use crate::world::{Trace, run};
 use delivery::{
@@ -157,6 +158,16 @@ fn hears_all(history: &[Record], connection: u64) -> bool {
             Event::Updated(told) => told.policy == Policy::All,
             _ => true,
         })
+}
+
+/// Whether a connection asks for the latest messages, among which some may have ended.
+fn asks_for_latest(history: &[Record], connection: u64) -> bool {
+    history.iter().any(|record| match &record.fact {
+        Fact::Sent { connection: on, command: Command::Subscribe(subscribe), .. } => {
+            *on == connection && subscribe.last > 0
+        }
+        _ => false,
+    })
 }
 
 /// A message with the one behind it on the same connection and topic.
@@ -500,7 +511,9 @@ fn raise_top(history: &mut [Record]) -> Option<()> {
     let mut heard_of: Vec<(u64, String)> = Vec::new();
     let all: Vec<u64> = heard(history)
         .map(|(_, connection, _)| connection)
-        .filter(|connection| hears_all(history, *connection))
+        .filter(|connection| {
+            hears_all(history, *connection) && !asks_for_latest(history, *connection)
+        })
         .collect();
     for record in history {
         match &mut record.fact {

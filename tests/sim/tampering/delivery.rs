@@ -3,7 +3,7 @@
 //! # Not here: lies about what was published and what is missing (`tampering`).
 
 use super::{event_mut, heard, messages, next_on};
-use crate::history::{Event, Fact, Message, Policy, Record, Span};
+use crate::history::{Command, Event, Fact, Message, Policy, Record, Span};
 
 /// Messages that follow a subscription under a policy on the same connection, and are live.
 fn live_under(
@@ -104,6 +104,18 @@ pub(super) fn hasten(history: &mut [Record]) -> Option<()> {
                     _ => false,
                 }
         });
+        // What the answer to another command may let out is not too soon.
+        let asks = history[..*index].iter().filter(|record| match &record.fact {
+            Fact::Sent { connection: on, command, .. } => {
+                on == connection
+                    && matches!(
+                        command,
+                        Command::Subscribe(_) | Command::Unsubscribe { .. } | Command::Update(_)
+                    )
+            }
+            _ => false,
+        });
+        let is_alone = is_alone && asks.count() == 1;
         let (first, second) = (span(*earlier)?, span(*index)?);
         let at = first.at + 1;
         let goes_on = rated
