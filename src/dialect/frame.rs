@@ -16,6 +16,9 @@ pub const HEAD_BYTES_MAX: usize = 10;
 /// Room in front of a body: a head, and in batches the longest varint of a 32-bit length.
 const ROOM_BYTES: usize = HEAD_BYTES_MAX + 5;
 
+/// The length in front of an event on TCP.
+const LENGTH_BYTES: usize = 4;
+
 const FIN: u8 = 0x80;
 /// Marks a compressed message, RFC 7692.
 const RSV1: u8 = 0x40;
@@ -59,6 +62,16 @@ impl Buffer {
 /// Appends a frame, whose body `fill` appends, to a block of finished ones.
 pub(super) fn append(block: &mut Vec<u8>, wire: Wire, fill: impl FnOnce(&mut Vec<u8>)) {
     let end = block.len();
+    if wire == Wire::TcpProto {
+        // Its head is always as long.
+        block.extend_from_slice(&[0; LENGTH_BYTES]);
+        fill(block);
+        let body_len = block.len().saturating_sub(end + LENGTH_BYTES);
+        if let Some(head) = block.get_mut(end..).and_then(<[u8]>::first_chunk_mut) {
+            *head = length(body_len);
+        }
+        return;
+    }
     block.resize(end + ROOM_BYTES, 0);
     fill(block);
     let start = close_frame(block, end, wire);
@@ -222,10 +235,13 @@ fn write_varint(room: &mut [u8; ROOM_BYTES], value: usize) -> usize {
 
 /// Writes a 32-bit length at the end of its room; returns where it starts.
 fn write_length(room: &mut [u8; HEAD_BYTES_MAX], body_len: usize) -> usize {
-    // Limits on messages and pages keep every body far below 4 GiB.
-    let length = u32::try_from(body_len).unwrap_or(u32::MAX);
-    room[6..].copy_from_slice(&length.to_be_bytes());
+    room[6..].copy_from_slice(&length(body_len));
     6
+}
+
+fn length(body_len: usize) -> [u8; LENGTH_BYTES] {
+    // Limits on messages and pages keep every body far below 4 GiB.
+    u32::try_from(body_len).unwrap_or(u32::MAX).to_be_bytes()
 }
 
 #[cfg(test)]

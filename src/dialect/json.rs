@@ -265,7 +265,7 @@ fn write_message(message: &Message, fields: &mut Fields<'_>) {
     if let Payload::Joined(member) | Payload::Left(member) = &message.payload {
         return write_presence(&message.head.name, member, fields);
     }
-    fields.string("topic", message.head.name.as_str());
+    fields.utf8("topic", message.head.name.as_bytes());
     fields.number("offset", message.offset.0);
     fields.number("time", message.time_ms);
     if let Some(key) = &message.key {
@@ -407,6 +407,6 @@ fn write_topic_position(position: &TopicPosition, fields: &mut Fields<'_>) {
 }
 
 fn write_position(position: Position, fields: &mut Fields<'_>) {
-    fields.string("epoch", position.epoch.text().as_str());
+    fields.utf8("epoch", position.epoch.as_bytes());
     fields.number("offset", position.offset.0);
 }

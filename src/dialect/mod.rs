@@ -65,7 +65,7 @@ pub enum Action {
     /// Says hello.
     Connect(Connect),
     /// Begins a subscription.
-    Subscribe(Subscribe),
+    Subscribe(Box<Subscribe>),
     /// Ends a subscription.
     Unsubscribe(Target),
     /// Changes the terms of a subscription.
@@ -419,7 +419,7 @@ fn encode_plain(message: &Message, wire: Wire) -> Bytes {
         }
         said => said.bytes().len(),
     };
-    let variable = message.head.name.as_str().len() + len(&message.key) + payload;
+    let variable = message.head.name.as_bytes().len() + len(&message.key) + payload;
     // What is the same in every message: names, digits and punctuation, or tags and lengths.
     // These bytes live as long as the message, so they should not be many more than needed.
     let fixed = if wire.is_json() { 96 } else { 40 };

@@ -124,7 +124,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         .prop_map(|(target, policy, overflow)| Update { target, policy, overflow });
     let action = prop_oneof![
         (name, any::<bool>()).prop_map(|(name, batch)| Action::Connect(Connect { name, batch })),
-        any_subscribe().prop_map(Action::Subscribe),
+        any_subscribe().prop_map(|subscribe| Action::Subscribe(subscribe.into())),
         any_target().prop_map(Action::Unsubscribe),
         update.prop_map(Action::Update),
         any_draft().prop_map(Action::Publish),

@@ -6,8 +6,8 @@
 //! # Not here: syntax (`json`, `proto`).
 
 use super::{
-    Action, BadCommand, Connect, History, MEMBER_NAME_BYTES_MAX, Overflow, POSITIONS_MAX, Policy,
-    Subscribe, TopicPosition, Update, json,
+    Action, BadCommand, Command, Connect, History, MEMBER_NAME_BYTES_MAX, Overflow, POSITIONS_MAX,
+    Policy, Subscribe, TopicPosition, Update, json,
 };
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{Draft, Epoch, KEY_BYTES_MAX, Offset, Payload, Position, TTL_MAX};
@@ -16,7 +16,7 @@ use crate::topics::terms::Rate;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -98,7 +98,7 @@ pub(super) struct RawUpdate<'a> {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct RawPublish<'a> {
     #[serde(borrow)]
-    pub(super) topic: Option<Text<'a>>,
+    pub(super) topic: Option<RawName<'a>>,
     #[serde(borrow, deserialize_with = "json::value")]
     pub(super) data: Option<Data<'a>>,
     #[serde(borrow)]
@@ -154,6 +154,29 @@ pub(super) struct RawPositions<'a> {
 #[derive(Debug, Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
+/// A topic of a publish.
+#[derive(Debug)]
+pub(super) enum RawName<'a> {
+    /// It was understood while it was read: it is ASCII, so nothing else had to be looked at.
+    Known(TopicName),
+    Text(Text<'a>),
+}
+
+impl<'a, 'de: 'a> Deserialize<'de> for RawName<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawName<'a>, D::Error> {
+        Text::deserialize(deserializer).map(RawName::Text)
+    }
+}
+
+impl RawName<'_> {
+    fn understand(self) -> Result<TopicName, Refusal> {
+        match self {
+            RawName::Known(name) => Ok(name),
+            RawName::Text(text) => TopicName::parse(&text.0),
+        }
+    }
+}
+
 /// An integer from 0 on; `None` if it is something else.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Number(pub(super) Option<u64>);
@@ -190,56 +213,60 @@ pub(super) enum Data<'a> {
     Bytes(&'a [u8]),
 }
 
-impl<'a> RawCommand<'a> {
+impl RawCommand<'_> {
     /// Checks every field.
-    pub(super) fn understand(self) -> Result<super::Command, BadCommand> {
-        let mut said = RawActions::default();
-        self.connect.map(RawAction::Connect).map(|action| said.add(action));
-        self.subscribe.map(RawAction::Subscribe).map(|action| said.add(action));
-        self.unsubscribe.map(RawAction::Unsubscribe).map(|action| said.add(action));
-        self.update.map(RawAction::Update).map(|action| said.add(action));
-        self.publish.map(RawAction::Publish).map(|action| said.add(action));
-        self.history.map(RawAction::History).map(|action| said.add(action));
-        self.presence.map(RawAction::Presence).map(|action| said.add(action));
-        self.ping.map(RawAction::Ping).map(|action| said.add(action));
-        said.understand(self.id)
+    pub(super) fn understand(self) -> Result<Command, BadCommand> {
+        let said = [
+            self.connect.is_some(),
+            self.subscribe.is_some(),
+            self.unsubscribe.is_some(),
+            self.update.is_some(),
+            self.publish.is_some(),
+            self.history.is_some(),
+            self.presence.is_some(),
+            self.ping.is_some(),
+        ];
+        if said.into_iter().filter(|is_said| *is_said).count() > 1 {
+            return said_more_than_one(self.id);
+        }
+        let one = None
+            .or(self.publish.map(RawAction::Publish))
+            .or(self.subscribe.map(RawAction::Subscribe))
+            .or(self.unsubscribe.map(RawAction::Unsubscribe))
+            .or(self.update.map(RawAction::Update))
+            .or(self.connect.map(RawAction::Connect))
+            .or(self.history.map(RawAction::History))
+            .or(self.presence.map(RawAction::Presence))
+            .or(self.ping.map(RawAction::Ping));
+        one.map_or_else(|| said_nothing(self.id), |action| action.said(self.id))
     }
 }
 
-/// What a command says, which should be one thing.
-#[derive(Default)]
-pub(super) struct RawActions<'a> {
-    first: Option<RawAction<'a>>,
-    has_more: bool,
+/// What a command may say.
+const KNOWN: &str = "connect, subscribe, unsubscribe, update, publish, history, presence, ping";
+
+/// Refuses a command that says nothing.
+pub(super) fn said_nothing(id: Option<Number>) -> Result<Command, BadCommand> {
+    let detail = format!("it has none of {KNOWN}");
+    said(id, || Err(Refusal::new(Reason::BadCommand, detail)))
 }
 
-impl<'a> RawActions<'a> {
-    /// Adds a thing that the command says.
-    pub(super) fn add(&mut self, action: RawAction<'a>) {
-        self.has_more = self.first.is_some();
-        self.first.get_or_insert(action);
-    }
+/// Refuses a command that says too much.
+pub(super) fn said_more_than_one(id: Option<Number>) -> Result<Command, BadCommand> {
+    let detail = format!("it has more than one of {KNOWN}");
+    said(id, || Err(Refusal::new(Reason::BadCommand, detail)))
+}
 
-    /// Checks every field.
-    pub(super) fn understand(self, id: Option<Number>) -> Result<super::Command, BadCommand> {
-        let id = integer("id", id, INTEGER_MAX, Reason::BadCommand)
-            .map_err(|refusal| BadCommand { id: 0, refusal })?;
-        match self.action() {
-            Ok(action) => Ok(super::Command { id, action }),
-            Err(refusal) => Err(BadCommand { id, refusal }),
-        }
-    }
-
-    fn action(self) -> Result<Action, Refusal> {
-        const KNOWN: &str =
-            "connect, subscribe, unsubscribe, update, publish, history, presence, ping";
-        match (self.first, self.has_more) {
-            (Some(action), false) => action.understand(),
-            (None, _) => Err(Refusal::new(Reason::BadCommand, format!("it has none of {KNOWN}"))),
-            (Some(_), true) => {
-                Err(Refusal::new(Reason::BadCommand, format!("it has more than one of {KNOWN}")))
-            }
-        }
+/// The command with this id, if that is one.
+fn said(
+    id: Option<Number>,
+    understand: impl FnOnce() -> Result<Action, Refusal>,
+) -> Result<Command, BadCommand> {
+    let id = integer("id", id, INTEGER_MAX, Reason::BadCommand)
+        .map_err(|refusal| BadCommand { id: 0, refusal })?;
+    match understand() {
+        Ok(action) => Ok(Command { id, action }),
+        Err(refusal) => Err(BadCommand { id, refusal }),
     }
 }
 
@@ -256,10 +283,17 @@ pub(super) enum RawAction<'a> {
 }
 
 impl RawAction<'_> {
+    /// The command that says this, with every field checked.
+    pub(super) fn said(self, id: Option<Number>) -> Result<Command, BadCommand> {
+        said(id, || self.understand())
+    }
+
     fn understand(self) -> Result<Action, Refusal> {
         match self {
             RawAction::Connect(connect) => connect.understand().map(Action::Connect),
-            RawAction::Subscribe(subscribe) => subscribe.understand().map(Action::Subscribe),
+            RawAction::Subscribe(subscribe) => {
+                subscribe.understand().map(|subscribe| Action::Subscribe(Box::new(subscribe)))
+            }
             RawAction::Unsubscribe(RawTopic { topic }) => {
                 Target::parse(text(topic.as_ref())).map(Action::Unsubscribe)
             }
@@ -329,10 +363,15 @@ impl RawUpdate<'_> {
 }
 
 impl RawPublish<'_> {
+    /// The command that says this, with every field checked.
+    pub(super) fn said(self, id: Option<Number>) -> Result<Command, BadCommand> {
+        said(id, || self.understand().map(Action::Publish))
+    }
+
     /// Checks every field.
     pub(super) fn understand(self) -> Result<Draft, Refusal> {
         let draft = Draft {
-            topic: TopicName::parse(text(self.topic.as_ref()))?,
+            topic: self.topic.map_or_else(|| TopicName::parse(""), RawName::understand)?,
             key: key("key", self.key)?,
             idempotency_key: key("idempotencyKey", self.idempotency_key)?,
             ttl: ttl(self.ttl_ms)?,

@@ -407,7 +407,7 @@ fn more_positions_than_the_limit_are_refused() {
         } else {
             let positions = vec![place("a.b", 1); count];
             let subscribe = Subscribe { positions, ..subscribe("a.>") };
-            let action = Action::Subscribe(subscribe);
+            let action = Action::Subscribe(subscribe.into());
             check(&json, &said, &Command { id: 4, action });
         }
     }

@@ -129,7 +129,7 @@ fn a_hello_means_the_same_in_both_spellings() {
 
 fn check_subscribe(json: &str, said: schema::Subscribe, expected: Subscribe) {
     let json = format!(r#"{{"id":2,"subscribe":{json}}}"#).replace("EPOCH", EPOCH);
-    let action = Action::Subscribe(expected);
+    let action = Action::Subscribe(expected.into());
     check(&json, &command(2, Said::Subscribe(said)), &Command { id: 2, action });
 }
 

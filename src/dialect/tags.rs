@@ -56,6 +56,7 @@ const LENGTH_DELIMITED: u32 = 2;
 const FIXED_32: u32 = 5;
 
 /// The fields of a message, in the order in which they come; nothing after the first fault.
+#[inline]
 pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>, Fault>> {
     let mut rest = message;
     std::iter::from_fn(move || {
@@ -86,6 +87,7 @@ impl<'a> Field<'a> {
     }
 
     /// The number that the field holds.
+    #[inline]
     pub(super) fn varint(self) -> Result<u64, Fault> {
         match self.value {
             Value::Varint(number) => Ok(number),
@@ -102,6 +104,7 @@ impl<'a> Field<'a> {
     }
 
     /// The bytes that the field holds.
+    #[inline]
     pub(super) fn bytes(self) -> Result<&'a [u8], Fault> {
         match self.value {
             Value::Bytes(bytes) => Ok(bytes),
@@ -115,6 +118,7 @@ impl<'a> Field<'a> {
     }
 
     /// The fields of the message that the field holds.
+    #[inline]
     pub(super) fn fields(
         self,
     ) -> Result<impl Iterator<Item = Result<Field<'a>, Fault>> + use<'a>, Fault> {
@@ -122,7 +126,8 @@ impl<'a> Field<'a> {
     }
 }
 
-#[inline]
+#[expect(clippy::inline_always, reason = "in a call a field is handed over by memory, measured")]
+#[inline(always)]
 fn read_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, Fault> {
     let tag = u32::try_from(read_varint(rest)?).map_err(|_| Fault::Tag)?;
     let number = tag >> 3;
@@ -135,26 +140,40 @@ fn read_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, Fault> {
             let len = usize::try_from(read_varint(rest)?).map_err(|_| Fault::Cut)?;
             Value::Bytes(take(rest, len)?)
         }
+        rare => read_rare(rare, rest)?,
+    };
+    Ok(Field { number, value })
+}
+
+/// A value of a type that few fields have, or none.
+#[cold]
+fn read_rare<'a>(kind: u32, rest: &mut &'a [u8]) -> Result<Value<'a>, Fault> {
+    match kind {
         FIXED_64 => {
             let (bytes, tail) = rest.split_first_chunk().ok_or(Fault::Cut)?;
             *rest = tail;
-            Value::Fixed64(*bytes)
+            Ok(Value::Fixed64(*bytes))
         }
-        FIXED_32 => take(rest, 4).map(|_| Value::Fixed32)?,
+        FIXED_32 => take(rest, 4).map(|_| Value::Fixed32),
         // Groups, which proto3 does not have.
-        _ => return Err(Fault::Tag),
-    };
-    Ok(Field { number, value })
+        _ => Err(Fault::Tag),
+    }
 }
 
 #[inline]
 fn read_varint(rest: &mut &[u8]) -> Result<u64, Fault> {
     // Tags, and most lengths and numbers.
-    if let [byte @ ..0x80, tail @ ..] = *rest {
-        *rest = tail;
-        return Ok(u64::from(*byte));
+    match *rest {
+        [byte @ ..0x80, tail @ ..] => {
+            *rest = tail;
+            Ok(u64::from(*byte))
+        }
+        [first, byte @ ..0x80, tail @ ..] => {
+            *rest = tail;
+            Ok(u64::from(*first & 0x7F) | u64::from(*byte) << 7)
+        }
+        _ => read_long_varint(rest),
     }
-    read_long_varint(rest)
 }
 
 fn read_long_varint(rest: &mut &[u8]) -> Result<u64, Fault> {
@@ -238,15 +257,21 @@ impl<'a> Tags<'a> {
         // The length stands in front, and for most messages is one byte.
         let place = self.out.len();
         self.out.push(0);
-        let begin = self.out.len();
         fill(self);
-        let end = self.out.len();
-        let mut length = SmallVec::<[u8; VARINT_BYTES_MAX]>::new();
-        write_varint((end - begin) as u64, |byte| length.push(byte));
-        if length.len() > 1 {
-            self.out.resize(end + length.len() - 1, 0);
-            self.out.copy_within(begin..end, place + length.len());
+        let len = self.out.len().saturating_sub(place + 1);
+        match (u8::try_from(len), self.out.get_mut(place)) {
+            (Ok(short @ ..0x80), Some(length)) => *length = short,
+            _ => self.lengthen(place, len),
         }
+    }
+
+    /// Puts the length of the last `len` bytes into the byte in front of them, which is not enough.
+    fn lengthen(&mut self, place: usize, len: usize) {
+        let mut length = SmallVec::<[u8; VARINT_BYTES_MAX]>::new();
+        write_varint(len as u64, |byte| length.push(byte));
+        let (begin, end) = (place + 1, place + 1 + len);
+        self.out.resize(end + length.len() - 1, 0);
+        self.out.copy_within(begin..end, place + length.len());
         for (room, byte) in self.out.iter_mut().skip(place).zip(length) {
             *room = byte;
         }
@@ -257,6 +282,7 @@ impl<'a> Tags<'a> {
         self.varint(len as u64);
     }
 
+    #[inline]
     fn varint(&mut self, number: u64) {
         write_varint(number, |byte| self.out.push(byte));
     }
@@ -266,6 +292,7 @@ impl<'a> Tags<'a> {
     }
 }
 
+#[inline]
 fn write_varint(number: u64, mut put: impl FnMut(u8)) {
     let mut rest = number;
     while rest >= 0x80 {

@@ -58,10 +58,8 @@ impl<S: Socket> Shard<S> {
             // nothing.
             self.write_pending(id);
         }
-        if !self.is_open(id) {
-            return;
-        }
-        let Some(wire) = self.wire(id) else { return };
+        let wire = self.connection(id).filter(|connection| connection.is_open()).map(|c| c.wire);
+        let Some(wire) = wire else { return };
         self.replies.add(id, command_id, event, wire);
         if self.replies.bytes(id) >= BLOCK_BYTES_MAX {
             self.seal_replies();

@@ -59,9 +59,9 @@ impl HistoryBudget {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Whether more would be held than should be, when a topic that held `before` holds `after`.
-    fn would_be_exceeded(&self, before: usize, after: usize) -> bool {
-        self.used().saturating_sub(before).saturating_add(after) > self.max
+    /// Bytes that a topic may hold, which holds `before` now.
+    fn room(&self, before: usize) -> usize {
+        self.max.saturating_sub(self.used().saturating_sub(before))
     }
 
     /// Notes that a topic holds `after` instead of `before`.
@@ -106,10 +106,9 @@ impl History {
         let before = self.bytes;
         self.bytes += message.cost();
         self.ring.push_back(message);
-        while self.ring.len() + usize::from(planted::is(Bug::HistoryTooShort)) > options.messages
-            || self.bytes > options.bytes
-            || (budget.would_be_exceeded(before, self.bytes) && !self.ring.is_empty())
-        {
+        let messages_max = options.messages - usize::from(planted::is(Bug::HistoryTooShort));
+        let bytes_max = options.bytes.min(budget.room(before));
+        while self.ring.len() > messages_max || (self.bytes > bytes_max && !self.ring.is_empty()) {
             self.drop_oldest(Loss::Trimmed);
         }
         self.drop_expired(uptime, options);

@@ -36,50 +36,49 @@ impl fmt::Display for Offset {
     }
 }
 
-/// Names one life of a topic: 128 random bits, written as 22 characters of base64url.
+/// Names one life of a topic: 128 random bits, written as 22 characters of base64url. It is kept as it
+/// is written, because every answer to a publisher has it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Epoch(u128);
+pub struct Epoch([u8; Epoch::TEXT_LEN]);
 
 impl Epoch {
     /// Length of the written form.
     pub const TEXT_LEN: usize = 22;
 
     /// The epoch of these bits.
-    pub const fn from_bits(bits: u128) -> Epoch {
-        Epoch(bits)
+    pub fn from_bits(bits: u128) -> Epoch {
+        const DIGITS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let mut rest = bits;
+        let mut text = [0; Epoch::TEXT_LEN];
+        for place in text.iter_mut().rev() {
+            // Six bits index a table of 64.
+            *place = DIGITS.get((rest & 63) as usize).copied().unwrap_or(b'A');
+            rest >>= 6;
+        }
+        Epoch(text)
     }
 
     /// The written form.
-    pub fn text(self) -> EpochText {
-        const DIGITS: &[u8; 64] =
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        /// Digits whose bits are taken from one word: arithmetic on 128 bits is slow.
-        const WORD_DIGITS: usize = 10;
-        let mut text = [0; Epoch::TEXT_LEN];
-        let mut bits = self.0;
-        for part in text.rchunks_mut(WORD_DIGITS) {
-            let low = bits & u128::from(u64::MAX);
-            let mut word = u64::try_from(low).unwrap_or_default();
-            for place in part.iter_mut().rev() {
-                // Six bits index a table of 64.
-                *place = DIGITS.get((word & 63) as usize).copied().unwrap_or(b'A');
-                word >>= 6;
-            }
-            bits >>= 6 * WORD_DIGITS;
-        }
-        EpochText(text)
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The written form in ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text().as_str())
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text().as_str())
+        f.write_str(self.as_str())
     }
 }
 
@@ -87,42 +86,13 @@ impl FromStr for Epoch {
     type Err = BadEpoch;
 
     fn from_str(text: &str) -> Result<Epoch, BadEpoch> {
-        if text.len() != Epoch::TEXT_LEN {
+        let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let digits: [u8; Epoch::TEXT_LEN] = text.as_bytes().try_into().map_err(|_| BadEpoch)?;
+        // 22 digits hold 132 bits: the first digit may only use two of its six.
+        if digits[0] > b'D' || !digits[0].is_ascii_uppercase() || !digits.iter().all(is_digit) {
             return Err(BadEpoch);
         }
-        let mut bits: u128 = 0;
-        for (index, byte) in text.bytes().enumerate() {
-            let digit = match byte {
-                b'A'..=b'Z' => byte - b'A',
-                b'a'..=b'z' => byte - b'a' + 26,
-                b'0'..=b'9' => byte - b'0' + 52,
-                b'-' => 62,
-                b'_' => 63,
-                _ => return Err(BadEpoch),
-            };
-            // 22 digits hold 132 bits: the first digit may only use two of its six.
-            if index == 0 && digit > 3 {
-                return Err(BadEpoch);
-            }
-            bits = (bits << 6) | u128::from(digit);
-        }
-        Ok(Epoch(bits))
-    }
-}
-
-/// The 22 characters of an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EpochText([u8; Epoch::TEXT_LEN]);
-
-impl EpochText {
-    /// The characters.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-
-    /// The characters as bytes, all of them ASCII.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        Ok(Epoch(digits))
     }
 }
 
@@ -274,8 +244,19 @@ pub struct Message {
     pub key: Option<Box<str>>,
     /// What it says.
     pub payload: Payload,
-    /// Boxed, because most messages ever need the frame of one wire.
-    frames: [OnceLock<Box<Bytes>>; Wire::COUNT],
+    frames: Frames,
+}
+
+/// The finished bytes of a message, one link for each wire layout that somebody needed: most messages
+/// ever need one or two.
+type Frames = OnceLock<Box<Frame>>;
+
+/// The finished bytes for one wire layout.
+#[derive(Debug)]
+struct Frame {
+    wire: Wire,
+    bytes: Bytes,
+    others: Frames,
 }
 
 impl Message {
@@ -294,7 +275,7 @@ impl Message {
             expires: draft.ttl.map(|ttl| now.uptime.saturating_add(ttl)),
             key: draft.key,
             payload: draft.payload,
-            frames: [const { OnceLock::new() }; Wire::COUNT],
+            frames: OnceLock::new(),
         }
     }
 
@@ -308,23 +289,41 @@ impl Message {
         self.payload == Payload::Deleted
     }
 
-    /// The finished bytes for one wire layout, made on first use.
+    /// The finished bytes for one wire layout, made on first use. `encode` may look at those that are
+    /// there, and asks for no others.
     pub fn frame(&self, wire: Wire, encode: impl FnOnce(&Message, Wire) -> Bytes) -> &Bytes {
-        // The array has a slot for each wire, in the order of their discriminants.
-        let slot = self.frames.get(wire as usize).unwrap_or(&self.frames[0]);
-        slot.get_or_init(|| Box::new(encode(self, wire)))
+        let mut encode = Some(encode);
+        let mut frames = &self.frames;
+        loop {
+            let frame = frames.get_or_init(|| {
+                let bytes = encode.take().map(|encode| encode(self, wire)).unwrap_or_default();
+                Box::new(Frame { wire, bytes, others: OnceLock::new() })
+            });
+            if frame.wire == wire {
+                return &frame.bytes;
+            }
+            frames = &frame.others;
+        }
     }
 
     /// The finished bytes for one wire layout, if somebody has made them.
     pub fn encoded(&self, wire: Wire) -> Option<&Bytes> {
-        self.frames.get(wire as usize)?.get().map(|bytes| &**bytes)
+        let mut next = self.frames.get();
+        while let Some(frame) = next {
+            if frame.wire == wire {
+                return Some(&frame.bytes);
+            }
+            next = frame.others.get();
+        }
+        None
     }
 
     /// What a history that keeps this message is charged, in bytes: the payload as it came and as
     /// it leaves in both WebSocket spellings, and the message itself.
     pub fn cost(&self) -> usize {
         let once = self.payload.bytes().len() + self.key.as_ref().map_or(0, |key| key.len());
-        once * 3 + self.head.name.as_str().len() * 2 + size_of::<Message>()
+        let itself = size_of::<Message>() + 2 * size_of::<Frame>();
+        once * 3 + self.head.name.as_bytes().len() * 2 + itself
     }
 }
 
@@ -451,11 +450,30 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn each_wire_has_bytes_of_its_own_that_are_made_once() {
+        let name = TopicName::parse("t").expect("valid name");
+        let head = TopicHead::new(1, name.clone(), Epoch::from_bits(1), Arc::default());
+        let draft = Draft::new(name, Payload::Text("x".into()));
+        let now = crate::clock::Now::at_ms(0);
+        let message = Message::new(Arc::new(head), Offset(1), draft, now);
+        for made_before in [false, true] {
+            for wire in Wire::ALL {
+                assert_eq!(message.encoded(wire).is_some(), made_before, "{wire:?}");
+                let made = |_: &Message, wire: Wire| {
+                    assert!(!made_before, "{wire:?} is made again");
+                    Bytes::from_static(wire.name().as_bytes())
+                };
+                assert_eq!(message.frame(wire, made), wire.name());
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn an_epoch_survives_being_written(bits in any::<u128>()) {
             let epoch = Epoch::from_bits(bits);
-            prop_assert_eq!(epoch.text().as_str().len(), Epoch::TEXT_LEN);
+            prop_assert_eq!(epoch.as_str().len(), Epoch::TEXT_LEN);
             prop_assert_eq!(epoch.to_string().parse::<Epoch>(), Ok(epoch));
         }
 

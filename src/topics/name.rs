@@ -3,8 +3,8 @@
 //! parser checks again.
 //! # Not here: finding the topics or filters that match (`registry`, `filters`).
 
+use super::label::Label;
 use crate::reason::{Reason, Refusal};
-use smol_str::SmolStr;
 use std::fmt;
 
 /// Longest topic name or filter, in bytes.
@@ -13,10 +13,8 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const NAME_SEGMENTS_MAX: usize = 16;
 
 /// A valid topic name: 1 to 16 segments of `[A-Za-z0-9_:@=~/-]` joined by dots, at most 255 bytes.
-/// Up to 23 bytes stand in the value itself, so that most names cost no allocation and are compared
-/// without following a pointer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicName(SmolStr);
+pub struct TopicName(Label);
 
 impl TopicName {
     /// Takes a name if it is valid.
@@ -25,36 +23,46 @@ impl TopicName {
     /// [`Reason::BadTopic`] with what is wrong.
     pub fn parse(raw: &str) -> Result<TopicName, Refusal> {
         check(raw, Wildcards::None).map_err(|fault| fault.refusal(raw, Reason::BadTopic))?;
-        Ok(TopicName(SmolStr::new(raw)))
+        Ok(TopicName(Label::new(raw.as_bytes())))
+    }
+
+    /// Takes a name if it is valid; a fault is not worth finding out which.
+    pub fn plain(raw: &[u8]) -> Option<TopicName> {
+        is_plain(raw).then(|| TopicName(Label::new(raw)))
     }
 
     /// The name as it is written.
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
+    }
+
+    /// The name as it is written, in ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 
     /// The parts between the dots.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
-        self.0.split('.')
+        self.as_str().split('.')
     }
 }
 
 impl fmt::Display for TopicName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
-impl std::borrow::Borrow<str> for TopicName {
-    fn borrow(&self) -> &str {
-        &self.0
+impl std::borrow::Borrow<[u8]> for TopicName {
+    fn borrow(&self) -> &[u8] {
+        self.as_bytes()
     }
 }
 
 /// A valid filter: like a topic name, but a segment may be `*` (exactly one segment) and the last
 /// one may be `>` (one or more segments). A filter without wildcards matches one topic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicFilter(SmolStr);
+pub struct TopicFilter(Label);
 
 impl TopicFilter {
     /// Takes a filter if it is valid.
@@ -63,17 +71,17 @@ impl TopicFilter {
     /// [`Reason::BadFilter`] with what is wrong.
     pub fn parse(raw: &str) -> Result<TopicFilter, Refusal> {
         check(raw, Wildcards::Allowed).map_err(|fault| fault.refusal(raw, Reason::BadFilter))?;
-        Ok(TopicFilter(SmolStr::new(raw)))
+        Ok(TopicFilter(Label::new(raw.as_bytes())))
     }
 
     /// The filter as it is written.
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 
     /// The parts between the dots, wildcards among them.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
-        self.0.split('.')
+        self.as_str().split('.')
     }
 
     /// Whether the filter covers this topic.
@@ -109,13 +117,13 @@ impl TopicFilter {
     /// Whether a name with more segments than this filter is within the limits of a name.
     fn has_room(&self) -> bool {
         // A further segment is at least one character behind a dot.
-        self.segments().count() < NAME_SEGMENTS_MAX && self.0.len() + 2 <= NAME_BYTES_MAX
+        self.segments().count() < NAME_SEGMENTS_MAX && self.as_str().len() + 2 <= NAME_BYTES_MAX
     }
 }
 
 impl fmt::Display for TopicFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -245,14 +253,11 @@ fn is_plain(raw: &[u8]) -> bool {
     let mut dots = 0;
     let mut is_empty = true;
     for byte in raw {
-        if *byte == b'.' {
-            if is_empty {
-                return false;
-            }
-            dots += 1;
-            is_empty = true;
-        } else if LITERAL.get(usize::from(*byte)).is_some_and(|is_literal| *is_literal) {
+        if LITERAL.get(usize::from(*byte)).copied().unwrap_or_default() {
             is_empty = false;
+        } else if *byte == b'.' && !is_empty {
+            is_empty = true;
+            dots += 1;
         } else {
             return false;
         }

@@ -32,10 +32,11 @@ impl Names {
     /// have to be looked at to find them.
     pub fn matching(&self, filter: &TopicFilter, max: usize) -> Result<Vec<TopicName>, Reason> {
         let prefix = literal_prefix(filter);
-        let candidates = self.0.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let candidates =
+            self.0.range::<[u8], _>((Bound::Included(prefix.as_bytes()), Bound::Unbounded));
         let mut found = Vec::new();
         for (looked_at, name) in candidates.enumerate() {
-            if !name.as_str().starts_with(prefix) {
+            if !name.as_bytes().starts_with(prefix.as_bytes()) {
                 break;
             }
             let matches = filter.matches(name);

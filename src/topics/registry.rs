@@ -376,15 +376,23 @@ impl Registry {
         let shards = self.interested(topic, state);
         let offset = state.top.next();
         let message = Arc::new(Message::new(Arc::clone(&topic.head), offset, draft, now));
-        let permits =
-            self.reserve(shards, message.payload.bytes().len()).ok_or(Reason::Overloaded)?;
-        let posted = permits.into_iter().filter_map(|permit| permit.post(Arc::clone(&message)));
-        // Each queue is free again before anybody is woken.
-        let wakes: SmallVec<[Wake<'_>; 4]> = posted.collect();
-        wakes.into_iter().for_each(Wake::wake);
+        if !shards.is_empty() {
+            self.post_to(shards, &message)?;
+        }
         state.top = offset;
         state.heard = Heard { uptime: now.uptime, wall_ms: now.wall_ms };
         Ok(message)
+    }
+
+    /// Posts a message to all of these shards or to none.
+    fn post_to(&self, shards: ShardSet, message: &Arc<Message>) -> Result<(), Reason> {
+        let permits = self.reserve(shards, message.payload.bytes().len());
+        let permits = permits.ok_or(Reason::Overloaded)?;
+        let posted = permits.into_iter().filter_map(|permit| permit.post(Arc::clone(message)));
+        // Each queue is free again before anybody is woken.
+        let wakes: SmallVec<[Wake<'_>; 4]> = posted.collect();
+        wakes.into_iter().for_each(Wake::wake);
+        Ok(())
     }
 
     /// Room in every one of these shards, or in none.

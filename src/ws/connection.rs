@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn the_task_of_an_idle_connection_is_small() {
         let size = size_of_future(serve::<Arc<()>>);
-        // What tokio keeps of a task comes to it.
-        assert!(size <= 280, "{size} bytes");
+        // With what tokio keeps of a task it fills 384 bytes.
+        assert!(size <= 272, "{size} bytes");
     }
 }

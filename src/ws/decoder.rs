@@ -65,7 +65,9 @@ impl Incoming<'_> {
 /// It is small and `Send`, and it never waits: whoever owns the socket feeds it what was read.
 #[derive(Debug)]
 pub struct Decoder {
-    limits: DecoderLimits,
+    // The limits field by field: as a struct they would leave no room for the byte below them.
+    message_bytes_max: usize,
+    fragments_max: u32,
     compression: Compression,
     state: State,
     /// The fragmented message under way, from its first frame to its last.
@@ -78,8 +80,15 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder for a connection on which nothing has been received.
     pub fn new(limits: DecoderLimits, compression: Compression) -> Decoder {
-        let state = State::Head(Head::default());
-        Decoder { limits, compression, state, message: None, gathered: Vec::new() }
+        let DecoderLimits { message_bytes_max, fragments_max } = limits;
+        Decoder {
+            message_bytes_max,
+            fragments_max,
+            compression,
+            state: State::Head(Head::default()),
+            message: None,
+            gathered: Vec::new(),
+        }
     }
 
     /// Takes bytes from the front of `input` up to the end of the next message or control frame.
@@ -195,7 +204,7 @@ impl Decoder {
             return Ok(());
         }
         let bytes = self.gathered.len().saturating_add(length);
-        let limit = self.limits.message_bytes_max;
+        let limit = self.message_bytes_max;
         if bytes > limit {
             return Err(Violation::TooBig { bytes, limit });
         }
@@ -209,7 +218,7 @@ impl Decoder {
             valid: 0,
         });
         message.frames = message.frames.saturating_add(1);
-        let limit = self.limits.fragments_max;
+        let limit = self.fragments_max;
         if message.frames > limit {
             return Err(Violation::TooManyFragments { limit });
         }
@@ -249,7 +258,7 @@ impl Decoder {
     /// Puts the inflated bytes of a compressed message in place of what came.
     fn inflate<'i>(&mut self, whole: Option<Whole<'i>>) -> Result<Option<Whole<'i>>, Violation> {
         let Some(Whole { opcode, compressed: true, payload }) = whole else { return Ok(whole) };
-        let limit = self.limits.message_bytes_max;
+        let limit = self.message_bytes_max;
         let inflated = match payload {
             Payload::Input(bytes) => inflate(bytes, limit),
             Payload::Gathered { .. } => inflate(&self.gathered, limit),

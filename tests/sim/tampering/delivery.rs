@@ -2,8 +2,9 @@
 //! told beside them.
 //! # Not here: lies about what was published and what is missing (`tampering`).
 
-use super::{event_mut, heard, messages, next_on};
-use crate::history::{Command, Event, Fact, Message, Policy, Record, Span};
+use super::{asks_latest, event_mut, heard, messages, next_on};
+use crate::checker::covers;
+use crate::history::{Command, Event, Fact, Message, Policy, Record, Span, Subscribe, Update};
 
 /// Messages that follow a subscription under a policy on the same connection, and are live.
 fn live_under(
@@ -104,29 +105,46 @@ pub(super) fn hasten(history: &mut [Record]) -> Option<()> {
                     _ => false,
                 }
         });
-        // What the answer to another command may let out is not too soon.
-        let asks = history[..*index].iter().filter(|record| match &record.fact {
-            Fact::Sent { connection: on, command, .. } => {
-                on == connection
-                    && matches!(
-                        command,
-                        Command::Subscribe(_) | Command::Unsubscribe { .. } | Command::Update(_)
-                    )
-            }
-            _ => false,
-        });
-        let is_alone = is_alone && asks.count() == 1;
         let (first, second) = (span(*earlier)?, span(*index)?);
         let at = first.at + 1;
         let goes_on = rated
             .iter()
             .any(|(at, on, later)| at > index && on == connection && later.topic == message.topic);
-        (is_alone && goes_on && first.at + 90 < second.since && first.since == first.at)
+        let is_settled = is_settled(history, (*earlier, *index), &message.topic);
+        (is_alone
+            && is_settled
+            && goes_on
+            && first.at + 90 < second.since
+            && first.since == first.at)
             .then_some((*index, Span { since: at, at }))
     })?;
     let Fact::Heard { sent: told, .. } = &mut history[index].fact else { return None };
     *told = Some(sent);
     Some(())
+}
+
+/// Whether a connection was answered everything that changes what it gets of a topic before the
+/// first of two records, and asked for nothing more up to the second.
+/// Until a change is answered, what a rate held back may come at once, so nobody can know that it
+/// came too soon.
+fn is_settled(history: &[Record], (first, second): (usize, usize), topic: &str) -> bool {
+    let connection = history[first].fact.connection();
+    let is_answered = |id: u64| {
+        history[..first].iter().any(|record| match &record.fact {
+            Fact::Heard { connection: on, id: of, .. } => Some(*on) == connection && *of == id,
+            _ => false,
+        })
+    };
+    history[..second].iter().all(|record| {
+        let Fact::Sent { connection: on, id, command } = &record.fact else { return true };
+        let target = match command {
+            Command::Subscribe(Subscribe { topic, .. })
+            | Command::Update(Update { topic, .. })
+            | Command::Unsubscribe { topic } => topic,
+            _ => return true,
+        };
+        Some(*on) != connection || !covers(target, topic) || is_answered(*id)
+    })
 }
 
 /// Has a message of the past sent when its time is long over.
@@ -206,15 +224,20 @@ pub(super) fn stale_twice(history: &mut Vec<Record>) -> Option<()> {
 pub(super) fn drop_fresh(history: &mut Vec<Record>) -> Option<()> {
     let (index, ..) = heard(history).find(|(index, connection, event)| {
         let Event::Fresh { topic } = event else { return false };
-        let was_told = heard(history).any(|(at, on, event)| {
-            at < *index
-                && on == *connection
-                && matches!(event, Event::Stale { topic: of, .. } if of == topic)
-        });
+        // What is not later than the last message before it was stale does not end that.
+        let stale = heard(history).take_while(|(at, ..)| at < index).filter_map(
+            |(_, on, event)| match event {
+                Event::Stale { topic: of, since } if on == *connection && of == topic => {
+                    Some(*since)
+                }
+                _ => None,
+            },
+        );
+        let Some(since) = stale.last() else { return false };
         let next = next_on(history, *index, *connection);
-        was_told
+        !asks_latest(history, *connection)
             && next.is_some_and(|(_, _, event)| match event {
-                Event::Message(message) => message.topic == *topic,
+                Event::Message(message) => message.topic == *topic && message.time > since,
                 _ => false,
             })
     })?;
