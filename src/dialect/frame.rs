@@ -1,11 +1,12 @@
 //! Heads of what the server sends: RFC 6455 frames, and the length before an event on TCP.
-//! Owns the room in front of a body, so that head and body are one block without copying the body.
+//! Owns the room in front of a body, so that the head can be written when the body is there.
 //! # Invariants: a frame is final, unmasked and complete; a control frame carries at most 125 bytes.
 //! # Not here: reading frames (`ws`), what a body says (`json`, `proto`).
 
 use super::deflate;
 use crate::topics::message::Wire;
 use bytes::Bytes;
+use std::cell::RefCell;
 
 /// Most bytes that RFC 6455 lets a control frame carry.
 pub const CONTROL_BYTES_MAX: usize = 125;
@@ -32,31 +33,26 @@ const LENGTH_16: u8 = 126;
 /// In place of a length: the length is in the next eight bytes.
 const LENGTH_64: u8 = 127;
 
-/// A frame that is being written: its body grows behind the room kept for its head.
-#[derive(Debug)]
-pub(super) struct Buffer {
-    bytes: Vec<u8>,
-    wire: Wire,
+/// Memory that a thread keeps for the next frame. What takes more is handed out as it is.
+const SCRATCH_BYTES_MAX: usize = 16 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Buffer {
-    /// An empty body for `wire` that can grow to `room` bytes without moving.
-    pub(super) fn with_room(wire: Wire, room: usize) -> Buffer {
-        let mut bytes = Vec::with_capacity(ROOM_BYTES + room);
-        bytes.resize(ROOM_BYTES, 0);
-        Buffer { bytes, wire }
-    }
-
-    /// Where to append the body. What is there already is not the caller's.
-    pub(super) fn body(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
-    }
-
-    /// Writes the head right in front of the body and hands out both.
-    pub(super) fn finish(mut self) -> Bytes {
-        let start = close_frame(&mut self.bytes, 0, self.wire);
-        Bytes::from(self.bytes).slice(start..)
-    }
+/// A frame whose body `fill` appends. Frames live as long as their messages: this one is a single
+/// allocation, with no room to spare unless it is long.
+pub(super) fn whole(wire: Wire, fill: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        scratch.resize(ROOM_BYTES, 0);
+        fill(scratch);
+        let start = close_frame(scratch, 0, wire);
+        if scratch.len() > SCRATCH_BYTES_MAX {
+            return Bytes::from(std::mem::take(scratch)).slice(start..);
+        }
+        Bytes::copy_from_slice(scratch.get(start..).unwrap_or_default())
+    })
 }
 
 /// Appends a frame, whose body `fill` appends, to a block of finished ones.
@@ -249,9 +245,7 @@ mod tests {
     use super::*;
 
     fn frame(wire: Wire, body_len: usize) -> Bytes {
-        let mut buffer = Buffer::with_room(wire, 16);
-        buffer.body().extend(std::iter::repeat_n(b'x', body_len));
-        buffer.finish()
+        whole(wire, |body| body.extend(std::iter::repeat_n(b'x', body_len)))
     }
 
     #[test]
@@ -320,34 +314,6 @@ mod tests {
             for bytes in [&b""[..], b"\x81", b"\x81\x7f"] {
                 assert!(body(&Bytes::from_static(bytes), wire).is_empty());
             }
-        }
-    }
-
-    #[test]
-    fn a_body_that_fits_its_room_is_written_in_one_block() {
-        let mut buffer = Buffer::with_room(Wire::WebSocketJson, 300);
-        let block = buffer.body().as_ptr();
-        buffer.body().extend([b'x'; 300]);
-        let frame = buffer.finish();
-        // The head of 4 bytes stands right in front of the body, in the room of 15.
-        assert_eq!(frame.as_ptr(), block.wrapping_add(11));
-    }
-
-    #[test]
-    fn a_compressed_frame_has_the_bit_and_says_what_the_plain_one_says() {
-        for plain_wire in Wire::ALL.into_iter().filter(|wire| wire.deflated() != *wire) {
-            let wire = plain_wire.deflated();
-            assert!(wire.is_deflated() && wire.plain() == plain_wire);
-            for body_len in [deflate::BODY_BYTES_MIN, 70_000] {
-                let plain = frame(plain_wire, body_len);
-                let deflated = deflate(&plain, wire).unwrap();
-                assert_eq!(deflated[0], plain[0] | 0x40, "{wire:?}");
-                assert!(deflated.len() < plain.len());
-                assert_eq!(head_len(&deflated, wire) + body(&deflated, wire).len(), deflated.len());
-                let inflated = deflate::inflate(&body(&deflated, wire), plain.len()).unwrap();
-                assert_eq!(inflated, body(&plain, wire), "{wire:?}");
-            }
-            assert_eq!(deflate(&frame(plain_wire, 100), wire), None);
         }
     }
 

@@ -26,7 +26,7 @@ mod table;
 
 use crate::reason::{Reason, Refusal};
 pub use crate::topics::message::Member;
-use crate::topics::message::{Draft, Message, Payload, Position, Wire};
+use crate::topics::message::{Draft, Message, Position, Wire};
 use crate::topics::name::{Target, TopicName};
 pub use crate::topics::terms::{Overflow, Policy, Terms};
 use bytes::Bytes;
@@ -373,9 +373,7 @@ pub fn decode_draft(json: &[u8]) -> Result<Draft, Refusal> {
 
 /// Finished bytes of one event on one wire, its head included. `id` is 0 for a push.
 pub fn encode(id: u64, event: &Event, wire: Wire) -> Bytes {
-    let mut buffer = frame::Buffer::with_room(wire, EVENT_ROOM);
-    write_event(id, event, wire, buffer.body());
-    buffer.finish()
+    frame::whole(wire, |body| write_event(id, event, wire, body))
 }
 
 /// Appends the bytes that [`encode`] makes to a block of such.
@@ -412,25 +410,11 @@ pub fn encode_deflated(message: &Message, wire: Wire) -> (Bytes, usize) {
 }
 
 fn encode_plain(message: &Message, wire: Wire) -> Bytes {
-    let len = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-    let payload = match &message.payload {
-        Payload::Joined(member) | Payload::Left(member) => {
-            member.connection.len() + len(&member.name)
+    frame::whole(wire, |body| {
+        if wire.is_json() {
+            json::encode_message(message, body);
+        } else {
+            proto::encode_message(message, body);
         }
-        said => said.bytes().len(),
-    };
-    let variable = message.head.name.as_bytes().len() + len(&message.key) + payload;
-    // What is the same in every message: names, digits and punctuation, or tags and lengths.
-    // These bytes live as long as the message, so they should not be many more than needed.
-    let fixed = if wire.is_json() { 96 } else { 40 };
-    let mut buffer = frame::Buffer::with_room(wire, fixed + variable);
-    if wire.is_json() {
-        json::encode_message(message, buffer.body());
-    } else {
-        proto::encode_message(message, buffer.body());
-    }
-    buffer.finish()
+    })
 }
-
-/// Room for the body of most events that are not messages, in bytes.
-const EVENT_ROOM: usize = 160;

@@ -324,8 +324,13 @@ pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
 
 /// Appends one message push.
 pub(super) fn encode_message(message: &Message, out: &mut Vec<u8>) {
-    Tags::new(out).message(message_tag(message), |tags| write_message(message, tags));
+    let variable = message.payload.bytes().len() + message.head.name.as_bytes().len();
+    let about = variable + FIXED_BYTES;
+    Tags::new(out).long_message(message_tag(message), about, |tags| write_message(message, tags));
 }
+
+/// About what tags, lengths and numbers of a message take.
+const FIXED_BYTES: usize = 16;
 
 fn tag(event: &Event) -> u32 {
     match event {

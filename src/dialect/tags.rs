@@ -1,7 +1,8 @@
 //! The protobuf wire format: tagged fields, borrowed from a message or appended to one.
 //! Owns tags, varints, doubles and lengths.
 //! # Invariants: reading copies nothing, does not recurse by itself and stays within its input;
-//! writing puts bytes where they belong at once, and moves only messages of 128 bytes and more.
+//! writing puts bytes where they belong at once, and moves only messages whose length was not
+//! foreseen.
 //! # Not here: which fields there are (`proto`).
 
 use smallvec::SmallVec;
@@ -259,25 +260,42 @@ impl<'a> Tags<'a> {
     /// Writes a message with the fields that `fill` writes.
     #[inline]
     pub(super) fn message(&mut self, field: u32, fill: impl FnOnce(&mut Tags<'_>)) {
+        self.long_message(field, 0, fill);
+    }
+
+    /// As [`Tags::message`], for one that will most likely have about so many bytes.
+    #[inline]
+    pub(super) fn long_message(
+        &mut self,
+        field: u32,
+        about: usize,
+        fill: impl FnOnce(&mut Tags<'_>),
+    ) {
         self.varint((field << 3 | LENGTH_DELIMITED).into());
-        // The length stands in front, and for most messages is one byte.
+        // The length stands in front, and is known when the fields are there.
         let place = self.out.len();
-        self.out.push(0);
+        self.varint(about as u64);
+        let begin = self.out.len();
         fill(self);
-        let len = self.out.len().saturating_sub(place + 1);
-        match (u8::try_from(len), self.out.get_mut(place)) {
-            (Ok(short @ ..0x80), Some(length)) => *length = short,
-            _ => self.lengthen(place, len),
+        let len = self.out.len().saturating_sub(begin);
+        match (u8::try_from(len), begin - place) {
+            (Ok(short @ ..0x80), 1) => {
+                self.out.iter_mut().skip(place).take(1).for_each(|b| *b = short)
+            }
+            _ => self.put_length(place, begin, len),
         }
     }
 
-    /// Puts the length of the last `len` bytes into the byte in front of them, which is not enough.
-    fn lengthen(&mut self, place: usize, len: usize) {
+    /// Puts the length of the last `len` bytes, which begin at `begin`, at `place` in front of them.
+    fn put_length(&mut self, place: usize, begin: usize, len: usize) {
         let mut length = SmallVec::<[u8; VARINT_BYTES_MAX]>::new();
         write_varint(len as u64, |byte| length.push(byte));
-        let (begin, end) = (place + 1, place + 1 + len);
-        self.out.resize(end + length.len() - 1, 0);
-        self.out.copy_within(begin..end, place + length.len());
+        let end = place + length.len();
+        if end != begin {
+            self.out.resize(end.max(begin) + len, 0);
+            self.out.copy_within(begin..begin + len, end);
+            self.out.truncate(end + len);
+        }
         for (room, byte) in self.out.iter_mut().skip(place).zip(length) {
             *room = byte;
         }
@@ -367,10 +385,14 @@ mod tests {
 
     #[test]
     fn a_message_has_its_length_in_front_however_long_it_is() {
-        for len in [0, 1, 125, 126, 127, 128, 16_380, 16_384, 1 << 21] {
+        let lengths = [0, 1, 125, 126, 127, 128, 16_380, 16_384, 1 << 21];
+        let pairs = lengths.into_iter().flat_map(|len| lengths.map(|about| (len, about)));
+        for (len, about) in pairs {
             let text = vec![b'x'; len];
             let mut out = b"before".to_vec();
-            Tags::new(&mut out).message(3, |tags| tags.message(2, |tags| tags.bytes(1, &text)));
+            Tags::new(&mut out).long_message(3, about, |tags| {
+                tags.message(2, |tags| tags.bytes(1, &text));
+            });
             let read = |message| fields(message).next().expect("a field").expect("valid").bytes();
             let outer = read(&out[6..]).expect("a message");
             let inner = read(outer).expect("a message");
