@@ -87,9 +87,13 @@ mod tests {
         all
     }
 
+    fn a_step() -> impl Strategy<Value = (usize, bool, Option<u32>)> {
+        (0usize..6, any::<bool>(), prop::option::of(0u32..9))
+    }
+
     proptest! {
         #[test]
-        fn they_are_a_map(steps in prop::collection::vec((0usize..6, any::<bool>(), prop::option::of(0u32..9)), 1..60)) {
+        fn they_are_a_map(steps in prop::collection::vec(a_step(), 1..60)) {
             let (mut memberships, mut model) = (Memberships::default(), BTreeMap::new());
             for (slot, is_group, index) in steps {
                 let place = if is_group { Place::group(slot) } else { Place::topic(slot) };
@@ -101,8 +105,8 @@ mod tests {
                 }
                 prop_assert_eq!(memberships.get(place), model.get(&(slot, is_group)).copied());
                 prop_assert_eq!(memberships.len(), model.len());
-                let expected: Vec<_> = model.iter().map(|((slot, is_group), index)| (*slot, *is_group, *index)).collect();
-                prop_assert_eq!(sorted(&memberships), expected);
+                let expected = model.iter().map(|((slot, is_group), index)| (*slot, *is_group, *index));
+                prop_assert_eq!(sorted(&memberships), expected.collect::<Vec<_>>());
                 prop_assert_eq!(model.is_empty(), matches!(memberships, Memberships::None));
             }
         }
