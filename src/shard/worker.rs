@@ -97,7 +97,7 @@ impl Context {
         match stream.try_read(&mut buffer) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(len) => {
-                if len < buffer.len() {
+                if len < buffer.len() && TELLS_EDGES {
                     note_drained(stream);
                 }
                 Ok(buffer.get_mut(..len).map(act))
@@ -120,6 +120,15 @@ impl Context {
         }
     }
 }
+
+/// Whether the system's event queue tells of bytes that come after a read that took all there were,
+/// without having been asked again.
+const TELLS_EDGES: bool = cfg!(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "macos",
+    target_os = "freebsd"
+));
 
 /// Notes that there is nothing more to read. The event queue tells of what comes, so looking once
 /// more would be a call for nothing.
