@@ -280,7 +280,7 @@ impl<'a> Tags<'a> {
         let len = self.out.len().saturating_sub(begin);
         match (u8::try_from(len), begin - place) {
             (Ok(short @ ..0x80), 1) => {
-                self.out.iter_mut().skip(place).take(1).for_each(|b| *b = short)
+                self.out.iter_mut().skip(place).take(1).for_each(|b| *b = short);
             }
             _ => self.put_length(place, begin, len),
         }
@@ -304,12 +304,11 @@ impl<'a> Tags<'a> {
     #[inline]
     fn head(&mut self, field: u32, len: usize) {
         let tag = field << 3 | LENGTH_DELIMITED;
-        match (u8::try_from(tag), u8::try_from(len)) {
-            (Ok(tag @ ..0x80), Ok(len @ ..0x80)) => self.put(&[tag, len]),
-            _ => {
-                self.varint(tag.into());
-                self.varint(len as u64);
-            }
+        if let (Ok(tag @ ..0x80), Ok(len @ ..0x80)) = (u8::try_from(tag), u8::try_from(len)) {
+            self.put(&[tag, len]);
+        } else {
+            self.varint(tag.into());
+            self.varint(len as u64);
         }
     }
 

@@ -122,7 +122,7 @@ impl Stream {
     /// Feeds what was left, and keeps what is left of that where it is.
     fn feed_again(&self, mut left: Vec<u8>, protocol: &mut impl Protocol) -> Fed {
         self.context.with(|shard| {
-            let taken = self.take(&mut left, protocol, shard);
+            let taken = protocol.feed(&mut left, shard).min(left.len());
             shard.flush(self.id);
             left.drain(..taken);
             if left.is_empty() {
@@ -136,23 +136,13 @@ impl Stream {
     fn hear(&self, input: &mut [u8], protocol: &mut impl Protocol) -> Fed {
         self.context.with(|shard| {
             shard.heard(self.id, input.len());
-            let taken = self.take(input, protocol, shard);
+            let taken = protocol.feed(input, shard).min(input.len());
             Fed {
                 left: input.get(taken..).unwrap_or_default().to_vec(),
                 is_last: shard.is_ending(self.id),
                 is_more: false,
             }
         })
-    }
-
-    /// Has commands done; returns how many bytes they were.
-    fn take(
-        &self,
-        input: &mut [u8],
-        protocol: &mut impl Protocol,
-        shard: &mut Shard<Rc<TcpStream>>,
-    ) -> usize {
-        protocol.feed(input, shard).min(input.len())
     }
 
     /// Waits until something can be read. A slot of the socket is for the one who reads, so this costs

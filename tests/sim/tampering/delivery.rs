@@ -137,11 +137,11 @@ fn is_settled(history: &[Record], (first, second): (usize, usize), topic: &str) 
     };
     history[..second].iter().all(|record| {
         let Fact::Sent { connection: on, id, command } = &record.fact else { return true };
-        let target = match command {
-            Command::Subscribe(Subscribe { topic, .. })
-            | Command::Update(Update { topic, .. })
-            | Command::Unsubscribe { topic } => topic,
-            _ => return true,
+        let (Command::Subscribe(Subscribe { topic: target, .. })
+        | Command::Update(Update { topic: target, .. })
+        | Command::Unsubscribe { topic: target }) = command
+        else {
+            return true;
         };
         Some(*on) != connection || !covers(target, topic) || is_answered(*id)
     })
