@@ -225,6 +225,14 @@ impl Scenario {
         self.padding = 20_000;
         self.limits.message_bytes_max = 64 << 10;
         self.steps = self.steps.min(500);
+        self.registry.history_bytes_max = PLENTY;
+        for (_, rule) in &mut self.registry.rules.ordered {
+            let rule = Arc::make_mut(rule);
+            rule.history.messages = 256;
+            rule.history.bytes = PLENTY;
+            rule.overflow = Overflow::CatchUp;
+        }
+        self.budget_bytes = None;
     }
 
     /// Shards that seldom work: much waits in the mailboxes while subscriptions come and go.
