@@ -1,6 +1,6 @@
 //! Commands as they were spelled, and the one place that understands them.
 //! Owns what every field of a command may hold, for both spellings.
-//! # Invariants: there is no other way from bytes to a [`Command`](super::Command), so what one
+//! # Invariants: there is no other way from bytes to a [`Command`], so what one
 //! spelling refuses, the other refuses for the same reason; of a list of positions at most
 //! [`POSITIONS_MAX`] are kept, however many are sent.
 //! # Not here: syntax (`json`, `proto`).
