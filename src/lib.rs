@@ -12,6 +12,7 @@
 //! This library exists for the binary, the tests, the benchmarks and the fuzzers; it promises no
 //! API.
 
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod dialect;
 pub mod engine;
 pub mod http;
 pub mod ingress;
+pub mod keys;
 pub mod limits;
 pub mod listen;
 pub mod metrics;

@@ -4,12 +4,14 @@
 //! ends before its deadline.
 //! # Not here: protocol, policy, signals (`cli`).
 
+use crate::auth::Guard;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::demo::Feeds;
 use crate::engine::Engine;
 use crate::http::{self, Ops, Site};
 use crate::ingress;
+use crate::keys::{self, KeyError, KeySet};
 use crate::limits::Limits;
 use crate::listen::{Entrance, Open, Places, bind};
 use crate::metrics::{Counters, Page, Sources};
@@ -17,7 +19,7 @@ use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
 use crate::shard::pressure::Budget;
 use crate::shard::worker::{Busy, Seed, ShardHandle};
-use crate::shard::{ShardOptions, TICK};
+use crate::shard::{Shard, ShardOptions, TICK};
 use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
 use crate::topics::registry::{Recent, Registry, RegistryOptions};
@@ -82,6 +84,9 @@ pub enum StartError {
     /// No shard takes connections.
     #[error("cannot accept connections: {0}")]
     Accept(#[from] Busy),
+    /// A key cannot be used.
+    #[error("{0}")]
+    Keys(#[from] KeyError),
     /// A shard's thread did not start.
     #[error("cannot start a shard: {0}")]
     Shard(#[source] io::Error),
@@ -94,6 +99,8 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub fn start(config: &Config, feeds: Option<Feeds>) -> Result<Server, StartError> {
+        let guard = Arc::new(Guard::new(keys::authority(&config.auth)?));
+        let key_set = KeySet::of(&config.auth)?;
         let public = listen(config.listen.public, "WebSocket and HTTP")?;
         let ingress = optional(config.listen.ingress, "TCP ingress")?;
         let admin = optional(config.listen.admin, "metrics and health")?;
@@ -103,9 +110,10 @@ impl Server {
             admin: admin.as_ref().zip(config.listen.admin).map(|(l, a)| address_of(l, a)),
         };
         let clock = Clock::start();
-        let Core { shards, registry, budget, sources } = Core::start(config, clock)?;
+        let Core { shards, registry, budget, sources } = Core::start(config, clock, &guard)?;
         let broker = Arc::new(Broker {
             engine: Engine::memory(Arc::clone(&registry)),
+            guard: Arc::clone(&guard),
             limits: limits(config),
             ping_ms: millis(config.websocket.ping_interval),
             clock,
@@ -127,12 +135,28 @@ impl Server {
         server.accept_ingress(ingress)?;
         server.accept_admin(admin)?;
         server.tasks.push(tokio::spawn(sweep(registry, clock)));
+        if let Some(key_set) = key_set {
+            server.tasks.push(tokio::spawn(key_set.follow(guard, Arc::clone(&counters))));
+        }
         if let Some(feeds) = feeds {
             let broker = Arc::clone(&server.broker);
             server.tasks.push(tokio::spawn(feed(feeds, broker, counters, clock)));
         }
         server.ops.ready.store(true, Ordering::Release);
         Ok(server)
+    }
+
+    /// Who may do what. Whoever changes that calls [`Server::review`] then.
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.broker.guard
+    }
+
+    /// Has every shard look at once what its connections may do now. It would within a second.
+    pub fn review(&self) {
+        for shard in self.shards.iter() {
+            // One that has no room for it looks at its next tick.
+            shard.jobs().run(|context| context.with(Shard::review)).unwrap_or_default();
+        }
     }
 
     /// Stops accepting, tells every connection, and waits until they have ended, at most for the
@@ -232,7 +256,7 @@ struct Core {
 }
 
 impl Core {
-    fn start(config: &Config, clock: Clock) -> Result<Core, StartError> {
+    fn start(config: &Config, clock: Clock, guard: &Arc<Guard>) -> Result<Core, StartError> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let mailbox = MailboxOptions {
             messages_max: config.limits.mailbox_messages_max,
@@ -240,7 +264,7 @@ impl Core {
         };
         let seeds: Vec<Seed> = (0..config.shard_count(processors))
             .filter_map(ShardId::new)
-            .map(|id| Seed::new(id, mailbox))
+            .map(|id| Seed::new(id, mailbox, Arc::clone(guard)))
             .collect();
         let mailboxes: Vec<_> = seeds.iter().map(|seed| Arc::clone(&seed.mailbox)).collect();
         let registry =
@@ -326,6 +350,7 @@ fn shard_options(config: &Config) -> ShardOptions {
         write_stall_max: config.limits.write_stall_max,
         ping_interval: config.websocket.ping_interval,
         pong_timeout: config.websocket.pong_timeout,
+        authenticate: config.limits.authenticate,
     }
 }
 

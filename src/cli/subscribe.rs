@@ -78,7 +78,7 @@ fn actions(args: &SubscribeArgs) -> impl Iterator<Item = Action> {
     };
     let present = |topic: &str| Action::Presence(schema::Presence { topic: topic.to_owned() });
     let name = args.name.clone().unwrap_or_default();
-    let hello = std::iter::once(Action::Connect(schema::Connect { name, batch: false }));
+    let hello = std::iter::once(Action::Connect(schema::Connect { name, ..Default::default() }));
     let subscriptions = args.targets.iter().map(move |target| subscribe(target.as_str()));
     // Who comes and goes is told from the subscription on, so nobody is missed in between.
     let watched = args.targets.iter().filter(|_| args.presence);

@@ -3,10 +3,10 @@
 //! # Not here: how values are spelled (`form`).
 
 use super::form::{print_size, print_span};
-use super::{Cap, Config, History, Limits, Rule, SHARDS_MAX, Topics};
+use super::{Auth, Cap, Config, History, Limits, Rule, SHARDS_MAX, Topics};
 use crate::topics::terms::Overflow;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
     check_relations(config)?;
     check_histories(&config.topics)?;
     check_rules(&config.topics)?;
+    check_auth(&config.auth)?;
     check_listen(config)
 }
 
@@ -118,8 +119,15 @@ fn check_rows(config: &Config) -> Result<(), Fault> {
 }
 
 fn general_rows(config: &Config) -> Vec<Row> {
-    let socket = &config.websocket;
+    let (socket, auth) = (&config.websocket, &config.auth);
     vec![
+        span("auth.leeway", auth.leeway, Duration::ZERO..=HOUR / 6),
+        span("auth.jwks_refresh", auth.jwks_refresh, SECOND..=24 * HOUR),
+        count("auth.revocations_max", auth.revocations_max, 1..=MILLION),
+        count("auth.keys", auth.keys.len(), 0..=LIST_MAX),
+        count("auth.tokens", auth.tokens.len(), 0..=LIST_MAX),
+        count("auth.anonymous.subscribe", auth.anonymous.subscribe.len(), 0..=LIST_MAX),
+        count("auth.anonymous.publish", auth.anonymous.publish.len(), 0..=LIST_MAX),
         count("shards", config.shards.unwrap_or(1), 1..=SHARDS_MAX),
         count("websocket.origins", socket.origins.len(), 0..=LIST_MAX),
         span("websocket.ping_interval", socket.ping_interval, SECOND..=HOUR),
@@ -142,6 +150,7 @@ fn limit_rows(limits: &Limits) -> Vec<Row> {
         count("limits.cursors_max", limits.cursors_max, 1..=MILLION),
         span("limits.write_stall_max", limits.write_stall_max, BLINK..=HOUR),
         span("limits.handshake_timeout", limits.handshake_timeout, BLINK..=HOUR),
+        span("limits.authenticate", limits.authenticate, SECOND..=HOUR),
         bytes("limits.http_body_bytes_max", limits.http_body_bytes_max, 1..=GIB),
         count("limits.topics_max", limits.topics_max, 1..=100 * MILLION),
         count("limits.snapshot_topics_max", limits.snapshot_topics_max, 1..=MILLION),
@@ -293,6 +302,64 @@ fn check_groups(topics: &Topics) -> Result<(), Fault> {
     Err(Fault { keys: vec![key], text })
 }
 
+fn check_auth(auth: &Auth) -> Result<(), Fault> {
+    let fault = |key: &str, text: String| Fault { keys: vec![key.to_owned()], text };
+    if auth.has_keys() && auth.audience.is_none() {
+        let key = if auth.jwks.is_some() { "auth.jwks" } else { "auth.keys" };
+        let text = format!(
+            "`{key}` is set, but `auth.audience` is not, so tokens that were made for others would \
+             be taken: set it to what `aud` says in yours"
+        );
+        return Err(fault(key, text));
+    }
+    for (key, is_set) in [
+        ("auth.audience", auth.audience.is_some()),
+        ("auth.issuer", auth.issuer.is_some()),
+    ] {
+        if is_set && !auth.has_keys() {
+            let text = format!(
+                "`{key}` is set, but there is no key to verify a token with: add `[[auth.keys]]` \
+                 or set `auth.jwks`"
+            );
+            return Err(fault(key, text));
+        }
+    }
+    if let Some(url) = auth.jwks.as_deref().filter(|jwks| is_open_url(jwks)) {
+        let text = format!(
+            "`auth.jwks` is {url:?}, and whoever is on the way could put keys of their own there: \
+             use https or a file"
+        );
+        return Err(fault("auth.jwks", text));
+    }
+    check_tokens(auth)
+}
+
+/// Names and hashes of API tokens are there once: who is meant would be a matter of order.
+fn check_tokens(auth: &Auth) -> Result<(), Fault> {
+    for (index, token) in auth.tokens.iter().enumerate() {
+        let mut earlier = auth.tokens.iter().take(index);
+        if earlier.any(|other| other.name == token.name || other.sha256 == token.sha256) {
+            let key = format!("auth.tokens[{index}].name");
+            let text = format!("`{key}` is {:?}, and it or its hash is there twice", token.name);
+            return Err(Fault { keys: vec![key], text });
+        }
+    }
+    Ok(())
+}
+
+/// Whether this is a URL that others can answer.
+fn is_open_url(jwks: &str) -> bool {
+    let Some(rest) = jwks.strip_prefix("http://") else { return false };
+    let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match place.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => place,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    !(loopback || host == "localhost")
+}
+
 fn check_listen(config: &Config) -> Result<(), Fault> {
     let listen = &config.listen;
     let addresses = [
@@ -302,7 +369,8 @@ fn check_listen(config: &Config) -> Result<(), Fault> {
     ];
     let addresses = addresses.map(|(key, address)| Some((key, address?)));
     for (index, (key, address)) in addresses.into_iter().flatten().enumerate() {
-        if !config.insecure && !is_loopback(address) {
+        let is_proven = config.auth.has_proof() && key != "listen.admin";
+        if !config.insecure && !is_proven && !is_loopback(address) {
             let text = format!(
                 "`{key}` is {address}, which other machines can reach without proving who they \
                  are: listen on 127.0.0.1 or, to allow it, set `insecure = true` or pass --insecure"

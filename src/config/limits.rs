@@ -59,6 +59,10 @@ pub struct Limits {
     /// Until then it costs a file and a read buffer.
     #[serde(with = "As::<Span>")]
     pub handshake_timeout: Duration,
+    /// Time from taking in a connection to its token, where one is needed. Default 10s.
+    /// Until then it may say hello and nothing else.
+    #[serde(with = "As::<Span>")]
+    pub authenticate: Duration,
     /// Bytes of one HTTP request body. Default 1 MiB.
     /// Each request in flight holds up to this much.
     #[serde(with = "As::<Size>")]
@@ -107,6 +111,7 @@ impl Default for Limits {
             cursors_max: 16_384,
             write_stall_max: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(5),
+            authenticate: Duration::from_secs(10),
             http_body_bytes_max: 1 << 20,
             topics_max: 1_000_000,
             snapshot_topics_max: 1024,

@@ -30,6 +30,7 @@ use crate::topics::message::{Draft, Message, Position, Wire};
 use crate::topics::name::{Target, TopicName};
 pub use crate::topics::terms::{Overflow, Policy, Terms};
 use bytes::Bytes;
+use std::fmt;
 use std::sync::Arc;
 
 /// Most positions that one subscribe command may name.
@@ -76,8 +77,32 @@ pub enum Action {
     History(History),
     /// Asks who is subscribed to a topic.
     Presence(TopicName),
+    /// Shows another token.
+    Refresh(Token),
     /// Asks for a pong.
     Ping,
+}
+
+/// What a client proves by who it is. It is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// Keeps a token from being seen.
+    pub fn new(token: impl Into<Box<str>>) -> Token {
+        Token(token.into())
+    }
+
+    /// The token itself, for whoever verifies it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({} bytes)", self.0.len())
+    }
 }
 
 /// A client's hello.
@@ -88,6 +113,8 @@ pub struct Connect {
     pub name: Option<Box<str>>,
     /// Several events may share one WebSocket message.
     pub batch: bool,
+    /// Who the client is.
+    pub token: Option<Token>,
 }
 
 /// A subscription that is asked for.
@@ -158,8 +185,12 @@ pub enum Event {
     Connected(Connected),
     /// Answers [`Action::Subscribe`].
     Subscribed(Subscribed),
-    /// Answers [`Action::Unsubscribe`], or tells that the server ended a subscription.
+    /// Answers [`Action::Unsubscribe`].
     Unsubscribed(Target),
+    /// Tells that the server ended a subscription, and why.
+    Ended(Ended),
+    /// Answers [`Action::Refresh`].
+    Refreshed(Refreshed),
     /// Answers [`Action::Publish`].
     Published(Position),
     /// Refuses a command.
@@ -199,6 +230,24 @@ pub struct Connected {
     pub ping_ms: u32,
     /// Whether all that follows comes in batches.
     pub batch: bool,
+    /// For how long the token is valid, in milliseconds; 0 if it does not expire.
+    pub expires_ms: u64,
+}
+
+/// A subscription that the server ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The topic or filter.
+    pub target: Target,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// A token that counts from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    /// For how long it is valid, in milliseconds; 0 if it does not expire.
+    pub expires_ms: u64,
 }
 
 /// The beginning of a subscription.

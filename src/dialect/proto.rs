@@ -7,8 +7,8 @@
 
 use super::raw::{
     Choice, Data, INTEGER_MAX, Number, PolicyWord, RawAction, RawConnect, RawHistory, RawName,
-    RawNothing, RawPosition, RawPositions, RawPublish, RawRate, RawSubscribe, RawTopic,
-    RawTopicPosition, RawUpdate, Text, said_more_than_one, said_nothing,
+    RawNothing, RawPosition, RawPositions, RawPublish, RawRate, RawRefresh, RawSubscribe, RawTopic,
+    RawTopicPosition, RawUpdate, Secret, Text, said_more_than_one, said_nothing,
 };
 use super::tags::{Fault, Field, Tags, fields};
 use super::{
@@ -69,8 +69,8 @@ fn read_command(bytes: &[u8]) -> Result<Result<Command, BadCommand>, Fault> {
         let field = field?;
         match field.number {
             1 => field.fill(&mut id, read_number)?,
-            2..=8 | 10 if said.is_some() => return read_more(bytes),
-            2..=8 | 10 => said = Some(field),
+            2..=10 if said.is_some() => return read_more(bytes),
+            2..=10 => said = Some(field),
             _ => {}
         }
     }
@@ -87,6 +87,7 @@ fn read_command(bytes: &[u8]) -> Result<Result<Command, BadCommand>, Fault> {
         5 => RawAction::Update(read_update(field)?).said(id),
         7 => RawAction::History(read_history(field)?).said(id),
         8 => RawAction::Presence(read_topic(field)?).said(id),
+        9 => RawAction::Refresh(read_refresh(field)?).said(id),
         _ => RawAction::Ping(read_nothing(field)?).said(id),
     })
 }
@@ -101,8 +102,8 @@ fn read_more(bytes: &[u8]) -> Result<Result<Command, BadCommand>, Fault> {
         let field = field?;
         match field.number {
             1 => field.fill(&mut id, read_number)?,
-            2..=8 | 10 if said & 1 << field.number != 0 => return Err(Fault::Twice(field.number)),
-            2..=8 | 10 => {
+            2..=10 if said & 1 << field.number != 0 => return Err(Fault::Twice(field.number)),
+            2..=10 => {
                 said |= 1 << field.number;
                 field.bytes()?;
             }
@@ -124,12 +125,24 @@ fn read_connect(field: Field<'_>) -> Result<RawConnect<'_>, Fault> {
     for field in field.fields()? {
         let field = field?;
         match field.number {
+            1 => field.fill(&mut connect.token, read_secret)?,
             2 => field.fill(&mut connect.batch, read_flag)?,
             3 => field.fill(&mut connect.name, read_text)?,
             _ => {}
         }
     }
     Ok(connect)
+}
+
+fn read_refresh(field: Field<'_>) -> Result<RawRefresh<'_>, Fault> {
+    let mut refresh = RawRefresh::default();
+    for field in field.fields()? {
+        let field = field?;
+        if field.number == 1 {
+            field.fill(&mut refresh.token, read_secret)?;
+        }
+    }
+    Ok(refresh)
 }
 
 fn read_subscribe(field: Field<'_>) -> Result<RawSubscribe<'_>, Fault> {
@@ -252,6 +265,10 @@ fn read_text(field: Field<'_>) -> Result<Text<'_>, Fault> {
     field.text().map(|text| Text(text.into()))
 }
 
+fn read_secret(field: Field<'_>) -> Result<Secret<'_>, Fault> {
+    read_text(field).map(Secret)
+}
+
 fn read_name(field: Field<'_>) -> Result<RawName<'_>, Fault> {
     match TopicName::plain(field.bytes()?) {
         Some(name) => Ok(RawName::Known(name)),
@@ -302,6 +319,11 @@ pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
         Event::Connected(connected) => write_connected(connected, tags),
         Event::Subscribed(subscribed) => write_subscribed(subscribed, tags),
         Event::Unsubscribed(target) => tags.string(1, target.as_str()),
+        Event::Ended(ended) => {
+            tags.string(1, ended.target.as_str());
+            tags.string(2, ended.reason.name());
+        }
+        Event::Refreshed(refreshed) => tags.number(1, refreshed.expires_ms),
         Event::Published(position) => {
             write_position(*position, tags);
             tags.choice(3, schema::Durability::Memory);
@@ -337,7 +359,7 @@ fn tag(event: &Event) -> u32 {
         Event::Message(message) => message_tag(message),
         Event::Connected(_) => 3,
         Event::Subscribed(_) => 4,
-        Event::Unsubscribed(_) => 5,
+        Event::Unsubscribed(_) | Event::Ended(_) => 5,
         Event::Published(_) => 7,
         Event::Error(_) => 8,
         Event::Gap(_) => 9,
@@ -352,6 +374,7 @@ fn tag(event: &Event) -> u32 {
         Event::Left(_) => LEFT,
         Event::Stale(_) => 19,
         Event::Fresh(_) => 20,
+        Event::Refreshed(_) => 21,
     }
 }
 
@@ -389,6 +412,7 @@ fn write_connected(connected: &Connected, tags: &mut Tags<'_>) {
     tags.string(2, SERVER);
     tags.number(3, connected.ping_ms.into());
     tags.number(4, connected.batch.into());
+    tags.number(5, connected.expires_ms);
 }
 
 fn write_subscribed(subscribed: &Subscribed, tags: &mut Tags<'_>) {

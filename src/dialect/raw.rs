@@ -7,7 +7,7 @@
 
 use super::{
     Action, BadCommand, Command, Connect, History, MEMBER_NAME_BYTES_MAX, Overflow, POSITIONS_MAX,
-    Policy, Subscribe, TopicPosition, Update, json,
+    Policy, Subscribe, Token, TopicPosition, Update, json,
 };
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{Draft, Epoch, KEY_BYTES_MAX, Offset, Payload, Position, TTL_MAX};
@@ -19,6 +19,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 /// The largest integer that every JSON implementation keeps exactly: ids and offsets stay below it.
@@ -43,6 +44,8 @@ pub(super) struct RawCommand<'a> {
     pub(super) history: Option<RawHistory<'a>>,
     #[serde(borrow, deserialize_with = "json::object")]
     pub(super) presence: Option<RawTopic<'a>>,
+    #[serde(borrow, deserialize_with = "json::object")]
+    pub(super) refresh: Option<RawRefresh<'a>>,
     #[serde(deserialize_with = "json::object")]
     pub(super) ping: Option<RawNothing>,
 }
@@ -57,6 +60,15 @@ pub(super) struct RawConnect<'a> {
     #[serde(borrow)]
     pub(super) name: Option<Text<'a>>,
     pub(super) batch: Option<bool>,
+    #[serde(borrow)]
+    pub(super) token: Option<Secret<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawRefresh<'a> {
+    #[serde(borrow)]
+    pub(super) token: Option<Secret<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -154,6 +166,25 @@ pub(super) struct RawPositions<'a> {
 #[derive(Debug, Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
+/// A token, borrowed as text is.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct Secret<'a>(#[serde(borrow)] pub(super) Text<'a>);
+
+impl fmt::Debug for Secret<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Secret<'_> {
+    /// The token, unless it is empty.
+    fn understand(self) -> Option<Token> {
+        let Secret(Text(token)) = self;
+        (!token.is_empty()).then(|| Token::new(token))
+    }
+}
+
 /// A topic of a publish.
 #[derive(Debug)]
 pub(super) enum RawName<'a> {
@@ -224,6 +255,7 @@ impl RawCommand<'_> {
             self.publish.is_some(),
             self.history.is_some(),
             self.presence.is_some(),
+            self.refresh.is_some(),
             self.ping.is_some(),
         ];
         if said.into_iter().filter(|is_said| *is_said).count() > 1 {
@@ -237,13 +269,15 @@ impl RawCommand<'_> {
             .or(self.connect.map(RawAction::Connect))
             .or(self.history.map(RawAction::History))
             .or(self.presence.map(RawAction::Presence))
+            .or(self.refresh.map(RawAction::Refresh))
             .or(self.ping.map(RawAction::Ping));
         one.map_or_else(|| said_nothing(self.id), |action| action.said(self.id))
     }
 }
 
 /// What a command may say.
-const KNOWN: &str = "connect, subscribe, unsubscribe, update, publish, history, presence, ping";
+const KNOWN: &str =
+    "connect, subscribe, unsubscribe, update, publish, history, presence, refresh, ping";
 
 /// Refuses a command that says nothing.
 pub(super) fn said_nothing(id: Option<Number>) -> Result<Command, BadCommand> {
@@ -279,6 +313,7 @@ pub(super) enum RawAction<'a> {
     Publish(RawPublish<'a>),
     History(RawHistory<'a>),
     Presence(RawTopic<'a>),
+    Refresh(RawRefresh<'a>),
     Ping(RawNothing),
 }
 
@@ -303,6 +338,10 @@ impl RawAction<'_> {
             RawAction::Presence(RawTopic { topic }) => {
                 TopicName::parse(text(topic.as_ref())).map(Action::Presence)
             }
+            RawAction::Refresh(RawRefresh { token }) => {
+                let token = token.and_then(Secret::understand);
+                token.map(Action::Refresh).ok_or_else(|| bad_option("`token` is missing"))
+            }
             RawAction::Ping(RawNothing {}) => Ok(Action::Ping),
         }
     }
@@ -322,6 +361,7 @@ impl RawConnect<'_> {
         Ok(Connect {
             name: (!name.is_empty()).then(|| name.into()),
             batch: self.batch.unwrap_or_default(),
+            token: self.token.and_then(Secret::understand),
         })
     }
 }

@@ -4,6 +4,7 @@
 //! # Not here: the WebSocket itself (`ws`), metrics and health (`ops`).
 
 mod assets;
+mod entry;
 mod ops;
 mod publish;
 
@@ -17,7 +18,7 @@ use crate::shard::worker::Context;
 use crate::topics::message::Wire;
 use crate::ws;
 use crate::ws::connection::Upgraded;
-use crate::ws::handshake::{Policy, Refused, Spoken, judge};
+use crate::ws::handshake::{Policy, Refused, Spoken};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -76,10 +77,10 @@ async fn until_upgrade(
         .without_shutdown();
     match connection.await {
         Ok(parts) => {
-            let spoken = upgrade.take()?;
+            let (spoken, shown) = upgrade.take()?;
             // Copied: even an empty piece of hyper's buffer would keep all 8 KiB of it.
             let early = parts.read_buf.to_vec();
-            Some(Upgraded { stream: parts.io.into_inner(), spoken, early })
+            Some(Upgraded { stream: parts.io.into_inner(), spoken, early, shown })
         }
         Err(error) => {
             tracing::debug!(%error, "an HTTP connection broke");
@@ -92,17 +93,17 @@ async fn route(
     request: Request<Incoming>,
     context: &Rc<Context>,
     site: &Site,
-    upgrade: &Cell<Option<Spoken>>,
+    upgrade: &Cell<Option<(Spoken, entry::Shown)>>,
 ) -> Answer {
     let answered = match (request.method(), request.uri().path()) {
         (_, "/ws") => {
-            let judged = judge(&request, &site.policy);
+            let judged = entry::upgrade(&request, context, site);
             if let Err(refused) = &judged {
                 let reason = refused.refusal.reason;
                 context.with(|shard| shard.counters().handshakes_refused.of(reason).increment());
             }
-            judged.map(|accepted| {
-                upgrade.set(Some(accepted.spoken));
+            judged.map(|(accepted, shown)| {
+                upgrade.set(Some((accepted.spoken, shown)));
                 accepted.response.map(|()| Full::default())
             })
         }

@@ -22,6 +22,9 @@ impl std::fmt::Display for ConnectionId {
     }
 }
 
+/// The tick that never comes.
+pub(super) const NEVER: u32 = u32::MAX;
+
 /// Whether a connection still takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -60,6 +63,8 @@ pub(super) struct Connection<S> {
     pub(super) blocked_since: u32,
     /// The slot of the wheel that counts; others are stale.
     pub(super) due: u32,
+    /// Tick at which it ends unless it shows a token, or another one; [`NEVER`] if it need not.
+    pub(super) expires: u32,
     pub(super) filters: u32,
     /// How many of its memberships only tell who joins and leaves.
     pub(super) watches: u32,
@@ -85,6 +90,11 @@ impl<S> Connection<S> {
     /// Whether it has not begun to close.
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// Whether it ends at some tick, for want of a token if it has shown none.
+    pub(super) fn awaits_identity(&self) -> bool {
+        self.expires != NEVER
     }
 
     /// Whether the peer says nothing more and nothing waits for it.

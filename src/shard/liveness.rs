@@ -35,6 +35,7 @@ impl<S: Socket> Shard<S> {
     pub fn tick(&mut self) {
         let mut due = Vec::new();
         self.wheel.advance(self.wheel.tick() + 1, &mut due);
+        self.review();
         let tick = self.now_tick();
         for id in due {
             if self.connection(id).is_some_and(|connection| connection.due == tick) {
@@ -74,7 +75,7 @@ impl<S: Socket> Shard<S> {
                     connection.stalled_since.map_or(u32::MAX, |since| since.saturating_add(stall));
                 let silent =
                     connection.pinged.map_or(u32::MAX, |pinged| pinged.saturating_add(pong));
-                connection.next_ping.min(stalled).min(silent)
+                connection.next_ping.min(stalled).min(silent).min(connection.expires)
             }
         };
         let due = wanted.max(tick.saturating_add(1));
@@ -129,7 +130,9 @@ impl<S: Socket> Shard<S> {
             }
             return;
         }
-        if connection.stalled_since.is_some_and(|since| tick - since >= stall) {
+        if connection.expires <= tick {
+            self.expire(id);
+        } else if connection.stalled_since.is_some_and(|since| tick - since >= stall) {
             self.close(id, &Reason::SlowConsumer.into());
         } else if connection.pinged.is_some_and(|pinged| tick - pinged >= pong) {
             self.close(id, &Reason::NoPong.into());

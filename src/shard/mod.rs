@@ -25,6 +25,7 @@ pub mod pressure;
 mod quiet;
 mod replies;
 mod serving;
+mod standing;
 pub mod stream;
 mod subscribers;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use connection::ConnectionId;
 pub use delivery::Progress;
 pub use joining::{FilterAsk, Joiner};
 pub use liveness::TICK;
+pub use standing::{Standing, expires_in_ms};
 
 use crate::clock::Now;
 use crate::dialect::{Event, encode, frame};
@@ -48,7 +50,7 @@ use crate::topics::registry::Registry;
 use crate::topics::topic::ShardId;
 use block::Plan;
 use bytes::Bytes;
-use connection::{Connection, Phase};
+use connection::{Connection, NEVER, Phase};
 use members::Exit;
 use memberships::Memberships;
 use outbound::{Outbound, Socket};
@@ -56,6 +58,7 @@ use pace::Due;
 use pressure::{Budget, Pressure};
 use replies::Replies;
 use slab::Slab;
+use standing::Standings;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +88,8 @@ pub struct ShardOptions {
     pub ping_interval: Duration,
     /// How long it may stay silent after that. Default 10 s.
     pub pong_timeout: Duration,
+    /// How long it may be there without a token, where one is needed. Default 10 s.
+    pub authenticate: Duration,
 }
 
 impl Default for ShardOptions {
@@ -96,6 +101,7 @@ impl Default for ShardOptions {
             write_stall_max: Duration::from_secs(10),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
+            authenticate: Duration::from_secs(10),
         }
     }
 }
@@ -137,6 +143,8 @@ pub struct Shard<S> {
     pressure: Pressure,
     /// Departures that a full mailbox would not hear of yet.
     exits: Vec<Exit>,
+    /// Who the connections are.
+    standings: Standings,
     /// The time, as it was last told.
     now: Now,
     /// Connections whose socket just stopped taking bytes.
@@ -176,6 +184,7 @@ impl<S: Socket> Shard<S> {
             pressure: budget.pressure(),
             budget,
             exits: Vec::new(),
+            standings: Standings::default(),
             now: Now::at_ms(0),
             newly_blocked: Vec::new(),
         }
@@ -200,6 +209,11 @@ impl<S: Socket> Shard<S> {
     pub fn open(&mut self, socket: S, wire: Wire) -> ConnectionId {
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
+        let expires = if self.standings.admits_anybody() {
+            NEVER
+        } else {
+            self.tick_after(self.options.authenticate)
+        };
         let slot = self.connections.insert(Connection {
             socket,
             outbound: Outbound::default(),
@@ -214,6 +228,7 @@ impl<S: Socket> Shard<S> {
             stalled_since: None,
             blocked_since: 0,
             due: 0,
+            expires,
             filters: 0,
             watches: 0,
             wire,
@@ -352,6 +367,7 @@ impl<S: Socket> Shard<S> {
         if self.connection(id).is_none() {
             return;
         }
+        self.standings.forget(id.slot);
         if let Some(connection) = self.connections.try_remove(id.slot as usize) {
             if !connection.has_ended() {
                 // Somebody may wait for it.

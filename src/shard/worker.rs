@@ -6,6 +6,7 @@ use super::liveness::TICK;
 use super::outbound::Socket;
 use super::pressure::Budget;
 use super::{ConnectionId, Progress, Shard, ShardOptions};
+use crate::auth::Guard;
 use crate::clock::{Clock, Now};
 use crate::metrics::Counters;
 use crate::reason::Refusal;
@@ -179,6 +180,7 @@ type Job = Box<dyn FnOnce(&Rc<Context>) + Send>;
 pub struct Seed {
     id: ShardId,
     wake: Arc<Notify>,
+    guard: Arc<Guard>,
     /// Where the registry posts.
     pub mailbox: Arc<Mailbox>,
     /// What the shard counts.
@@ -187,11 +189,11 @@ pub struct Seed {
 
 impl Seed {
     /// A shard to be.
-    pub fn new(id: ShardId, options: MailboxOptions) -> Seed {
+    pub fn new(id: ShardId, options: MailboxOptions, guard: Arc<Guard>) -> Seed {
         let wake = Arc::new(Notify::new());
         let waker = Arc::clone(&wake);
         let mailbox = Arc::new(Mailbox::new(options, move || waker.notify_one()));
-        Seed { id, wake, mailbox, counters: Arc::default() }
+        Seed { id, wake, guard, mailbox, counters: Arc::default() }
     }
 
     /// Starts the thread.
@@ -209,8 +211,10 @@ impl Seed {
         let (jobs, inbox) = mpsc::channel(JOBS_MAX);
         let name = format!("fanfare-shard-{}", self.id.index());
         let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let mut shard = Shard::new(self.id, registry, options, self.counters, budget);
+            shard.follow(self.guard);
             let context = Rc::new(Context {
-                shard: RefCell::new(Shard::new(self.id, registry, options, self.counters, budget)),
+                shard: RefCell::new(shard),
                 read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
                 clock,
                 wake: self.wake,
