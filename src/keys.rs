@@ -84,7 +84,9 @@ pub fn authority(config: &Auth) -> Result<Authority, KeyError> {
         revocations_max: config.revocations_max,
     });
     match KeySet::of(config)? {
-        Some(KeySet { place: Place::File(path), .. }) => Ok(authority.with_fetched(read_set(&path)?)),
+        Some(KeySet { place: Place::File(path), .. }) => {
+            Ok(authority.with_fetched(read_set(&path)?))
+        }
         _ => Ok(authority),
     }
 }
@@ -98,8 +100,11 @@ fn read_key(index: usize, key: &AuthKey) -> Result<Key, KeyError> {
 
 fn read_set(path: &str) -> Result<Vec<Key>, KeyError> {
     let bytes = read_file(|| "auth.jwks".to_owned(), path)?;
-    parse_key_set(&bytes)
-        .map_err(|bad| KeyError::Bad { key: "auth.jwks".to_owned(), path: path.to_owned(), bad })
+    parse_key_set(&bytes).map_err(|bad| KeyError::Bad {
+        key: "auth.jwks".to_owned(),
+        path: path.to_owned(),
+        bad,
+    })
 }
 
 fn read_file(key: impl Fn() -> String, path: &str) -> Result<Vec<u8>, KeyError> {
@@ -182,7 +187,8 @@ impl KeySet {
             Place::File(path) => read_set(path),
             Place::Url(uri, tls) => {
                 let body = tokio::time::timeout(FETCH_TIMEOUT, fetch(uri, tls.as_ref())).await;
-                let body = body.map_err(|_| KeyError::Fetch(format!("no answer in {FETCH_TIMEOUT:?}")))?;
+                let body =
+                    body.map_err(|_| KeyError::Fetch(format!("no answer in {FETCH_TIMEOUT:?}")))?;
                 let body = body.map_err(KeyError::Fetch)?;
                 parse_key_set(&body).map_err(|bad| KeyError::Fetch(bad.to_string()))
             }

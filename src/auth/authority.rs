@@ -137,11 +137,7 @@ impl Authority {
 
     /// The key that a token names. One that names none was signed with the only key there is, or
     /// with the only one without a name.
-    fn key_of<'k>(
-        &'k self,
-        rules: &'k Rules,
-        token: &Unverified<'_>,
-    ) -> Result<&'k Key, Fault> {
+    fn key_of<'k>(&'k self, rules: &'k Rules, token: &Unverified<'_>) -> Result<&'k Key, Fault> {
         let Some(id) = token.header.kid.as_deref() else {
             let mut nameless = self.keys(rules).filter(|key| key.id.is_none());
             let mut all = self.keys(rules);
@@ -151,7 +147,8 @@ impl Authority {
             };
         };
         let named = |key: &&Key| key.id.as_deref() == Some(id);
-        let found = self.keys(rules).find(|key| named(key) && key.algorithm.name() == token.header.alg);
+        let found =
+            self.keys(rules).find(|key| named(key) && key.algorithm.name() == token.header.alg);
         // Of the right name and for another algorithm is another fault.
         found.or_else(|| self.keys(rules).find(named)).ok_or(Fault::UnknownKey)
     }

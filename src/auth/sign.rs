@@ -7,9 +7,9 @@ use super::fault::BadKey;
 use super::key::{Algorithm, Key};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{self, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
-use ring::hmac;
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -45,9 +45,7 @@ impl Signer {
             (Algorithm::Rs256 | Algorithm::Rs384 | Algorithm::Rs512, der) => {
                 let pair = match der {
                     Some(der) => RsaKeyPair::from_pkcs8(&der),
-                    None => {
-                        RsaKeyPair::from_der(&pem(text, "RSA PRIVATE KEY").ok_or(EXPECTED)?)
-                    }
+                    None => RsaKeyPair::from_der(&pem(text, "RSA PRIVATE KEY").ok_or(EXPECTED)?),
                 };
                 Private::Rsa(Box::new(pair.map_err(wrong)?))
             }

@@ -46,7 +46,9 @@ impl fmt::Debug for Hash {
 
 /// Not a SHA-256 in hexadecimal or base64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is not a SHA-256 in 64 hexadecimal digits or in base64; `fanfare token hash` prints one")]
+#[error(
+    "it is not a SHA-256 in 64 hexadecimal digits or in base64; `fanfare token hash` prints one"
+)]
 pub struct BadHash;
 
 impl FromStr for Hash {

@@ -4,7 +4,9 @@
 
 use super::bench::args::BenchArgs;
 use super::endpoint::{Endpoint, Transport};
+use super::secret::TokenArgs;
 use super::settings::{CheckArgs, ConfigArgs};
+use super::token::TokenCommand;
 use crate::dialect::{MEMBER_NAME_BYTES_MAX, Overflow, Policy};
 use crate::topics::message::{Offset, Position, TTL_MAX};
 use crate::topics::name::{Target, TopicName};
@@ -69,6 +71,8 @@ pub enum Command {
     Subscribe(SubscribeArgs),
     /// Print every setting and where it comes from, or what is wrong with one
     Check(CheckArgs),
+    /// Make tokens, look into them, and hash them for a configuration
+    Token(TokenCommand),
     /// Measure a broker beside the limit of this machine
     Bench(BenchArgs),
 }
@@ -87,7 +91,11 @@ impl Cli {
         match &cli.command {
             Command::Subscribe(args) => args.check()?,
             Command::Publish(args) => args.check()?,
-            Command::Serve(_) | Command::Demo(_) | Command::Check(_) | Command::Bench(_) => {}
+            Command::Serve(_)
+            | Command::Demo(_)
+            | Command::Check(_)
+            | Command::Token(_)
+            | Command::Bench(_) => {}
         }
         Ok(cli)
     }
@@ -101,6 +109,9 @@ pub struct PublishArgs {
     /// The broker: ws://, tcp:// or http://
     #[arg(long, default_value = URL, value_parser = parse_endpoint)]
     pub url: Endpoint,
+    /// Who publishes.
+    #[command(flatten)]
+    pub token: TokenArgs,
     /// The topic
     #[arg(value_parser = parse_topic)]
     pub topic: TopicName,
@@ -209,6 +220,9 @@ pub struct SubscribeArgs {
     /// The broker: ws:// or tcp://
     #[arg(long, default_value = URL, value_parser = parse_stream)]
     pub url: Endpoint,
+    /// Who subscribes.
+    #[command(flatten)]
+    pub token: TokenArgs,
     /// Topics or filters: * is one segment, a final > is one or more
     #[arg(required = true, value_name = "TOPIC", value_parser = parse_target)]
     pub targets: Vec<Target>,

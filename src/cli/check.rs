@@ -241,12 +241,23 @@ mod tests {
             flags: vec![flag("--ingress", "listen.ingress", "off")],
         });
         let table = report(&loaded.expect("valid configuration"), &[]);
-        expect![[r"
+        expect![[r#"
             shards                                auto                                  default
             insecure                              false                                 default
             listen.public                         127.0.0.1:7600                        default
             listen.ingress                        off                                   --ingress
             listen.admin                          127.0.0.1:7602                        default
+            auth.audience                         off                                   default
+            auth.issuer                           off                                   default
+            auth.leeway                           30s                                   default
+            auth.jwks                             off                                   default
+            auth.jwks_refresh                     5m                                    default
+            auth.jwks_ca                          off                                   default
+            auth.revocations_max                  10000                                 default
+            auth.anonymous.subscribe              none                                  default
+            auth.anonymous.publish                none                                  default
+            auth.keys                             none                                  default
+            auth.tokens                           none                                  default
             websocket.origins                     https://a.example, https://b.example  fanfare.toml
             websocket.ping_interval               25s                                   default
             websocket.pong_timeout                10s                                   default
@@ -262,6 +273,7 @@ mod tests {
             limits.cursors_max                    16384                                 default
             limits.write_stall_max                10s                                   default
             limits.handshake_timeout              5s                                    default
+            limits.authenticate                   10s                                   default
             limits.http_body_bytes_max            1 MiB                                 default
             limits.topics_max                     1000000                               default
             limits.snapshot_topics_max            1024                                  default
@@ -294,7 +306,7 @@ mod tests {
             log.format                            auto                                  default
             log.level                             info                                  default
             shutdown.grace                        1m 30s                                FANFARE__SHUTDOWN__GRACE
-        "]].assert_eq(&table);
+        "#]].assert_eq(&table);
     }
 
     #[test]

@@ -11,9 +11,11 @@ mod line;
 mod log;
 mod payload;
 mod publish;
+pub mod secret;
 mod serve;
 pub mod settings;
 mod subscribe;
+pub mod token;
 
 pub use args::{Cli, Command};
 
@@ -35,6 +37,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve::run(&args, Mode::Serve),
         Command::Demo(args) => serve::run(&args, Mode::Demo),
         Command::Check(args) => check::run(&args),
+        Command::Token(command) => token::run(&command),
         Command::Bench(args) => bench::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Subscribe(args) => subscribe::run(&args),

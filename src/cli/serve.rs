@@ -70,7 +70,20 @@ fn announce(addresses: Addresses, config: &Config) {
     if let Some(address) = addresses.admin {
         tracing::info!(%address, "listening for metrics and health");
     }
-    if config.insecure {
+    if !config.auth.is_open() {
+        let (keys, tokens) = (config.auth.keys.len(), config.auth.tokens.len());
+        let anonymous = !config.auth.anonymous.grants().is_empty();
+        tracing::info!(
+            keys,
+            jwks = config.auth.jwks,
+            tokens,
+            anonymous,
+            "who may do what is configured"
+        );
+        if anonymous && !config.auth.has_proof() {
+            tracing::warn!("nobody can show a token: everybody may do what auth.anonymous says");
+        }
+    } else if config.insecure {
         tracing::warn!("insecure: whoever reaches these addresses may publish and subscribe");
     } else {
         tracing::info!("whoever is on this machine may publish and subscribe");

@@ -2,9 +2,7 @@
 //! # Invariants: no secret stands in a configuration; it names files that hold them, and hashes.
 //! # Not here: reading those files (`keys`), what the rules mean (`crate::auth`).
 
-use super::form::{
-    As, Choice, Count, Filters, Off, OneOf, Or, Sha256, Span, Words,
-};
+use super::form::{As, Choice, Count, Filters, Off, OneOf, Or, Sha256, Span, Words};
 use crate::auth::{Algorithm, ApiToken, Grants, Hash};
 use crate::topics::name::TopicFilter;
 use serde::{Deserialize, Serialize};
@@ -66,7 +64,12 @@ impl Default for Auth {
 impl Auth {
     /// Whether nothing is said: everybody may do everything.
     pub fn is_open(&self) -> bool {
-        *self == Auth { leeway: self.leeway, revocations_max: self.revocations_max, ..Auth::default() }
+        *self
+            == Auth {
+                leeway: self.leeway,
+                revocations_max: self.revocations_max,
+                ..Auth::default()
+            }
     }
 
     /// Whether somebody can prove who they are.

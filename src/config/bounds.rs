@@ -312,10 +312,9 @@ fn check_auth(auth: &Auth) -> Result<(), Fault> {
         );
         return Err(fault(key, text));
     }
-    for (key, is_set) in [
-        ("auth.audience", auth.audience.is_some()),
-        ("auth.issuer", auth.issuer.is_some()),
-    ] {
+    for (key, is_set) in
+        [("auth.audience", auth.audience.is_some()), ("auth.issuer", auth.issuer.is_some())]
+    {
         if is_set && !auth.has_keys() {
             let text = format!(
                 "`{key}` is set, but there is no key to verify a token with: add `[[auth.keys]]` \

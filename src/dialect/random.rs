@@ -127,9 +127,8 @@ fn any_command() -> impl Strategy<Value = Command> {
     let update = (any_target(), any_policy(), any_overflow())
         .prop_map(|(target, policy, overflow)| Update { target, policy, overflow });
     let action = prop_oneof![
-        (name, any::<bool>(), proptest::option::of(any_token())).prop_map(|(name, batch, token)| {
-            Action::Connect(Connect { name, batch, token })
-        }),
+        (name, any::<bool>(), proptest::option::of(any_token()))
+            .prop_map(|(name, batch, token)| { Action::Connect(Connect { name, batch, token }) }),
         any_token().prop_map(Action::Refresh),
         any_subscribe().prop_map(|subscribe| Action::Subscribe(subscribe.into())),
         any_target().prop_map(Action::Unsubscribe),

@@ -8,8 +8,8 @@ use crate::auth::Identity;
 use crate::dialect::Token;
 use crate::reason::{Reason, Refusal};
 use crate::shard::worker::Context;
-use crate::ws::handshake::{Accepted, Policy, Refused, judge, offered_token};
 use crate::ws::extensions::Compression;
+use crate::ws::handshake::{Accepted, Policy, Refused, judge, offered_token};
 use hyper::Request;
 use hyper::header::AUTHORIZATION;
 use std::rc::Rc;
@@ -39,9 +39,8 @@ pub(super) fn upgrade<B>(
     }
     let (header, offer) = (bearer(request)?, offered_token(request.headers())?);
     let authenticate = |token: &Token| {
-        context.with(|shard| {
-            site.broker.authenticate(token.reveal(), shard.counters(), shard.now())
-        })
+        context
+            .with(|shard| site.broker.authenticate(token.reveal(), shard.counters(), shard.now()))
     };
     let shown = match (header, offer) {
         (Some(_), Some(_)) => {
@@ -77,9 +76,8 @@ pub(super) fn publisher<B>(
         return Ok(None);
     }
     if let Some(token) = bearer(request)? {
-        let shown = context.with(|shard| {
-            site.broker.authenticate(token.reveal(), shard.counters(), shard.now())
-        });
+        let shown = context
+            .with(|shard| site.broker.authenticate(token.reveal(), shard.counters(), shard.now()));
         return shown.map(Some);
     }
     let anonymous = authority.anonymous().cloned();
@@ -126,7 +124,13 @@ mod tests {
 
     #[test]
     fn a_token_in_a_url_is_refused_whatever_it_is_called() {
-        for uri in ["/ws?token=x", "/ws?a=1&access_token=x", "/ws?TOKEN", "/ws?jwt=", "/ws?Authorization=x"] {
+        for uri in [
+            "/ws?token=x",
+            "/ws?a=1&access_token=x",
+            "/ws?TOKEN",
+            "/ws?jwt=",
+            "/ws?Authorization=x",
+        ] {
             let refusal = check_url(&request(uri, &[])).expect_err(uri);
             assert_eq!(refusal.reason, Reason::BadRequest, "{uri}");
         }

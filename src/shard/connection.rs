@@ -8,6 +8,7 @@ use super::outbound::{Last, Outbound, Socket, Written};
 use super::turn::Pending;
 use crate::topics::message::Wire;
 use std::io;
+use std::num::NonZeroU32;
 
 /// Names a connection of one shard. A slot that is used again gets another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +57,7 @@ pub(super) struct Connection<S> {
     /// Tick of the next ping.
     pub(super) next_ping: u32,
     /// Tick of the first ping since which nothing has arrived.
-    pub(super) pinged: Option<u32>,
+    pub(super) pinged: Option<NonZeroU32>,
     /// Tick since which the socket takes nothing.
     pub(super) stalled_since: Option<u32>,
     /// Tick since which something waits, if the socket is stalled.

@@ -497,9 +497,9 @@ mod tests {
         let expected = "400 17 subprotocols are offered, the limit is 16";
         assert_eq!(say(&offering(&[&many(17)])), expected);
         assert_eq!(say(&offering(&[&many(8), &many(9)])), expected);
-        assert_eq!(say(&offering(&[&"x".repeat(4096)])).get(..10), Some("400 spoken"));
-        let expected = "400 subprotocols are 4097 bytes, the limit is 4096";
-        assert_eq!(say(&offering(&[&"x".repeat(4000), &"x".repeat(97)])), expected);
+        assert_eq!(say(&offering(&[&"x".repeat(12_288)])).get(..10), Some("400 spoken"));
+        let expected = "400 subprotocols are 12289 bytes, the limit is 12288";
+        assert_eq!(say(&offering(&[&"x".repeat(12_000), &"x".repeat(289)])), expected);
     }
 
     #[test]

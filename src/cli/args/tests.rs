@@ -52,29 +52,30 @@ fn the_first_help_fits_a_screen_and_shows_examples() {
     check_help(
         &[],
         &expect![[r#"
-        A WebSocket publish/subscribe broker: no gap is ever silent
+            A WebSocket publish/subscribe broker: no gap is ever silent
 
-        Usage: fanfare <COMMAND>
+            Usage: fanfare <COMMAND>
 
-        Commands:
-          serve      Run the broker
-          demo       Run the broker with live feeds: this host on host.*, stock prices on ticker.*
-          publish    Publish a message, or one per line
-          subscribe  Print the messages of topics as they come
-          check      Print every setting and where it comes from, or what is wrong with one
-          bench      Measure a broker beside the limit of this machine
+            Commands:
+              serve      Run the broker
+              demo       Run the broker with live feeds: this host on host.*, stock prices on ticker.*
+              publish    Publish a message, or one per line
+              subscribe  Print the messages of topics as they come
+              check      Print every setting and where it comes from, or what is wrong with one
+              token      Make tokens, look into them, and hash them for a configuration
+              bench      Measure a broker beside the limit of this machine
 
-        Options:
-          -h, --help     Print help
-          -V, --version  Print version
+            Options:
+              -h, --help     Print help
+              -V, --version  Print version
 
-        Examples:
-          fanfare demo                                    live feeds, shown on http://127.0.0.1:7600
-          fanfare subscribe 'ticker.>' --snapshot         the latest of every ticker, then live
-          fanfare publish chat.lobby '{"text":"hello"}'   one message
-          fanfare check                                   every setting and where it comes from
-          fanfare bench fanout                            how fast it is here, and how fast it could be
-    "#]],
+            Examples:
+              fanfare demo                                    live feeds, shown on http://127.0.0.1:7600
+              fanfare subscribe 'ticker.>' --snapshot         the latest of every ticker, then live
+              fanfare publish chat.lobby '{"text":"hello"}'   one message
+              fanfare check                                   every setting and where it comes from
+              fanfare bench fanout                            how fast it is here, and how fast it could be
+        "#]],
     );
 }
 
@@ -94,6 +95,8 @@ fn publish_explains_itself() {
             Options:
                   --url <URL>              The broker: ws://, tcp:// or http:// [default:
                                            ws://127.0.0.1:7600/ws]
+                  --token-file <FILE>      Show the token in this file, - for standard input [default: that in
+                                           $FANFARE_TOKEN, if any]
                   --file <FILE>            Read the payload from a file
                   --lines                  Publish each line as a message of its own
                   --json                   The payload is JSON, or refused
@@ -119,7 +122,7 @@ fn publish_explains_itself() {
 fn subscribe_explains_itself() {
     check_help(
         &["subscribe"],
-        &expect![[r"
+        &expect![[r#"
             Print the messages of topics as they come
 
             Usage: fanfare subscribe [OPTIONS] <TOPIC>...
@@ -129,6 +132,8 @@ fn subscribe_explains_itself() {
 
             Options:
                   --url <URL>             The broker: ws:// or tcp:// [default: ws://127.0.0.1:7600/ws]
+                  --token-file <FILE>     Show the token in this file, - for standard input [default: that in
+                                          $FANFARE_TOKEN, if any]
                   --last <N>              Begin with the last N messages of each topic
                   --snapshot              Begin with the latest message of each topic
                   --since <EPOCH:OFFSET>  Resume after this position, of one topic
@@ -150,7 +155,7 @@ fn subscribe_explains_itself() {
               fanfare subscribe 'host.*' 'ticker.>' --snapshot --max-hz 2
               fanfare subscribe room.1 --presence --name alice
               fanfare subscribe room.1 --raw --count 1
-        "]],
+        "#]],
     );
 }
 

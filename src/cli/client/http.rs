@@ -5,12 +5,13 @@
 
 use super::super::endpoint::Endpoint;
 use super::{ClientError, json};
+use crate::dialect::Token;
 use crate::dialect::schema::{self, command::Action, event::Body};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Response, http};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -27,6 +28,7 @@ pub(in crate::cli) struct Sender {
     requests: SendRequest<Full<Bytes>>,
     authority: String,
     path: String,
+    token: Option<Token>,
     answers: mpsc::Sender<schema::Event>,
 }
 
@@ -37,12 +39,14 @@ pub(in crate::cli) struct Receiver(mpsc::Receiver<schema::Event>);
 pub(super) async fn begin(
     endpoint: &Endpoint,
     stream: TcpStream,
+    token: Option<&Token>,
 ) -> Result<(Sender, Receiver), ClientError> {
     let (answers, taken) = mpsc::channel(ANSWERS_MAX);
     let sender = Sender {
         requests: speak(stream).await?,
         authority: endpoint.authority(),
         path: endpoint.path.clone(),
+        token: token.cloned(),
         answers,
     };
     Ok((sender, Receiver(taken)))
@@ -57,8 +61,17 @@ pub(super) async fn speak(stream: TcpStream) -> Result<SendRequest<Full<Bytes>>,
 }
 
 /// The beginning of every request.
-pub(super) fn request(authority: &str, path: &str) -> http::request::Builder {
-    Request::builder().uri(path).header(HOST, authority).header(USER_AGENT, crate::dialect::SERVER)
+pub(super) fn request(
+    authority: &str,
+    path: &str,
+    token: Option<&Token>,
+) -> http::request::Builder {
+    let request = Request::builder().uri(path).header(HOST, authority);
+    let request = request.header(USER_AGENT, crate::dialect::SERVER);
+    match token {
+        Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.reveal())),
+        None => request,
+    }
 }
 
 /// Sends a request and waits for the head of its answer.
@@ -88,7 +101,7 @@ impl Sender {
             return Err(ClientError::PublishOnly);
         };
         let body = Full::new(Bytes::from(json::encode_publish(publish)?));
-        let request = request(&self.authority, &self.path)
+        let request = request(&self.authority, &self.path, self.token.as_ref())
             .method(Method::POST)
             .header(CONTENT_TYPE, "application/json")
             .body(body);

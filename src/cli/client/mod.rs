@@ -12,7 +12,7 @@ mod websocket;
 pub(super) use json::{failure_name, gap_name, overflow_name, policy_name};
 
 use super::endpoint::{Endpoint, Transport};
-use crate::dialect::{Dialect, schema};
+use crate::dialect::{Dialect, Token, schema};
 use std::io;
 use std::time::Duration;
 use thiserror::Error;
@@ -105,34 +105,43 @@ pub(super) enum Receiver {
 }
 
 impl Connection {
-    /// Connects and agrees on a protocol; `dialect` matters to a WebSocket only.
+    /// Connects, agrees on a protocol and shows a token; `dialect` matters to a WebSocket only.
     ///
     /// # Errors
     /// What went wrong, for a person, after [`CONNECT_TIMEOUT`] at the latest.
     pub(super) async fn open(
         endpoint: &Endpoint,
         dialect: Dialect,
+        token: Option<Token>,
     ) -> Result<Connection, ClientError> {
-        let begun = timeout(CONNECT_TIMEOUT, Box::pin(Connection::begin(endpoint, dialect))).await;
+        let begin = Box::pin(Connection::begin(endpoint, dialect, token.as_ref()));
+        let begun = timeout(CONNECT_TIMEOUT, begin).await;
         begun.unwrap_or_else(|_| {
             let problem = format!("no answer within {} seconds", CONNECT_TIMEOUT.as_secs());
             Err(ClientError::Connect { address: endpoint.authority(), problem })
         })
     }
 
-    async fn begin(endpoint: &Endpoint, dialect: Dialect) -> Result<Connection, ClientError> {
+    async fn begin(
+        endpoint: &Endpoint,
+        dialect: Dialect,
+        token: Option<&Token>,
+    ) -> Result<Connection, ClientError> {
         let stream = connect(endpoint).await?;
         let (sender, receiver) = match endpoint.transport {
             Transport::WebSocket => {
-                let (sender, receiver) = websocket::begin(endpoint, stream, dialect).await?;
+                let (sender, receiver) = websocket::begin(endpoint, stream, dialect, token).await?;
                 (Sender::WebSocket(sender), Receiver::WebSocket(receiver))
             }
             Transport::Tcp => {
-                let (sender, receiver) = tcp::begin(stream);
+                let (mut sender, receiver) = tcp::begin(stream);
+                if let Some(token) = token {
+                    sender.send(&hello(token)).await?;
+                }
                 (Sender::Tcp(sender), Receiver::Tcp(receiver))
             }
             Transport::Http => {
-                let (sender, receiver) = http::begin(endpoint, stream).await?;
+                let (sender, receiver) = http::begin(endpoint, stream, token).await?;
                 (Sender::Http(sender), Receiver::Http(receiver))
             }
         };
@@ -190,6 +199,13 @@ pub(super) async fn explain<T>(
         Ok(Err(reason @ (ClientError::Closed { .. } | ClientError::Refused { .. }))) => reason,
         Ok(_) | Err(_) => error,
     }
+}
+
+/// Shows a token where there is no header for it. It is answered only if it is refused.
+fn hello(token: &Token) -> schema::Command {
+    let token = token.reveal().to_owned();
+    let connect = schema::Connect { token, ..Default::default() };
+    schema::Command { id: 0, action: Some(schema::command::Action::Connect(connect)) }
 }
 
 async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ClientError> {
