@@ -5,6 +5,8 @@
 //! # Not here: bytes and their spelling (`dialect`), sockets, how messages are delivered (`shard`).
 
 mod identify;
+#[cfg(test)]
+mod oracle;
 mod subscribe;
 
 use crate::auth::{Ask, Guard};

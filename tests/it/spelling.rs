@@ -27,6 +27,7 @@ pub(crate) fn command(json: Value) -> schema::Command {
         fields
             .object("presence")
             .map(|fields| Action::Presence(schema::Presence { topic: only_topic(fields) })),
+        fields.object("refresh").map(refresh),
         fields.object("ping").map(|fields| {
             fields.end();
             Action::Ping(schema::Ping {})
