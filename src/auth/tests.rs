@@ -80,45 +80,18 @@ fn a_token_of_each_algorithm_is_taken_by_its_key_and_by_no_other() {
 /// RFC 7515 A.1 to A.3 and RFC 8037 A.4. Their claims are not ours, but their signatures are good.
 #[test]
 fn the_samples_of_the_rfcs_have_good_signatures() {
-    const CLAIMS: &str = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
-    let secret =
-        "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
-    let secret = BASE64_URL_SAFE_NO_PAD.decode(secret).unwrap();
-    let secret = Key::of_secret(None, Algorithm::Hs256, &secret).unwrap();
-    let set = parse_key_set(br#"{"keys":[
-        {"kty":"RSA","e":"AQAB","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"},
-        {"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"},
-        {"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#).unwrap();
-    let rows = [
-        (
-            &secret,
-            "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9",
-            CLAIMS,
-            "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
-        ),
-        (
-            &set[0],
-            "eyJhbGciOiJSUzI1NiJ9",
-            CLAIMS,
-            "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw",
-        ),
-        (
-            &set[1],
-            "eyJhbGciOiJFUzI1NiJ9",
-            CLAIMS,
-            "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
-        ),
-        (
-            &set[2],
-            "eyJhbGciOiJFZERTQSJ9",
-            "RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc",
-            "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
-        ),
-    ];
-    for (key, header, payload, signature) in rows {
-        let token = format!("{header}.{payload}.{signature}");
-        assert_eq!(look_into(&token).unwrap().verify(key), Err(Fault::Claims), "{key:?}");
-        let other = format!("{header}.{payload}.Z{}", &signature[1..]);
+    let samples = include_str!("../../tests/keys/rfc-samples.json");
+    let samples: Value = serde_json::from_str(samples).unwrap();
+    let secret = BASE64_URL_SAFE_NO_PAD.decode(samples["secret"].as_str().unwrap()).unwrap();
+    let mut keys = vec![Key::of_secret(None, Algorithm::Hs256, &secret).unwrap()];
+    keys.extend(parse_key_set(samples.to_string().as_bytes()).unwrap());
+    let tokens = samples["tokens"].as_array().unwrap();
+    assert_eq!((keys.len(), tokens.len()), (4, 4));
+    for (key, token) in keys.iter().zip(tokens) {
+        let token = token.as_str().unwrap();
+        assert_eq!(look_into(token).unwrap().verify(key), Err(Fault::Claims), "{key:?}");
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let other = format!("{signed}.Z{}", &signature[1..]);
         assert_eq!(look_into(&other).unwrap().verify(key), Err(Fault::Signature), "{key:?}");
     }
 }

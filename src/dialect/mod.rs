@@ -13,6 +13,7 @@ mod fields;
 mod json;
 mod proto;
 mod raw;
+mod secret;
 mod tags;
 
 #[cfg(test)]
@@ -30,7 +31,7 @@ use crate::topics::message::{Draft, Message, Position, Wire};
 use crate::topics::name::{Target, TopicName};
 pub use crate::topics::terms::{Overflow, Policy, Terms};
 use bytes::Bytes;
-use std::fmt;
+pub use secret::Token;
 use std::sync::Arc;
 
 /// Most positions that one subscribe command may name.
@@ -81,28 +82,6 @@ pub enum Action {
     Refresh(Token),
     /// Asks for a pong.
     Ping,
-}
-
-/// What a client proves by who it is. It is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(Box<str>);
-
-impl Token {
-    /// Keeps a token from being seen.
-    pub fn new(token: impl Into<Box<str>>) -> Token {
-        Token(token.into())
-    }
-
-    /// The token itself, for whoever verifies it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Token({} bytes)", self.0.len())
-    }
 }
 
 /// A client's hello.

@@ -8,8 +8,9 @@
 use super::raw::{
     Choice, Data, INTEGER_MAX, Number, PolicyWord, RawAction, RawConnect, RawHistory, RawName,
     RawNothing, RawPosition, RawPositions, RawPublish, RawRate, RawRefresh, RawSubscribe, RawTopic,
-    RawTopicPosition, RawUpdate, Secret, Text, said_more_than_one, said_nothing,
+    RawTopicPosition, RawUpdate, Text, said_more_than_one, said_nothing,
 };
+use super::secret::Secret;
 use super::tags::{Fault, Field, Tags, fields};
 use super::{
     Action, BadCommand, Command, Connected, Event, Gap, GapReason, HistoryPage, Member, Overflow,
@@ -87,7 +88,10 @@ fn read_command(bytes: &[u8]) -> Result<Result<Command, BadCommand>, Fault> {
         5 => RawAction::Update(read_update(field)?).said(id),
         7 => RawAction::History(read_history(field)?).said(id),
         8 => RawAction::Presence(read_topic(field)?).said(id),
-        9 => RawAction::Refresh(read_refresh(field)?).said(id),
+        9 => {
+            let token = read_topic(field)?.topic.map(Secret);
+            RawAction::Refresh(RawRefresh { token }).said(id)
+        }
         _ => RawAction::Ping(read_nothing(field)?).said(id),
     })
 }
@@ -134,17 +138,6 @@ fn read_connect(field: Field<'_>) -> Result<RawConnect<'_>, Fault> {
     Ok(connect)
 }
 
-fn read_refresh(field: Field<'_>) -> Result<RawRefresh<'_>, Fault> {
-    let mut refresh = RawRefresh::default();
-    for field in field.fields()? {
-        let field = field?;
-        if field.number == 1 {
-            field.fill(&mut refresh.token, read_secret)?;
-        }
-    }
-    Ok(refresh)
-}
-
 fn read_subscribe(field: Field<'_>) -> Result<RawSubscribe<'_>, Fault> {
     let mut subscribe = RawSubscribe::default();
     let mut positions = RawPositions::default();
@@ -167,6 +160,7 @@ fn read_subscribe(field: Field<'_>) -> Result<RawSubscribe<'_>, Fault> {
     Ok(subscribe)
 }
 
+/// Reads a command whose only field is a text, a topic or a token.
 fn read_topic(field: Field<'_>) -> Result<RawTopic<'_>, Fault> {
     let mut named = RawTopic::default();
     for field in field.fields()? {

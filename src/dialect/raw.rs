@@ -5,9 +5,10 @@
 //! [`POSITIONS_MAX`] are kept, however many are sent.
 //! # Not here: syntax (`json`, `proto`).
 
+use super::secret::Secret;
 use super::{
     Action, BadCommand, Command, Connect, History, MEMBER_NAME_BYTES_MAX, Overflow, POSITIONS_MAX,
-    Policy, Subscribe, Token, TopicPosition, Update, json,
+    Policy, Subscribe, TopicPosition, Update, json,
 };
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{Draft, Epoch, KEY_BYTES_MAX, Offset, Payload, Position, TTL_MAX};
@@ -19,7 +20,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 /// The largest integer that every JSON implementation keeps exactly: ids and offsets stay below it.
@@ -165,25 +165,6 @@ pub(super) struct RawPositions<'a> {
 /// Text, borrowed from the command where it needed no unescaping.
 #[derive(Debug, Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
-
-/// A token, borrowed as text is.
-#[derive(Deserialize)]
-#[serde(transparent)]
-pub(super) struct Secret<'a>(#[serde(borrow)] pub(super) Text<'a>);
-
-impl fmt::Debug for Secret<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
-impl Secret<'_> {
-    /// The token, unless it is empty.
-    fn understand(self) -> Option<Token> {
-        let Secret(Text(token)) = self;
-        (!token.is_empty()).then(|| Token::new(token))
-    }
-}
 
 /// A topic of a publish.
 #[derive(Debug)]

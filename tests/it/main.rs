@@ -21,6 +21,7 @@ mod frames;
 mod harness;
 mod http;
 mod http_publish;
+mod identity;
 mod ingress;
 mod limits;
 mod liveness;
