@@ -52,7 +52,9 @@ fn publish_one(
     if let Some(publisher) = publisher {
         Standing::As(publisher).permit(Ask::Publish(&draft.topic))?;
     }
-    context.with(|shard| site.broker.publish(recent, draft, shard.counters(), shard.now()))
+    let committed =
+        context.with(|shard| site.broker.publish(recent, draft, shard.counters(), shard.now()))?;
+    Ok(committed.position())
 }
 
 fn publish_list(
