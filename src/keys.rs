@@ -6,7 +6,7 @@
 
 use crate::auth::{Authority, BadKey, Guard, Key, Rules, parse_key_set};
 use crate::config::Auth;
-use crate::config::auth::AuthKey;
+use crate::config::auth::{AuthKey, AuthToken};
 use crate::metrics::Counters;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -79,7 +79,7 @@ pub fn authority(config: &Auth) -> Result<Authority, KeyError> {
         issuer: config.issuer.clone(),
         leeway_s: config.leeway.as_secs(),
         keys: keys.collect::<Result<_, _>>()?,
-        tokens: config.tokens.iter().map(|token| token.to_token()).collect(),
+        tokens: config.tokens.iter().map(AuthToken::to_token).collect(),
         anonymous: config.anonymous.grants(),
         revocations_max: config.revocations_max,
     });
@@ -186,7 +186,8 @@ impl KeySet {
         match &self.place {
             Place::File(path) => read_set(path),
             Place::Url(uri, tls) => {
-                let body = tokio::time::timeout(FETCH_TIMEOUT, fetch(uri, tls.as_ref())).await;
+                let fetching = Box::pin(fetch(uri, tls.as_ref()));
+                let body = tokio::time::timeout(FETCH_TIMEOUT, fetching).await;
                 let body =
                     body.map_err(|_| KeyError::Fetch(format!("no answer in {FETCH_TIMEOUT:?}")))?;
                 let body = body.map_err(KeyError::Fetch)?;
@@ -214,11 +215,11 @@ async fn fetch(uri: &Uri, tls: Option<&Arc<ClientConfig>>) -> Result<Bytes, Stri
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
     let stream = TcpStream::connect((bare, port)).await.map_err(|error| error.to_string())?;
-    let Some(tls) = tls else { return ask(uri, stream).await };
+    let Some(tls) = tls else { return Box::pin(ask(uri, stream)).await };
     let name = ServerName::try_from(bare.to_owned()).map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(Arc::clone(tls));
     let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
-    ask(uri, stream).await
+    Box::pin(ask(uri, stream)).await
 }
 
 async fn ask<S>(uri: &Uri, stream: S) -> Result<Bytes, String>

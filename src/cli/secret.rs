@@ -19,7 +19,7 @@ const SECRET_BYTES_MAX: usize = 64 << 10;
 /// How a client command says who it is.
 #[derive(Clone, Debug, Default, Args)]
 pub struct TokenArgs {
-    /// Show the token in this file, - for standard input [default: that in $FANFARE_TOKEN, if any]
+    /// Show the token in this file, - for standard input [default: that in `$FANFARE_TOKEN`, if any]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }

@@ -15,6 +15,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 use jiff::fmt::friendly::SpanParser;
 use serde_json::{Value, json};
+use std::fmt::{Display, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -42,7 +43,7 @@ enum Action {
     Inspect(InspectArgs),
     /// Print the SHA-256 of an API token, for the configuration
     Hash {
-        /// The file with the token; - or nothing reads standard input, or $FANFARE_TOKEN
+        /// The file with the token; - or nothing reads standard input, or `$FANFARE_TOKEN`
         file: Option<PathBuf>,
     },
     /// Print 256 random bits: an API token, or a secret for HS256
@@ -85,7 +86,7 @@ struct MintArgs {
 
 #[derive(Clone, Debug, Args)]
 struct InspectArgs {
-    /// The file with the token; - or nothing reads standard input, or $FANFARE_TOKEN
+    /// The file with the token; - or nothing reads standard input, or `$FANFARE_TOKEN`
     file: Option<PathBuf>,
     /// Verify it with this secret or PEM of a public key
     #[arg(long, value_name = "FILE")]
@@ -123,7 +124,7 @@ pub(super) fn run(command: &TokenCommand) -> ExitCode {
     }
 }
 
-fn failed(name: &str, problem: impl ToString) -> ClientError {
+fn failed(name: &str, problem: impl Display) -> ClientError {
     ClientError::Input { name: name.to_owned(), problem: problem.to_string() }
 }
 
@@ -132,7 +133,7 @@ fn mint(args: &MintArgs) -> Result<String, ClientError> {
     let signer = Signer::of_file(args.alg, &secret::read(&args.key)?);
     let signer = signer.map_err(|bad| failed(&name, bad))?;
     let now = now_s();
-    let id = args.jti.clone().map_or_else(|| draw::<12>(), Ok)?;
+    let id = args.jti.clone().map_or_else(draw::<12>, Ok)?;
     let filters = |filters: &[TopicFilter]| -> Vec<_> {
         filters.iter().map(|filter| filter.as_str().to_owned()).collect()
     };
@@ -211,11 +212,12 @@ fn describe(claims: &Claims) -> Result<String, ClientError> {
     let mut text = format!("sub {:?}\naud {:?}\nexp {}\n", claims.sub, claims.aud, claims.exp.0);
     for (name, value) in [("iss", &claims.iss), ("jti", &claims.jti)] {
         if let Some(value) = value {
-            text += &format!("{name} {value:?}\n");
+            writeln!(text, "{name} {value:?}").unwrap_or_default();
         }
     }
-    text += &format!("may subscribe to {}\n", list(&grants.subscribe));
-    text += &format!("may publish to {}\n", list(&grants.publish));
+    let (subscribe, publish) = (list(&grants.subscribe), list(&grants.publish));
+    // Writing to a string does not fail.
+    writeln!(text, "may subscribe to {subscribe}\nmay publish to {publish}").unwrap_or_default();
     Ok(text)
 }
 

@@ -156,7 +156,9 @@ impl Socket for Sink {
     fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut bytes = self.bytes.borrow_mut();
         let before = bytes.len();
-        slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+        for slice in slices {
+            bytes.extend_from_slice(slice);
+        }
         Ok(bytes.len() - before)
     }
 

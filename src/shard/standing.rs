@@ -162,12 +162,14 @@ impl<S: Socket> Shard<S> {
             return;
         }
         let Some(identity) = self.standings.known.get(&id.slot) else {
-            let waits = self.connection(id).is_some_and(Connection::awaits_identity);
             if self.standings.anonymous.is_some() {
                 return self.prune(id);
             }
             // Who has not shown a token yet still has its time for it.
-            return if waits { () } else { self.close(id, &Reason::Forbidden.into()) };
+            if !self.connection(id).is_some_and(Connection::awaits_identity) {
+                self.close(id, &Reason::Forbidden.into());
+            }
+            return;
         };
         match self.standings.guard.review(identity, self.now) {
             Review::Same => {}

@@ -375,13 +375,13 @@ async fn document(body: Arc<Mutex<Option<String>>>) -> u16 {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = [0; 1024];
-            let _ = stream.read(&mut request).await;
+            stream.read(&mut request).await.unwrap_or_default();
             let body = body.lock().expect("a body").clone();
             let status = if body.is_some() { "200 OK" } else { "500 Oops" };
             let body = body.unwrap_or_default();
             let len = body.len();
             let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {len}\r\n\r\n{body}");
-            let _ = stream.write_all(answer.as_bytes()).await;
+            stream.write_all(answer.as_bytes()).await.unwrap_or_default();
         }
     });
     port

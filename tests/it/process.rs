@@ -268,11 +268,12 @@ fn no_token_and_no_secret_shows_in_a_log_or_on_the_metrics_page() {
         let more = ["--config", &file, "--log-level=trace"];
         let (mut process, broker) = Process::serve_with("127.0.0.1:0", "127.0.0.1:0", &more);
         let signer = Signer::of_file(Algorithm::Hs256, SECRET.as_bytes()).expect("a secret");
-        let claims = |exp: u64| json!({"sub": "canary-sub", "aud": "x", "exp": exp, "jti": "canary-jti"});
+        let claims =
+            |exp: u64| json!({"sub": "canary-sub", "aud": "x", "exp": exp, "jti": "canary-jti"});
         let valid = sign(&signer, None, &claims(9_000_000_000)).expect("signed");
         let expired = sign(&signer, None, &claims(1)).expect("signed");
-        let broken = format!("{valid}x");
-        let shown = [KNOWN, UNKNOWN, &valid, &expired, &broken];
+        let cut = format!("{valid}x");
+        let shown = [KNOWN, UNKNOWN, &valid, &expired, &cut];
         for token in shown {
             show_everywhere(&broker, token).await;
         }

@@ -96,7 +96,7 @@ fn publish_explains_itself() {
                   --url <URL>              The broker: ws://, tcp:// or http:// [default:
                                            ws://127.0.0.1:7600/ws]
                   --token-file <FILE>      Show the token in this file, - for standard input [default: that in
-                                           $FANFARE_TOKEN, if any]
+                                           `$FANFARE_TOKEN`, if any]
                   --file <FILE>            Read the payload from a file
                   --lines                  Publish each line as a message of its own
                   --json                   The payload is JSON, or refused
@@ -122,7 +122,7 @@ fn publish_explains_itself() {
 fn subscribe_explains_itself() {
     check_help(
         &["subscribe"],
-        &expect![[r#"
+        &expect![[r"
             Print the messages of topics as they come
 
             Usage: fanfare subscribe [OPTIONS] <TOPIC>...
@@ -133,7 +133,7 @@ fn subscribe_explains_itself() {
             Options:
                   --url <URL>             The broker: ws:// or tcp:// [default: ws://127.0.0.1:7600/ws]
                   --token-file <FILE>     Show the token in this file, - for standard input [default: that in
-                                          $FANFARE_TOKEN, if any]
+                                          `$FANFARE_TOKEN`, if any]
                   --last <N>              Begin with the last N messages of each topic
                   --snapshot              Begin with the latest message of each topic
                   --since <EPOCH:OFFSET>  Resume after this position, of one topic
@@ -155,7 +155,7 @@ fn subscribe_explains_itself() {
               fanfare subscribe 'host.*' 'ticker.>' --snapshot --max-hz 2
               fanfare subscribe room.1 --presence --name alice
               fanfare subscribe room.1 --raw --count 1
-        "#]],
+        "]],
     );
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn begin(
     stream: TcpStream,
     token: Option<&Token>,
 ) -> Result<(Sender, Receiver), ClientError> {
-    let (answers, taken) = mpsc::channel(ANSWERS_MAX);
+    let (answers, inbox) = mpsc::channel(ANSWERS_MAX);
     let sender = Sender {
         requests: speak(stream).await?,
         authority: endpoint.authority(),
@@ -49,7 +49,7 @@ pub(super) async fn begin(
         token: token.cloned(),
         answers,
     };
-    Ok((sender, Receiver(taken)))
+    Ok((sender, Receiver(inbox)))
 }
 
 /// Begins to speak HTTP/1.1 on a connection.

@@ -114,8 +114,8 @@ impl Connection {
         dialect: Dialect,
         token: Option<Token>,
     ) -> Result<Connection, ClientError> {
-        let begin = Box::pin(Connection::begin(endpoint, dialect, token.as_ref()));
-        let begun = timeout(CONNECT_TIMEOUT, begin).await;
+        let beginning = Box::pin(Connection::begin(endpoint, dialect, token.as_ref()));
+        let begun = timeout(CONNECT_TIMEOUT, beginning).await;
         begun.unwrap_or_else(|_| {
             let problem = format!("no answer within {} seconds", CONNECT_TIMEOUT.as_secs());
             Err(ClientError::Connect { address: endpoint.authority(), problem })

@@ -45,7 +45,7 @@ fn signed() -> (Bench, Arc<Guard>, Signer) {
     let key = Key::of_secret(None, Algorithm::Hs256, &secret).expect("a key");
     let signer = Signer::of_file(Algorithm::Hs256, &secret).expect("a signer");
     let (mut bench, _) = guarded(ShardOptions::default());
-    let rules = Rules { audience: "x".into(), leeway_s: 30, keys: vec![key], ..Rules::default() };
+    let rules = Rules { audience: "x".into(), leeway_s: 5, keys: vec![key], ..Rules::default() };
     let guard = Arc::new(Guard::new(Authority::of(rules)));
     bench.shard.follow(Arc::clone(&guard));
     (bench, guard, signer)
@@ -65,7 +65,7 @@ fn a_connection_ends_within_a_second_after_its_token_and_not_before() {
     let (id, wired) = bench.open(WIDE);
     show(&mut bench, &guard, &signer, (id, 20));
     // The leeway is a part of its time.
-    bench.pass(50);
+    bench.pass(25);
     assert!(bench.shard.is_open(id));
     bench.pass(1);
     assert!(!bench.shard.is_open(id));
@@ -77,10 +77,10 @@ fn a_token_that_is_refreshed_in_time_ends_when_the_new_one_does() {
     let (mut bench, guard, signer) = signed();
     let (id, wired) = bench.open(WIDE);
     show(&mut bench, &guard, &signer, (id, 1));
-    bench.pass(30);
-    bench.shard.set_now(Now::at_ms(START_MS + 30_000));
-    show(&mut bench, &guard, &signer, (id, 20));
-    bench.pass(50);
+    bench.pass(5);
+    bench.shard.set_now(Now::at_ms(START_MS + 5_000));
+    show(&mut bench, &guard, &signer, (id, 15));
+    bench.pass(20);
     assert!(bench.shard.is_open(id));
     bench.pass(1);
     assert_eq!(wired.frames().last().map(String::as_str), Some("close 4401"));
@@ -111,7 +111,8 @@ fn a_slot_that_is_used_again_does_not_bring_the_identity_back() {
 
 #[test]
 fn a_revocation_while_a_resume_is_under_way_ends_it() {
-    let (mut bench, guard) = guarded(ShardOptions { outbound_bytes_max: 300, ..ShardOptions::default() });
+    let (mut bench, guard) =
+        guarded(ShardOptions { outbound_bytes_max: 300, ..ShardOptions::default() });
     // It takes little, so most of what it missed is still to be read for it from the history.
     let (id, wired) = known(&mut bench, &guard, 400);
     bench.join(id, "a.b", Overflow::CatchUp);
