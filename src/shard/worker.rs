@@ -35,9 +35,13 @@ const JOBS_MAX: usize = 1024;
 
 impl Socket for Rc<TcpStream> {
     fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match slices {
-            [one] => self.try_write(one),
-            many => self.try_write_vectored(many),
+        match write_now(self, slices) {
+            // Asked again through the runtime, which thereby learns that it has to wait.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match slices {
+                [one] => self.try_write(one),
+                many => self.try_write_vectored(many),
+            },
+            result => result,
         }
     }
 
@@ -58,6 +62,23 @@ impl Socket for Rc<TcpStream> {
     fn abort(&self) {
         drop(SockRef::from(self.as_ref()).shutdown(Shutdown::Both));
     }
+}
+
+/// Writes without asking the runtime first whether the socket takes anything: what it knows of a
+/// socket lies in memory that is seldom at hand (3 % of a ticker mix), and the answer is nearly
+/// always yes.
+#[cfg(target_os = "linux")]
+fn write_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+    Ok(match slices {
+        [one] => send(stream, one, SendFlags::NOSIGNAL)?,
+        many => sendmsg(stream, many, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?,
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_now(_: &TcpStream, _: &[IoSlice<'_>]) -> io::Result<usize> {
+    Err(io::ErrorKind::WouldBlock.into())
 }
 
 /// The shard of this thread, as the tasks on the thread see it.
