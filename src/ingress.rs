@@ -55,6 +55,8 @@ impl Watch {
     fn begin(context: &Rc<Context>, id: ConnectionId, pending: Pending) -> Watch {
         let context = Rc::clone(context);
         let watch = tokio::task::spawn_local(async move {
+            // Held here, so that it goes with the watch.
+            let pending = pending;
             tokio::time::sleep(pending.until.saturating_sub(context.now().uptime)).await;
             count_refusal(&context, Reason::TooLate);
             context.with(|shard| shard.close(id, &Reason::TooLate.into()));

@@ -241,12 +241,20 @@ mod tests {
             flags: vec![flag("--ingress", "listen.ingress", "off")],
         });
         let table = report(&loaded.expect("valid configuration"), &[]);
-        expect![[r"
+        expect![[r#"
             shards                                auto                                  default
             insecure                              false                                 default
             listen.public                         127.0.0.1:7600                        default
             listen.ingress                        off                                   --ingress
             listen.admin                          127.0.0.1:7602                        default
+            listen.trusted_proxies                none                                  default
+            listen.proxy_protocol                 false                                 default
+            tls.certificate                       off                                   default
+            tls.key                               off                                   default
+            tls.client_ca                         off                                   default
+            tls.public                            true                                  default
+            tls.ingress                           true                                  default
+            tls.admin                             false                                 default
             websocket.origins                     https://a.example, https://b.example  fanfare.toml
             websocket.ping_interval               25s                                   default
             websocket.pong_timeout                10s                                   default
@@ -262,6 +270,13 @@ mod tests {
             limits.cursors_max                    16384                                 default
             limits.write_stall_max                10s                                   default
             limits.handshake_timeout              5s                                    default
+            limits.pending_timeout                10s                                   default
+            limits.pending_max                    4096                                  default
+            limits.tls_handshakes_max             1024                                  default
+            limits.accept_rate                    2000                                  default
+            limits.address_rate                   50                                    default
+            limits.address_burst                  200                                   default
+            limits.address_connections_max        off                                   default
             limits.http_body_bytes_max            1 MiB                                 default
             limits.topics_max                     1000000                               default
             limits.snapshot_topics_max            1024                                  default
@@ -294,7 +309,7 @@ mod tests {
             log.format                            auto                                  default
             log.level                             info                                  default
             shutdown.grace                        1m 30s                                FANFARE__SHUTDOWN__GRACE
-        "]].assert_eq(&table);
+        "#]].assert_eq(&table);
     }
 
     #[test]

@@ -104,20 +104,19 @@ fn unguarded(listener: Listener, address: SocketAddr) -> Fault {
     let other_way = match listener {
         Listener::Public => "",
         Listener::Ingress | Listener::Admin => {
-            "demand certificates of clients by `tls.client_ca`, "
+            ", demand certificates of clients by `tls.client_ca`"
         }
     };
     let text = format!(
         "`{key}` is {address}, which other machines can reach without proving who they are: \
-         listen on 127.0.0.1, {other_way}or, to allow it, set `insecure = true` or pass --insecure"
+         listen on 127.0.0.1{other_way} or, to allow it, set `insecure = true` or pass --insecure"
     );
     fault(&[key], text)
 }
 
 /// What is said on a listener must not be readable on the way, unless a proxy takes care of that.
 fn check_secrecy(listener: Listener, address: SocketAddr, config: &Config) -> Result<(), Fault> {
-    let is_behind_proxy =
-        listener == Listener::Public && !config.listen.trusted_proxies.is_empty();
+    let is_behind_proxy = listener == Listener::Public && !config.listen.trusted_proxies.is_empty();
     if listener.is_encrypted(&config.tls) || is_behind_proxy {
         return Ok(());
     }
@@ -152,8 +151,8 @@ fn is_loopback(address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::words::file;
     use crate::config::load;
+    use crate::config::words::file;
 
     const CERTIFICATE: &str = "tls.certificate = 'c.pem'\ntls.key = 'k.pem'\n";
 

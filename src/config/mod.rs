@@ -106,6 +106,7 @@ impl Default for Listen {
 /// What is encrypted, and by which certificate. Files are PEM, and can be read anew while running.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Tls {
     /// File with our certificate and those that lead to a root, or `"off"`. Default `"off"`.
     /// With it, the listeners below speak TLS 1.2 and 1.3 and nothing else.

@@ -32,7 +32,7 @@ fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
             "[limts]\nfragments_max = 1",
             "fanfare.toml: unknown key `limts.fragments_max`, did you mean `limits.fragments_max`?",
         ),
-        ("[tls]\ncertificate = 'x'", "fanfare.toml: unknown key `tls.certificate`"),
+        ("[mqtt]\nkeepalive = 'x'", "fanfare.toml: unknown key `mqtt.keepalive`"),
         ("[limts]", "fanfare.toml: unknown key `limts`, did you mean `limits`?"),
         (
             "'limits.fragments_max' = 1",

@@ -39,11 +39,7 @@ const CONNECTIONS_MAX: usize = 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves everyone who connects, for ever.
-pub async fn serve(
-    ops: Arc<Ops>,
-    mut doorway: Doorway,
-    tls: Option<(Arc<Credentials>, Demand)>,
-) {
+pub async fn serve(ops: Arc<Ops>, mut doorway: Doorway, tls: Option<(Arc<Credentials>, Demand)>) {
     let places = Places::new(CONNECTIONS_MAX);
     loop {
         // Whoever scrapes comes again, if no file is left or no place.

@@ -42,7 +42,9 @@ impl Pipe {
 
     /// The socket that a shard takes, with more that belongs to it, and what was read already.
     pub fn into_conduit(self, more: More) -> (Conduit, Vec<u8>) {
-        let Some(sealed) = self.sealed else { return (Conduit::new(self.stream, more), Vec::new()) };
+        let Some(sealed) = self.sealed else {
+            return (Conduit::new(self.stream, more), Vec::new());
+        };
         let Sealed { channel, plain } = *sealed;
         let more = More { channel: Some(RefCell::new(channel)), ..more };
         (Conduit::new(self.stream, more), plain)

@@ -39,7 +39,7 @@ impl Spent {
     /// The time after which it may happen.
     pub fn take(&mut self, rate: Rate, now: Duration) -> Result<(), Duration> {
         let from = self.0.max(now);
-        let wait = (from - now).saturating_sub(rate.ahead);
+        let wait = self.0.saturating_sub(now).saturating_sub(rate.ahead);
         if wait > Duration::ZERO {
             return Err(wait);
         }

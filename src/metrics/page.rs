@@ -245,8 +245,8 @@ fn counters() -> Vec<(Counter, Read)> {
         add("fanfare_refusals_total", "Commands and requests refused.", refusals);
         if reason.is_arrival_failure() {
             let refused = sum(move |c| c.arrivals_refused.of(reason));
-            const HELP: &str = "Connections that ended before their first request.";
-            add("fanfare_arrivals_refused_total", HELP, refused);
+            let help = "Connections that ended before their first request.";
+            add("fanfare_arrivals_refused_total", help, refused);
         }
         if reason.is_handshake_failure() {
             let refused = sum(move |c| c.handshakes_refused.of(reason));

@@ -9,6 +9,7 @@
 //! (`session`).
 
 mod block;
+pub mod conduit;
 mod conflation;
 mod connection;
 mod cursor;
@@ -16,7 +17,6 @@ mod delivery;
 mod grant;
 mod joining;
 mod late;
-pub mod conduit;
 mod liveness;
 mod members;
 mod memberships;

@@ -142,10 +142,8 @@ fn server_config(
 ) -> Result<ServerConfig, BadCredentials> {
     let certificates = read_certificates(&paths.certificate)?;
     let key = read_key(&paths.key)?;
-    let unusable = |path: &Path, problem: String| BadCredentials::Unusable {
-        path: path.to_owned(),
-        problem,
-    };
+    let unusable =
+        |path: &Path, problem: String| BadCredentials::Unusable { path: path.to_owned(), problem };
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

@@ -171,7 +171,9 @@ impl Channel {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    let encode = |room: &mut [u8]| data.encode(room).map_err(missing_for_encoding);
+                    let encode = |room: &mut [u8]| {
+                        data.encode(room).map_err(|error| missing_for_encoding(&error))
+                    };
                     append(&mut self.unsent, RECORD_OVERHEAD, encode)?;
                 }
                 // What was encoded is unsent, and will be sent before anything else.
@@ -182,12 +184,20 @@ impl Channel {
                         Wish::Nothing => {}
                         Wish::Seal(bytes) => {
                             let records = bytes.len() / (16 << 10) + 1;
-                            append(&mut self.unsent, bytes.len() + records * RECORD_OVERHEAD, |room| {
-                                traffic.encrypt(bytes, room).map_err(missing_for_encrypting)
-                            })?;
+                            append(
+                                &mut self.unsent,
+                                bytes.len() + records * RECORD_OVERHEAD,
+                                |room| {
+                                    traffic
+                                        .encrypt(bytes, room)
+                                        .map_err(|error| missing_for_encrypting(&error))
+                                },
+                            )?;
                         }
                         Wish::Farewell => append(&mut self.unsent, RECORD_OVERHEAD, |room| {
-                            traffic.queue_close_notify(room).map_err(missing_for_encrypting)
+                            traffic
+                                .queue_close_notify(room)
+                                .map_err(|error| missing_for_encrypting(&error))
                         })?,
                     }
                     return Ok(used);
@@ -209,7 +219,8 @@ impl Channel {
     fn raise_alert(&mut self) {
         let status = self.connection.process_tls_records(&mut []);
         if let Ok(ConnectionState::EncodeTlsData(mut alert)) = status.state {
-            let encode = |room: &mut [u8]| alert.encode(room).map_err(missing_for_encoding);
+            let encode =
+                |room: &mut [u8]| alert.encode(room).map_err(|error| missing_for_encoding(&error));
             // Without it the peer only sees the end.
             append(&mut self.unsent, RECORD_OVERHEAD, encode).unwrap_or_default();
         }
@@ -219,17 +230,19 @@ impl Channel {
 /// How many bytes were missing, if that is all that was wrong.
 type Missing = Result<usize, Error>;
 
-fn missing_for_encoding(error: EncodeError) -> Missing {
+fn missing_for_encoding(error: &EncodeError) -> Missing {
     match error {
-        EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => Ok(required_size),
+        EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => {
+            Ok(*required_size)
+        }
         EncodeError::AlreadyEncoded => Err(Error::General(error.to_string())),
     }
 }
 
-fn missing_for_encrypting(error: EncryptError) -> Missing {
+fn missing_for_encrypting(error: &EncryptError) -> Missing {
     match error {
         EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => {
-            Ok(required_size)
+            Ok(*required_size)
         }
         EncryptError::EncryptExhausted => Err(Error::EncryptError),
     }
