@@ -125,13 +125,17 @@ async fn until_upgrade(guest: &Rc<Guest>, pipe: Pipe, held: Option<Held>) -> Opt
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(pipe), service)
         .without_shutdown();
-    let parts = match connection.await {
+    let begun = guest.context.now().uptime;
+    let ended = connection.await;
+    // A head that does not come ends the connection without a word of why.
+    let took = guest.context.now().uptime.saturating_sub(begun);
+    if guest.pending.take().is_some() && took >= guest.site.request_timeout {
+        count_refusal(&guest.context, Reason::TooLate);
+    }
+    let parts = match ended {
         Ok(parts) => parts,
         Err(error) => {
             tracing::debug!(%error, "an HTTP connection broke");
-            if error.is_timeout() && guest.pending.take().is_some() {
-                count_refusal(&guest.context, Reason::TooLate);
-            }
             return None;
         }
     };

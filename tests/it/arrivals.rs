@@ -19,8 +19,10 @@ fn series(reason: Reason) -> String {
     format!("fanfare_arrivals_refused_total{{reason=\"{}\"}}", reason.name())
 }
 
-async fn refused(broker: &Broker, reason: Reason) -> u64 {
-    broker.count(&series(reason)).await
+/// So many connections must have been refused for this; they are counted when they have ended.
+async fn refused(broker: &Broker, reason: Reason, times: u64) {
+    let count = broker.until(&series(reason), |count| count >= times).await;
+    assert_eq!(count, times, "{reason:?}");
 }
 
 /// Asks for a WebSocket and keeps the connection.
@@ -37,6 +39,7 @@ fn those_who_say_nothing_take_no_place_from_those_who_do() {
     with_broker("limits.pending_max = 3", async |broker| {
         // Connections are not among those who are waited for.
         let mut bystander = Bystander::join(broker).await;
+        bystander.is_fine().await;
         let mut client = Client::connect(broker, Wire::WebSocketJson).await;
         broker.until("fanfare_pending_connections", |count| count == 0).await;
         let silent = [
@@ -51,7 +54,7 @@ fn those_who_say_nothing_take_no_place_from_those_who_do() {
         pipe.end().await;
         let ending = Client::connect(broker, Wire::TcpProto).await.ending().await;
         assert_eq!(ending.name, "tooManyPending");
-        assert_eq!(refused(broker, Reason::TooManyPending).await, 2);
+        refused(broker, Reason::TooManyPending, 2).await;
         bystander.is_fine().await;
         client.ask(&json!({"id": 1, "ping": {}})).await;
 
@@ -77,7 +80,7 @@ fn a_first_request_that_does_not_come_whole_in_time_ends_its_connection() {
         let mut head = Pipe::connect(broker.public()).await;
         head.send(b"GET /ws HTTP/1.1\r\nhost: x\r\nx-slow: ").await;
         head.rest().await;
-        assert_eq!(refused(broker, Reason::TooLate).await, 3);
+        refused(broker, Reason::TooLate, 3).await;
         // Whoever has said what it wants may be silent.
         spoken.ask(&json!({"id": 2, "ping": {}})).await;
     });
@@ -108,7 +111,7 @@ fn a_head_that_comes_byte_by_byte_does_not_take_longer_than_all_may() {
         for drip in drips {
             within("the end of the drip", drip).await.expect("it did not panic");
         }
-        assert_eq!(refused(broker, Reason::TooLate).await, 50);
+        refused(broker, Reason::TooLate, 50).await;
         assert_eq!(broker.count("fanfare_pending_connections").await, 0);
         bystander.is_fine().await;
     });
@@ -182,7 +185,7 @@ fn a_broker_without_files_tells_those_who_come_and_goes_on() {
         for client in &mut clients {
             client.ask(&json!({"id": 1, "ping": {}})).await;
         }
-        assert!(refused(&broker, Reason::NoFiles).await > 0);
+        broker.until(&series(Reason::NoFiles), |count| count > 0).await;
         bystander.is_fine().await;
     });
 }
@@ -221,7 +224,7 @@ fn a_proxy_header_says_who_it_is_and_each_address_has_its_rate() {
             pipes.push(upgrade_behind(broker, &first).await.expect("within the burst"));
         }
         assert!(upgrade_behind(broker, &first).await.is_none(), "more than its rate");
-        assert_eq!(refused(broker, Reason::TooManyFromAddress).await, 1);
+        refused(broker, Reason::TooManyFromAddress, 1).await;
         pipes.push(upgrade_behind(broker, &second).await.expect("another address"));
         // The proxy for itself, as for its health checks: it may as often as it likes.
         for _ in 0..5 {
@@ -256,19 +259,19 @@ fn a_connection_without_a_proxy_header_is_cut_off_and_counted() {
             pipe.try_send(&bytes).await;
             pipe.end().await;
         }
-        assert_eq!(refused(broker, Reason::BadProxyHeader).await, 3);
+        refused(broker, Reason::BadProxyHeader, 3).await;
         for part in [0, 15, 20] {
             let mut pipe = Pipe::connect(broker.public()).await;
             pipe.send(&proxy_header([198, 51, 100, 1])[..part]).await;
             pipe.end().await;
         }
-        assert_eq!(refused(broker, Reason::TooLate).await, 3);
+        refused(broker, Reason::TooLate, 3).await;
     });
     let settings = "listen.trusted_proxies = [\"192.0.2.1\"]\nlisten.proxy_protocol = true";
     with_broker(settings, async |broker| {
         let header = proxy_header([198, 51, 100, 1]);
         assert!(upgrade_behind(broker, &header).await.is_none(), "it is no trusted proxy");
-        assert_eq!(refused(broker, Reason::BadProxyHeader).await, 1);
+        refused(broker, Reason::BadProxyHeader, 1).await;
     });
 }
 
