@@ -230,6 +230,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "most of it is the table")]
     fn the_table_names_every_setting_with_its_source() {
         let text = "websocket.origins = ['https://a.example', 'https://b.example']\n\
                     limits.message_bytes_max = 100000\n\
@@ -241,7 +242,7 @@ mod tests {
             flags: vec![flag("--ingress", "listen.ingress", "off")],
         });
         let table = report(&loaded.expect("valid configuration"), &[]);
-        expect![[r#"
+        expect![[r"
             shards                                auto                                  default
             insecure                              false                                 default
             listen.public                         127.0.0.1:7600                        default
@@ -309,7 +310,7 @@ mod tests {
             log.format                            auto                                  default
             log.level                             info                                  default
             shutdown.grace                        1m 30s                                FANFARE__SHUTDOWN__GRACE
-        "#]].assert_eq(&table);
+        "]].assert_eq(&table);
     }
 
     #[test]

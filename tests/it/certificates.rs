@@ -3,6 +3,8 @@
 
 use crate::harness::within;
 use crate::pipe::Pipe;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
@@ -30,7 +32,7 @@ impl Authority {
     }
 
     pub(crate) fn pem(&self) -> String {
-        self.0.pem()
+        pem("CERTIFICATE", self.0.der())
     }
 
     /// A certificate and its key, both PEM.
@@ -39,8 +41,13 @@ impl Authority {
         params.subject_alt_names.push(SanType::IpAddress(IpAddr::from(Ipv4Addr::LOCALHOST)));
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        (certificate.pem(), key.serialize_pem())
+        (pem("CERTIFICATE", certificate.der()), pem("PRIVATE KEY", &key.serialize_der()))
     }
+}
+
+/// What others call PEM, though on one line.
+fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
 }
 
 /// A folder with a server's files, the authority behind them, and another one for clients.
@@ -79,12 +86,14 @@ impl Keyring {
     /// The settings of a broker that speaks TLS.
     pub(crate) fn settings(&self) -> String {
         let [certificate, key] = ["server.pem", "server.key"].map(|name| self.path(name));
-        format!("tls.certificate = {certificate:?}\ntls.key = {key:?}\n")
+        let (certificate, key) = (certificate.display(), key.display());
+        format!("tls.certificate = '{certificate}'\ntls.key = '{key}'\n")
     }
 
     /// The same, where clients of the ingress show a certificate.
     pub(crate) fn mutual_settings(&self) -> String {
-        format!("{}tls.client_ca = {:?}\n", self.settings(), self.path("clients.pem"))
+        let clients = self.path("clients.pem");
+        format!("{}tls.client_ca = '{}'\n", self.settings(), clients.display())
     }
 
     /// A client that believes our authority.
