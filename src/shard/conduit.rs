@@ -1,5 +1,5 @@
 //! The socket of one connection: a TCP stream, and what TLS keeps beside it.
-//! # Invariants: a plain connection costs one word and one branch more than its stream; what TLS has
+//! # Invariants: a plain connection costs one branch more than its stream, and no memory; what TLS has
 //! encrypted and the system did not take counts as unsent, so it is bounded and somebody waits for it.
 //! # Not here: handshakes (`listen`), records (`tls`).
 
@@ -17,10 +17,13 @@ use tokio::net::TcpStream;
 
 /// A connection's socket.
 #[derive(Debug)]
-pub struct Conduit {
-    stream: TcpStream,
-    /// What only some connections have, so that the others do not pay for it.
-    more: Option<Box<More>>,
+pub struct Conduit(Kind);
+
+/// What only some connections have lies apart, so that the others do not pay for it.
+#[derive(Debug)]
+enum Kind {
+    Plain(TcpStream),
+    More(Box<(TcpStream, More)>),
 }
 
 /// What only some connections have.
@@ -39,25 +42,32 @@ impl Conduit {
     pub fn new(stream: TcpStream, more: More) -> Conduit {
         let More { channel, client, held } = &more;
         let is_plain = channel.is_none() && client.is_none() && held.is_none();
-        Conduit { stream, more: (!is_plain).then(|| Box::new(more)) }
+        Conduit(if is_plain { Kind::Plain(stream) } else { Kind::More(Box::new((stream, more))) })
     }
 
     /// The stream, to wait for.
+    #[inline]
     pub fn stream(&self) -> &TcpStream {
-        &self.stream
+        match &self.0 {
+            Kind::Plain(stream) => stream,
+            Kind::More(more) => &more.0,
+        }
     }
 
     /// The address of whoever is connected, as far as that is known.
     pub fn client(&self) -> Option<IpAddr> {
-        let told = self.more.as_ref().and_then(|more| more.client);
-        told.or_else(|| self.stream.peer_addr().ok().map(|address| address.ip()))
+        let told = match &self.0 {
+            Kind::Plain(_) => None,
+            Kind::More(more) => more.1.client,
+        };
+        told.or_else(|| self.stream().peer_addr().ok().map(|address| address.ip()))
     }
 
     #[inline]
     fn channel(&self) -> Option<&RefCell<Channel>> {
-        match &self.more {
-            None => None,
-            Some(more) => more.channel.as_ref(),
+        match &self.0 {
+            Kind::Plain(_) => None,
+            Kind::More(more) => more.1.channel.as_ref(),
         }
     }
 
@@ -73,11 +83,11 @@ impl Conduit {
         act: impl FnOnce(&mut [u8]) -> T,
     ) -> io::Result<Option<T>> {
         let Some(channel) = self.channel() else {
-            return match self.stream.try_read(buffer) {
+            return match self.stream().try_read(buffer) {
                 Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(len) => {
                     if len < buffer.len() && TELLS_EDGES {
-                        note_drained(&self.stream);
+                        note_drained(self.stream());
                     }
                     Ok(buffer.get_mut(..len).map(act))
                 }
@@ -106,7 +116,7 @@ impl Conduit {
         buffer.iter_mut().zip(&partial).for_each(|(slot, byte)| *slot = *byte);
         let room = buffer.get_mut(begun..).unwrap_or_default();
         let full = room.len();
-        let read = match self.stream.try_read(room) {
+        let read = match self.stream().try_read(room) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(len) => len,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -124,7 +134,7 @@ impl Conduit {
             true => Ok(()),
             false => {
                 if read > 0 && read < full && TELLS_EDGES {
-                    note_drained(&self.stream);
+                    note_drained(self.stream());
                 }
                 Ok(())
             }
@@ -132,7 +142,7 @@ impl Conduit {
     }
 
     fn push_out(&self, channel: &mut Channel) -> io::Result<usize> {
-        channel.flush(|bytes| self.stream.try_write(bytes))
+        channel.flush(|bytes| self.stream().try_write(bytes))
     }
 
     /// Encrypts and writes until everything is taken or the system takes no more.
@@ -196,8 +206,8 @@ impl Socket for Rc<Conduit> {
             return self.write_sealed(&mut channel.borrow_mut(), slices);
         }
         match slices {
-            [one] => self.stream.try_write(one),
-            many => self.stream.try_write_vectored(many),
+            [one] => self.stream().try_write(one),
+            many => self.stream().try_write_vectored(many),
         }
     }
 
@@ -207,9 +217,9 @@ impl Socket for Rc<Conduit> {
         if self.channel().is_some() {
             return self.write_vectored(slices);
         }
-        self.stream.try_io(Interest::WRITABLE, || {
+        self.stream().try_io(Interest::WRITABLE, || {
             let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-            Ok(sendmsg(&self.stream, slices, &mut SendAncillaryBuffer::default(), flags)?)
+            Ok(sendmsg(self.stream(), slices, &mut SendAncillaryBuffer::default(), flags)?)
         })
     }
 
@@ -228,14 +238,14 @@ impl Socket for Rc<Conduit> {
     fn shutdown(&self) {
         self.farewell();
         // An error means that the peer is gone, which the reader sees too.
-        drop(SockRef::from(&self.stream).shutdown(Shutdown::Write));
+        drop(SockRef::from(self.stream()).shutdown(Shutdown::Write));
     }
 
     fn abort(&self) {
         if let Some(channel) = self.channel() {
             channel.borrow_mut().forget();
         }
-        drop(SockRef::from(&self.stream).shutdown(Shutdown::Both));
+        drop(SockRef::from(self.stream()).shutdown(Shutdown::Both));
     }
 }
 
@@ -262,8 +272,8 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_plain_connection_pays_one_word() {
-        assert_eq!(size_of::<Conduit>(), size_of::<TcpStream>() + size_of::<usize>());
+    fn a_plain_connection_pays_nothing() {
+        assert_eq!(size_of::<Conduit>(), size_of::<TcpStream>());
     }
 
     proptest! {

@@ -331,7 +331,7 @@ fn a_broker_whose_files_do_not_fit_does_not_start_and_says_why() {
                 Some(text) => keyring.put(name, text),
             }
             let started = Server::start(&config(&keyring.mutual_settings()), None);
-            let error = started.err().expect(words).to_string();
+            let error = started.expect_err(words).to_string();
             assert!(error.starts_with("cannot speak TLS: ") && error.contains(words), "{error}");
         }
     });
