@@ -274,3 +274,27 @@ fn append(
     to.truncate(len);
     Err(Error::EncryptError)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_encrypted_is_taken_in_order_and_costs_nothing_afterwards() {
+        let mut unsent = Vec::new();
+        for text in ["abc", "defg"] {
+            let wish = |room: &mut [u8]| match room.get_mut(..text.len()) {
+                Some(room) => {
+                    room.copy_from_slice(text.as_bytes());
+                    Ok(text.len())
+                }
+                None => Err(Ok(text.len())),
+            };
+            // One guess is large enough, the other one is not.
+            append(&mut unsent, 3, wish).expect("room is made");
+        }
+        assert_eq!(unsent, b"abcdefg");
+        append(&mut unsent, 3, |_| Err(Ok(1 << 10))).expect_err("it asks for more and more");
+        assert_eq!(unsent, b"abcdefg");
+    }
+}

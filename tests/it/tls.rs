@@ -167,6 +167,27 @@ fn http_is_served_and_ends_as_tls_should() {
 }
 
 #[test]
+fn whoever_has_finished_speaking_still_hears_the_answers_and_a_proper_end() {
+    let keyring = Keyring::new();
+    with_broker(&keyring.settings(), async |broker| {
+        let mut stream = dial(&keyring.client(), broker.ingress()).await.expect("a handshake");
+        // Three commands for which protobuf takes two fields: an id, and a ping.
+        let pings: Vec<u8> = (1..=3).flat_map(|id| [0, 0, 0, 4, 0x08, id, 0x52, 0]).collect();
+        stream.write_all(&pings).await.expect("written");
+        stream.shutdown().await.expect("told");
+        let mut answers = Vec::new();
+        within("the answers", stream.read_to_end(&mut answers)).await.expect("a proper end");
+        let mut rest = answers.as_slice();
+        let mut count = 0;
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            rest = &after[u32::from_be_bytes(*length) as usize..];
+            count += 1;
+        }
+        assert_eq!(count, 3, "{answers:02x?}");
+    });
+}
+
+#[test]
 fn tls_1_2_and_1_3_are_spoken_and_sessions_are_resumed() {
     let keyring = Keyring::new();
     with_broker(&keyring.settings(), async |broker| {
