@@ -23,8 +23,9 @@ pub(super) fn run(args: &SubscribeArgs) -> ExitCode {
 
 async fn subscribe(args: &SubscribeArgs) -> Result<(), ClientError> {
     let dialect = if args.proto { Dialect::Proto } else { Dialect::Json };
-    let connection = Connection::open(&args.url, dialect, args.token.token()?).await?;
-    let Connection { mut sender, mut receiver } = connection;
+    let shown = (&args.trust, args.token.token()?);
+    let Connection { mut sender, mut receiver } =
+        Connection::open(&args.url, dialect, shown).await?;
     // Both are needed at once: the answers to many commands may be more than waits in between.
     let read = read(args, &mut receiver);
     let ask = ask(args, &mut sender);

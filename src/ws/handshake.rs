@@ -71,6 +71,7 @@ impl From<Refusal> for Refused {
             Reason::BadToken | Reason::TokenExpired | Reason::Unauthenticated => {
                 &[("www-authenticate", "Bearer")]
             }
+            Reason::TooManyFromAddress => &[("retry-after", "1")],
             _ => &[],
         };
         Refused { refusal, headers }

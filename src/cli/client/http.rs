@@ -4,6 +4,7 @@
 //! # Not here: the WebSocket that follows (`websocket`).
 
 use super::super::endpoint::Endpoint;
+use super::tls::{Duplex, Stream};
 use super::{ClientError, json};
 use crate::dialect::Token;
 use crate::dialect::schema::{self, command::Action, event::Body};
@@ -14,7 +15,6 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Response, http};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 /// Longest body of an answer, in bytes.
@@ -38,7 +38,7 @@ pub(in crate::cli) struct Receiver(mpsc::Receiver<schema::Event>);
 /// Makes the two halves of a connection to the publish API.
 pub(super) async fn begin(
     endpoint: &Endpoint,
-    stream: TcpStream,
+    stream: Stream,
     token: Option<&Token>,
 ) -> Result<(Sender, Receiver), ClientError> {
     let (answers, inbox) = mpsc::channel(ANSWERS_MAX);
@@ -53,7 +53,9 @@ pub(super) async fn begin(
 }
 
 /// Begins to speak HTTP/1.1 on a connection.
-pub(super) async fn speak(stream: TcpStream) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+pub(super) async fn speak(
+    stream: impl Duplex + 'static,
+) -> Result<SendRequest<Full<Bytes>>, ClientError> {
     let (requests, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
     // What ends it is told to the request that waits.
     tokio::spawn(async move { connection.with_upgrades().await.unwrap_or_default() });
