@@ -242,12 +242,14 @@ mod tests {
             flags: vec![flag("--ingress", "listen.ingress", "off")],
         });
         let table = report(&loaded.expect("valid configuration"), &[]);
-        expect![[r"
+        expect![[r#"
             shards                                auto                                  default
             insecure                              false                                 default
             listen.public                         127.0.0.1:7600                        default
             listen.ingress                        off                                   --ingress
             listen.admin                          127.0.0.1:7602                        default
+            listen.trusted_proxies                none                                  default
+            listen.proxy_protocol                 false                                 default
             auth.audience                         off                                   default
             auth.issuer                           off                                   default
             auth.leeway                           30s                                   default
@@ -259,8 +261,6 @@ mod tests {
             auth.anonymous.publish                none                                  default
             auth.keys                             none                                  default
             auth.tokens                           none                                  default
-            listen.trusted_proxies                none                                  default
-            listen.proxy_protocol                 false                                 default
             tls.certificate                       off                                   default
             tls.key                               off                                   default
             tls.client_ca                         off                                   default
@@ -322,7 +322,7 @@ mod tests {
             log.format                            auto                                  default
             log.level                             info                                  default
             shutdown.grace                        1m 30s                                FANFARE__SHUTDOWN__GRACE
-        "]].assert_eq(&table);
+        "#]].assert_eq(&table);
     }
 
     #[test]

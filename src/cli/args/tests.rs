@@ -95,6 +95,8 @@ fn publish_explains_itself() {
             Options:
                   --url <URL>                  The broker: ws://, tcp:// or http://; with TLS wss://, tls:// or
                                                https:// [default: ws://127.0.0.1:7600/ws]
+                  --token-file <FILE>          Show the token in this file, - for standard input [default: that
+                                               in `$FANFARE_TOKEN`, if any]
                   --ca <FILE>                  With TLS: believe the authorities in this PEM file instead of the
                                                system's
                   --client-certificate <FILE>  With TLS: show this certificate, a PEM file
@@ -126,7 +128,7 @@ fn publish_explains_itself() {
 fn subscribe_explains_itself() {
     check_help(
         &["subscribe"],
-        &expect![[r"
+        &expect![[r#"
             Print the messages of topics as they come
 
             Usage: fanfare subscribe [OPTIONS] <TOPIC>...
@@ -137,6 +139,8 @@ fn subscribe_explains_itself() {
             Options:
                   --url <URL>                  The broker: ws:// or tcp://; with TLS wss:// or tls:// [default:
                                                ws://127.0.0.1:7600/ws]
+                  --token-file <FILE>          Show the token in this file, - for standard input [default: that
+                                               in `$FANFARE_TOKEN`, if any]
                   --ca <FILE>                  With TLS: believe the authorities in this PEM file instead of the
                                                system's
                   --client-certificate <FILE>  With TLS: show this certificate, a PEM file
@@ -162,7 +166,7 @@ fn subscribe_explains_itself() {
               fanfare subscribe 'host.*' 'ticker.>' --snapshot --max-hz 2
               fanfare subscribe room.1 --presence --name alice
               fanfare subscribe room.1 --raw --count 1
-        "]],
+        "#]],
     );
 }
 
