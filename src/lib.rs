@@ -28,5 +28,6 @@ pub mod reason;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod tls;
 pub mod topics;
 pub mod ws;

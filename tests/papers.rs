@@ -6,7 +6,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test stops at what it did not expect")]
 
 use fanfare::config;
-use fanfare::metrics::{Page, Sources};
+use fanfare::metrics::{Page, Sources, Waiting};
 use fanfare::reason::Reason;
 use fanfare::topics::registry::{Registry, RegistryOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,7 +89,12 @@ fn the_table_of_metrics_is_what_the_broker_serves() {
 fn served() -> BTreeMap<String, (String, String)> {
     let registry = Registry::new(RegistryOptions::default(), Vec::new(), Box::new(|| Some(1)));
     let blocks = vec![Arc::default()];
-    let sources = Sources { blocks, mailboxes: Vec::new(), registry: Arc::new(registry) };
+    let sources = Sources {
+        blocks,
+        mailboxes: Vec::new(),
+        registry: Arc::new(registry),
+        waiting: Waiting::default(),
+    };
     let text = Page::new(sources).text();
     let mut served = BTreeMap::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {

@@ -11,8 +11,10 @@
               printed last is shown when it fails"
 )]
 
+mod arrivals;
 mod batches;
 mod catch_up;
+mod certificates;
 mod client;
 mod compression;
 mod drain;
@@ -42,6 +44,8 @@ mod snapshots;
 mod socket;
 mod spelling;
 mod stale;
+mod tls;
+mod tls_client;
 mod transcripts;
 mod transports;
 mod violations;
