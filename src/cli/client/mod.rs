@@ -136,10 +136,7 @@ impl Connection {
                 (Sender::WebSocket(sender), Receiver::WebSocket(receiver))
             }
             Transport::Tcp => {
-                let (mut sender, receiver) = tcp::begin(stream).await?;
-                if let Some(token) = token {
-                    sender.send(&hello(token)).await?;
-                }
+                let (sender, receiver) = tcp::begin(stream, token).await?;
                 (Sender::Tcp(sender), Receiver::Tcp(receiver))
             }
             Transport::Http => {
@@ -201,13 +198,6 @@ pub(super) async fn explain<T>(
         Ok(Err(reason @ (ClientError::Closed { .. } | ClientError::Refused { .. }))) => reason,
         Ok(_) | Err(_) => error,
     }
-}
-
-/// Shows a token where there is no header for it. It is answered only if it is refused.
-fn hello(token: &Token) -> schema::Command {
-    let token = token.reveal().to_owned();
-    let connect = schema::Connect { token, ..Default::default() };
-    schema::Command { id: 0, action: Some(schema::command::Action::Connect(connect)) }
 }
 
 async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ClientError> {
