@@ -242,7 +242,7 @@ mod tests {
             flags: vec![flag("--ingress", "listen.ingress", "off")],
         });
         let table = report(&loaded.expect("valid configuration"), &[]);
-        expect![[r#"
+        expect![[r"
             shards                                auto                                  default
             insecure                              false                                 default
             listen.public                         127.0.0.1:7600                        default
@@ -322,7 +322,7 @@ mod tests {
             log.format                            auto                                  default
             log.level                             info                                  default
             shutdown.grace                        1m 30s                                FANFARE__SHUTDOWN__GRACE
-        "#]].assert_eq(&table);
+        "]].assert_eq(&table);
     }
 
     #[test]
