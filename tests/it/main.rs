@@ -42,6 +42,7 @@ mod snapshots;
 mod socket;
 mod spelling;
 mod stale;
+mod systemd;
 mod transcripts;
 mod transports;
 mod violations;

@@ -29,6 +29,7 @@ pub(crate) const TABLE: &[Row] = &[
     ("listen",  "reason clock metrics shard"),
     ("http",    "reason clock topics metrics limits dialect shard engine session ws listen"),
     ("ingress", "reason clock topics metrics limits dialect shard engine session"),
+    ("systemd", ""),
     ("config",  "*"),
     ("server",  "*"),
     ("cli",     "*"),
