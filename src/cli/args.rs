@@ -90,8 +90,11 @@ impl Cli {
         match &cli.command {
             Command::Subscribe(args) => args.check()?,
             Command::Publish(args) => args.check()?,
-            Command::Serve(_) | Command::Demo(_) | Command::Check(_) => {}
-            Command::Bench(_) | Command::Probe(_) => {}
+            Command::Serve(_)
+            | Command::Demo(_)
+            | Command::Check(_)
+            | Command::Bench(_)
+            | Command::Probe(_) => {}
         }
         Ok(cli)
     }
