@@ -51,6 +51,9 @@ enum Value<'a> {
 /// Bytes of the longest varint: 64 bits in groups of seven.
 const VARINT_BYTES_MAX: usize = 10;
 
+/// The least number that has more than eight groups of seven bits.
+const VARINT_WORD_END: u64 = 1 << 56;
+
 const VARINT: u32 = 0;
 const FIXED_64: u32 = 1;
 const LENGTH_DELIMITED: u32 = 2;
@@ -288,6 +291,12 @@ impl<'a> Tags<'a> {
 
     /// Puts the length of the last `len` bytes, which begin at `begin`, at `place` in front of them.
     fn put_length(&mut self, place: usize, begin: usize, len: usize) {
+        if let (0x80..0x4000, 2) = (len, begin - place)
+            && let Some(room) = self.out.get_mut(place..begin)
+        {
+            let [low, high, ..] = len.to_le_bytes();
+            return room.copy_from_slice(&[low | 0x80, high << 1 | low >> 7]);
+        }
         let mut length = SmallVec::<[u8; VARINT_BYTES_MAX]>::new();
         write_varint(len as u64, |byte| length.push(byte));
         let end = place + length.len();
@@ -315,15 +324,29 @@ impl<'a> Tags<'a> {
     #[inline]
     fn varint(&mut self, number: u64) {
         // Several bytes at once, because each call looks for room.
-        let [zero, one, two, ..] = number.to_le_bytes();
+        let [zero, one, ..] = number.to_le_bytes();
         match number {
             ..0x80 => self.put(&[zero]),
             0x80..0x4000 => self.put(&[zero | 0x80, one << 1 | zero >> 7]),
-            0x4000..0x20_0000 => {
-                self.put(&[zero | 0x80, one << 1 | zero >> 7 | 0x80, two << 2 | one >> 6]);
-            }
+            0x4000..VARINT_WORD_END => self.varint_word(number),
             _ => write_varint(number, |byte| self.out.push(byte)),
         }
+    }
+
+    /// Writes a number of at most eight groups of seven bits, in one piece of a fixed size: bytes that
+    /// are written one by one cannot be read as a word at once, and a number's length is hard to
+    /// foresee for a processor.
+    #[inline]
+    fn varint_word(&mut self, number: u64) {
+        let groups = (u64::BITS - number.leading_zeros()).div_ceil(7).max(1);
+        // Seven bits of each byte: 28 of each half, 14 of each quarter, then 7.
+        let halves = (number & 0x00FF_FFFF_F000_0000) << 4 | (number & 0x0FFF_FFFF);
+        let quarters = (halves & 0x0FFF_C000_0FFF_C000) << 2 | (halves & 0x0000_3FFF_0000_3FFF);
+        let bytes = (quarters & 0x3F80_3F80_3F80_3F80) << 1 | (quarters & 0x007F_007F_007F_007F);
+        let more = 0x0080_8080_8080_8080 & !(u64::MAX << (8 * (groups - 1)));
+        let end = self.out.len() + groups as usize;
+        self.put(&(bytes | more).to_le_bytes());
+        self.out.truncate(end);
     }
 
     #[inline]

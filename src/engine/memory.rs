@@ -20,12 +20,12 @@ impl Memory {
         Memory { registry }
     }
 
-    pub(super) fn publish(
+    pub(super) fn publish<'a>(
         &self,
-        recent: &mut Recent,
+        recent: &'a mut Recent,
         draft: Draft,
         now: Now,
-    ) -> Result<Committed, Reason> {
+    ) -> Result<Committed<'a>, Reason> {
         self.registry.commit_again(recent, draft, now)
     }
 

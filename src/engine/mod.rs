@@ -41,12 +41,12 @@ impl Engine {
     ///
     /// # Errors
     /// See [`Registry::commit`].
-    pub fn publish(
+    pub fn publish<'a>(
         &self,
-        recent: &mut Recent,
+        recent: &'a mut Recent,
         draft: Draft,
         now: Now,
-    ) -> Result<Committed, Reason> {
+    ) -> Result<Committed<'a>, Reason> {
         match self {
             Engine::Memory(memory) => memory.publish(recent, draft, now),
         }

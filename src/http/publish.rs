@@ -43,7 +43,9 @@ fn publish_one(
     site: &Site,
 ) -> Result<Position, Refusal> {
     let draft = decode_draft(text.as_bytes())?;
-    context.with(|shard| site.broker.publish(recent, draft, shard.counters(), shard.now()))
+    let committed =
+        context.with(|shard| site.broker.publish(recent, draft, shard.counters(), shard.now()))?;
+    Ok(committed.position())
 }
 
 fn publish_list(text: &str, context: &Rc<Context>, site: &Site) -> Result<Bytes, Refusal> {

@@ -19,7 +19,7 @@ use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
 use crate::shard::pressure::{Budget, Pressure};
 use crate::shard::{ConnectionId, Shard};
-use crate::topics::message::{Draft, Position};
+use crate::topics::message::Draft;
 use crate::topics::name::{Target, TopicName};
 use crate::topics::registry::{Committed, Recent};
 use crate::topics::terms::Terms;
@@ -45,13 +45,13 @@ impl Broker {
     ///
     /// # Errors
     /// [`Reason::TooLarge`], and those of [`Engine::publish`].
-    pub fn publish(
+    pub fn publish<'a>(
         &self,
-        recent: &mut Recent,
+        recent: &'a mut Recent,
         draft: Draft,
         counters: &Counters,
         now: Now,
-    ) -> Result<Position, Refusal> {
+    ) -> Result<Committed<'a>, Refusal> {
         let from = if planted::is(Bug::PublishersFirst) {
             Pressure::DropLive
         } else {
@@ -67,16 +67,16 @@ impl Broker {
             let detail = format!("message is {size} bytes, the limit is {max}");
             return Err(Refusal::new(Reason::TooLarge, detail));
         }
-        let Committed { position, group } = self.engine.publish(recent, draft, now)?;
+        let committed = self.engine.publish(recent, draft, now)?;
         if counters.published.get().is_multiple_of(ENGINE_SAMPLE) {
             counters.engine.observe(self.clock.now().uptime.saturating_sub(now.uptime));
         }
         counters.published.increment();
         counters.published_bytes.add_len(bytes);
-        if let Some(group) = group {
+        if let Some(group) = committed.group {
             counters.group_published.of(group).increment();
         }
-        Ok(position)
+        Ok(committed)
     }
 }
 
@@ -159,8 +159,8 @@ impl Session {
     fn publish<S: Socket>(&mut self, id: u64, draft: Draft, shard: &mut Shard<S>) {
         let (counters, now) = (shard.counters(), shard.now());
         match self.broker.publish(&mut self.recent, draft, counters, now) {
-            Ok(position) if id != 0 => {
-                shard.send(self.connection, id, &Event::Published(position));
+            Ok(committed) if id != 0 => {
+                shard.send(self.connection, id, &Event::Published(committed.position()));
             }
             Ok(_) => {}
             Err(refusal) => self.refuse(id, refusal, shard),

@@ -7,9 +7,11 @@
 use super::name::TopicName;
 use super::rule::Rule;
 use bytes::Bytes;
+use once_cell::race::OnceBox;
+use parking_lot::Mutex;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A message's place in its topic: 1, 2, 3… within one epoch. 0 is the place before the first.
@@ -39,6 +41,8 @@ impl fmt::Display for Offset {
 /// Names one life of a topic: 128 random bits, written as 22 characters of base64url. It is kept as it
 /// is written, because every answer to a publisher has it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+// Whole words, so that what is handed on is read in the pieces in which it was written.
+#[repr(align(8))]
 pub struct Epoch([u8; Epoch::TEXT_LEN]);
 
 impl Epoch {
@@ -245,11 +249,13 @@ pub struct Message {
     /// What it says.
     pub payload: Payload,
     frames: Frames,
+    /// Held while bytes are made, so that no two threads make the same.
+    encoding: Mutex<()>,
 }
 
 /// The finished bytes of a message, one link for each wire layout that somebody needed: most messages
 /// ever need one or two.
-type Frames = OnceLock<Box<Frame>>;
+type Frames = OnceBox<Frame>;
 
 /// The finished bytes for one wire layout.
 #[derive(Debug)]
@@ -275,7 +281,8 @@ impl Message {
             expires: draft.ttl.map(|ttl| now.uptime.saturating_add(ttl)),
             key: draft.key,
             payload: draft.payload,
-            frames: OnceLock::new(),
+            frames: Frames::new(),
+            encoding: Mutex::new(()),
         }
     }
 
@@ -291,13 +298,22 @@ impl Message {
 
     /// The finished bytes for one wire layout, made on first use. `encode` may look at those that are
     /// there, and asks for no others.
+    #[inline]
     pub fn frame(&self, wire: Wire, encode: impl FnOnce(&Message, Wire) -> Bytes) -> &Bytes {
+        match self.encoded(wire) {
+            Some(bytes) => bytes,
+            None => self.make_frame(wire, encode),
+        }
+    }
+
+    fn make_frame(&self, wire: Wire, encode: impl FnOnce(&Message, Wire) -> Bytes) -> &Bytes {
+        let _alone = self.encoding.lock();
         let mut encode = Some(encode);
         let mut frames = &self.frames;
         loop {
             let frame = frames.get_or_init(|| {
                 let bytes = encode.take().map(|encode| encode(self, wire)).unwrap_or_default();
-                Box::new(Frame { wire, bytes, others: OnceLock::new() })
+                Box::new(Frame { wire, bytes, others: Frames::new() })
             });
             if frame.wire == wire {
                 return &frame.bytes;

@@ -63,13 +63,23 @@ pub type EpochSource = Box<dyn Fn() -> Option<u128> + Send + Sync>;
 #[derive(Debug, Default)]
 pub struct Recent(Option<Arc<Topic>>);
 
-/// What became of a draft.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Committed {
+/// What became of a draft. The topic is lent by the publisher's [`Recent`], because what is handed on
+/// by value is copied by everyone on the way back.
+#[derive(Clone, Copy, Debug)]
+pub struct Committed<'a> {
+    /// The topic.
+    pub head: &'a TopicHead,
     /// The place of the message.
-    pub position: Position,
+    pub offset: Offset,
     /// The group of the topic's rule; `None` for a message that had its place already.
     pub group: Option<u8>,
+}
+
+impl Committed<'_> {
+    /// The place of the message, with the epoch that it belongs to.
+    pub fn position(&self) -> Position {
+        Position { epoch: self.head.epoch, offset: self.offset }
+    }
 }
 
 /// Every topic of the broker.
@@ -118,7 +128,8 @@ impl Registry {
     /// [`Reason::TooManyTopics`], [`Reason::EngineUnavailable`] when the topic cannot be made;
     /// [`Reason::IdempotencyMismatch`] when the key was used for another message.
     pub fn commit(&self, draft: Draft, now: Now) -> Result<Position, Reason> {
-        self.commit_again(&mut Recent::default(), draft, now).map(|committed| committed.position)
+        let mut recent = Recent::default();
+        self.commit_again(&mut recent, draft, now).map(|committed| committed.position())
     }
 
     /// As [`Registry::commit`], for a publisher who most likely named the same topic last time: then
@@ -126,17 +137,21 @@ impl Registry {
     ///
     /// # Errors
     /// Those of [`Registry::commit`].
-    pub fn commit_again(
+    pub fn commit_again<'a>(
         &self,
-        recent: &mut Recent,
+        recent: &'a mut Recent,
         draft: Draft,
         now: Now,
-    ) -> Result<Committed, Reason> {
-        let topic = match &mut recent.0 {
-            Some(topic) if topic.head.name == draft.topic => topic,
-            other => other.insert(self.topic_or_new(&draft.topic, now)?),
+    ) -> Result<Committed<'a>, Reason> {
+        let known = recent.0.take().filter(|topic| topic.head.name == draft.topic);
+        let topic = match known {
+            Some(topic) => topic,
+            None => self.topic_or_new(&draft.topic, now)?,
         };
-        self.with_state(topic, now, |topic, state| self.append(topic, state, draft, now))?
+        let topic = recent.0.insert(topic);
+        let (offset, group) =
+            self.with_state(topic, now, |topic, state| self.append(topic, state, draft, now))??;
+        Ok(Committed { head: &topic.head, offset, group })
     }
 
     /// Subscribes a shard to a topic, and joins its past to what the shard's mailbox will bring.
@@ -326,14 +341,14 @@ impl Registry {
         &self.window
     }
 
+    /// The place of the message, and the group of its topic if it is a new one.
     fn append(
         &self,
         topic: &Topic,
         state: &mut TopicState,
         mut draft: Draft,
         now: Now,
-    ) -> Result<Committed, Reason> {
-        let epoch = topic.head.epoch;
+    ) -> Result<(Offset, Option<u8>), Reason> {
         let idempotency_key = draft.idempotency_key.take();
         let digest = idempotency_key.as_ref().map_or(0, |_| self.window.digest(&draft));
         if let Some(key) = &idempotency_key {
@@ -341,9 +356,7 @@ impl Registry {
             answers.expire(now.uptime, &self.window);
             match answers.find(key, digest) {
                 Found::Nothing => {}
-                Found::Same(offset) => {
-                    return Ok(Committed { position: Position { epoch, offset }, group: None });
-                }
+                Found::Same(offset) => return Ok((offset, None)),
                 Found::Other => return Err(Reason::IdempotencyMismatch),
             }
         }
@@ -361,8 +374,7 @@ impl Registry {
         if planted::is(Bug::RefusedYetKept) && offset.0.is_multiple_of(8) {
             return Err(Reason::Overloaded);
         }
-        let group = Some(topic.head.rule.group);
-        Ok(Committed { position: Position { epoch, offset }, group })
+        Ok((offset, Some(topic.head.rule.group)))
     }
 
     /// Gives a message the next offset and posts it, to all shards that want it or to none.

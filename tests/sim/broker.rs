@@ -258,7 +258,10 @@ impl Life {
 
     /// Publishes what came in beside the connections.
     pub(crate) fn publish(&self, json: &[u8]) -> Result<Position, Refusal> {
-        self.broker.publish(&mut Recent::default(), decode_draft(json)?, &self.direct, self.now)
+        let mut recent = Recent::default();
+        let committed =
+            self.broker.publish(&mut recent, decode_draft(json)?, &self.direct, self.now)?;
+        Ok(committed.position())
     }
 
     /// The position of the latest message of a topic, if there is such a topic.
