@@ -183,7 +183,8 @@ class Recipe:
             told = statuses(answer)
             self.assertNotIn(101, told, headers)
             self.assertNotIn(200, told, headers)
-            self.assertTrue(told and set(told) <= {400, 404, 408, 422, 426, 501}, (headers, answer))
+            # A connection that is reset with the body unread may take the answer with it.
+            self.assertTrue(set(told) <= {400, 404, 408, 422, 426, 501}, (headers, answer))
         self.assertEqual(self.published(), before)
 
     def test_a_request_behind_a_refused_handshake_is_judged_by_itself(self):
