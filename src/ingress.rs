@@ -5,15 +5,19 @@
 //! # Not here: what commands do (`session`), reading and writing (`shard`).
 
 use crate::dialect::{Dialect, Event, encode};
+use crate::listen::gate::Pending;
+use crate::listen::{Arrival, Place, Ticket, count_refusal};
 use crate::reason::{Reason, Refusal};
 use crate::session::{Broker, Close, Effort, Session};
+use crate::shard::conduit::{Conduit, More};
 use crate::shard::stream::{COMMANDS_PER_TURN, Protocol, Stream};
 use crate::shard::worker::Context;
 use crate::shard::{ConnectionId, Shard};
 use crate::topics::message::Wire;
+use std::any::Any;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 
 /// Bytes of the length in front of each message.
 const LENGTH_BYTES: usize = 4;
@@ -22,21 +26,49 @@ const LENGTH_BYTES: usize = 4;
 const AHEAD_BYTES: usize = 4096;
 
 /// Serves a connection until it ends, and holds its place as long.
-pub fn serve<P>(
+pub fn serve(
     context: Rc<Context>,
     broker: Arc<Broker>,
-    stream: TcpStream,
-    place: P,
+    arrival: Arrival,
 ) -> impl Future<Output = ()> {
-    let socket = Rc::new(stream);
+    let Arrival { pipe, peer, ticket } = arrival;
+    let Ticket { place, pending, client, held } = ticket;
+    let held = held.map(|held| Box::new(held) as Box<dyn Any>);
+    let client = (client != peer).then_some(client);
+    let (socket, early) = pipe.into_conduit(More { channel: None, client, held });
+    let socket = Rc::new(socket);
     let id = context.with(|shard| shard.open(Rc::clone(&socket), Wire::TcpProto));
     let connection = Connection {
         id,
         lengths: Lengths::new(broker.limits.message_bytes_max),
         session: Session::new(broker, id),
+        watch: Some(Watch::begin(&context, id, pending)),
         _place: place,
     };
-    Stream::new(context, socket, id).serve(Vec::new(), connection)
+    Stream::new(context, socket, id).serve(early, connection)
+}
+
+/// Ends a connection whose first command is not there in time. Dropping it ends the watch.
+struct Watch(AbortHandle);
+
+impl Watch {
+    fn begin(context: &Rc<Context>, id: ConnectionId, pending: Pending) -> Watch {
+        let context = Rc::clone(context);
+        let watch = tokio::task::spawn_local(async move {
+            // Held here, so that it goes with the watch.
+            let pending = pending;
+            tokio::time::sleep(pending.until.saturating_sub(context.now().uptime)).await;
+            count_refusal(&context, Reason::TooLate);
+            context.with(|shard| shard.close(id, &Reason::TooLate.into()));
+        });
+        Watch(watch.abort_handle())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What a connection is told that is not taken, for this reason: an error event, whole.
@@ -45,15 +77,17 @@ pub fn turn_away(reason: Reason) -> Vec<u8> {
 }
 
 /// The reading side of a TCP connection.
-struct Connection<P> {
+struct Connection {
     id: ConnectionId,
     lengths: Lengths,
     session: Session,
-    _place: P,
+    /// Until the first command.
+    watch: Option<Watch>,
+    _place: Place,
 }
 
-impl<P> Protocol for Connection<P> {
-    fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<TcpStream>>) -> usize {
+impl Protocol for Connection {
+    fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<Conduit>>) -> usize {
         let len = input.len();
         let mut input = &*input;
         let mut turn = COMMANDS_PER_TURN;
@@ -64,7 +98,10 @@ impl<P> Protocol for Connection<P> {
             }
             let taken = match self.lengths.next(&mut input) {
                 Ok(None) => return len,
-                Ok(Some(message)) => self.session.handle(Dialect::Proto.decode(message), shard),
+                Ok(Some(message)) => {
+                    self.watch = None;
+                    self.session.handle(Dialect::Proto.decode(message), shard)
+                }
                 Err(refusal) => Err(Close(refusal)),
             };
             match taken {
@@ -142,13 +179,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn size_of_future<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+    fn size_of_future<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn the_task_of_an_idle_connection_is_small() {
-        let size = size_of_future(serve::<Arc<()>>);
+        let size = size_of_future(serve);
         // With what tokio keeps of a task it fills 384 bytes.
         assert!(size <= 272, "{size} bytes");
     }

@@ -30,5 +30,6 @@ pub mod server;
 pub mod session;
 pub mod shard;
 pub mod systemd;
+pub mod tls;
 pub mod topics;
 pub mod ws;

@@ -1,18 +1,32 @@
 //! Listening: binds addresses, accepts connections on the thread of one shard, hands each to the next.
 //! # Invariants: an accept error never spins and never ends the loop; a connection holds its place
-//! in the count until its task has ended.
-//! # Not here: what is spoken on a connection.
+//! in the count until its task has ended, and another one until it has said what it wants.
+//! # Not here: who is let in (`gate`), what comes first (`greet`), what is spoken on a connection.
+
+pub mod gate;
+mod greet;
+pub mod hops;
+pub mod pipe;
+pub mod proxy;
+pub mod rate;
+
+pub use gate::{Gate, Place, Places, Ticket};
+pub use greet::{Greeting, ProxyHeader, shake_hands};
 
 use crate::reason::Reason;
-use crate::shard::pressure::{Budget, Pressure};
 use crate::shard::worker::{Busy, Context, Jobs};
+use greet::greet;
+use pipe::Pipe;
+use rate::Spent;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use std::future::Future;
+use std::fs::File;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{self, SocketAddr};
+use std::net::{self, IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -66,37 +80,15 @@ fn prepare<'a>(socket: impl Into<SockRef<'a>>) -> io::Result<()> {
     Ok(())
 }
 
-/// How many connections there may be, and are.
+/// A connection that has come through the gate and has not said anything yet.
 #[derive(Debug)]
-pub struct Places {
-    max: usize,
-    taken: AtomicUsize,
-}
-
-impl Places {
-    /// Room for `max` connections.
-    pub fn new(max: usize) -> Arc<Places> {
-        Arc::new(Places { max, taken: AtomicUsize::new(0) })
-    }
-
-    /// Takes a place, or says that there is none.
-    pub fn take(self: &Arc<Places>) -> Option<Place> {
-        if self.taken.fetch_add(1, Ordering::AcqRel) >= self.max {
-            self.taken.fetch_sub(1, Ordering::AcqRel);
-            return None;
-        }
-        Some(Place(Arc::clone(self)))
-    }
-}
-
-/// One connection's place. Dropping it frees the place.
-#[derive(Debug)]
-pub struct Place(Arc<Places>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::AcqRel);
-    }
+pub struct Arrival {
+    /// The connection.
+    pub pipe: Pipe,
+    /// The address at its other end: a proxy's, perhaps.
+    pub peer: IpAddr,
+    /// What it was given.
+    pub ticket: Ticket,
 }
 
 /// Where connections come from and who serves them.
@@ -106,11 +98,11 @@ pub struct Entrance {
     pub shards: Vec<Jobs>,
     /// Which of their threads accepts.
     pub host: usize,
-    /// How many connections there may be.
-    pub places: Arc<Places>,
-    /// What may wait for all connections.
-    pub budget: Arc<Budget>,
-    /// What a connection is told that is not taken.
+    /// Who is let in.
+    pub gate: Arc<Gate>,
+    /// How connections begin.
+    pub greeting: Greeting,
+    /// What a connection is told that is not taken, where it can be told before anything else.
     pub turn_away: fn(Reason) -> Vec<u8>,
 }
 
@@ -139,7 +131,7 @@ impl Entrance {
     pub fn open<F>(
         self,
         listener: net::TcpListener,
-        serve: impl Fn(Rc<Context>, TcpStream, Place) -> F + Clone + Send + 'static,
+        serve: impl Fn(Rc<Context>, Arrival) -> F + Clone + Send + 'static,
     ) -> Result<Open, Busy>
     where
         F: Future<Output = ()> + 'static,
@@ -151,8 +143,8 @@ impl Entrance {
             let context = Rc::clone(context);
             tokio::task::spawn_local(async move {
                 let accepting = async move {
-                    match TcpListener::from_std(listener) {
-                        Ok(listener) => self.accept(&listener, &context, serve).await,
+                    match Doorway::new(listener) {
+                        Ok(doorway) => self.accept(doorway, &context, serve).await,
                         Err(error) => tracing::error!(%error, "no connection can be accepted"),
                     }
                 };
@@ -169,48 +161,106 @@ impl Entrance {
     /// Accepts connections for ever. One that stays on this thread costs no wake-up of another one
     /// and enters its event queue once.
     async fn accept<F>(
-        &self,
-        listener: &TcpListener,
+        self,
+        mut doorway: Doorway,
         context: &Rc<Context>,
-        serve: impl Fn(Rc<Context>, TcpStream, Place) -> F + Clone + Send + 'static,
+        serve: impl Fn(Rc<Context>, Arrival) -> F + Clone + Send + 'static,
     ) where
         F: Future<Output = ()> + 'static,
     {
-        for (turn, shard) in self.shards.iter().enumerate().cycle() {
-            let stream = next(listener).await;
-            match self.place() {
-                Ok(place) if turn == self.host => {
-                    tokio::task::spawn_local(serve(Rc::clone(context), stream, place));
+        let (shards, host) = (self.shards.clone(), self.host);
+        let entrance = Arc::new(self);
+        let mut spent = Spent::default();
+        for (turn, shard) in shards.iter().enumerate().cycle() {
+            entrance.keep_pace(&mut spent, context).await;
+            let refuse = |stream: &TcpStream, reason| entrance.refuse(context, stream, reason);
+            let (stream, peer) = doorway.next(refuse).await;
+            match entrance.gate.enter(peer, context.now().uptime) {
+                Ok(ticket) if turn == host => {
+                    entrance.receive(Rc::clone(context), stream, ticket, serve.clone());
                 }
-                Ok(place) => {
-                    if let Err(error) = hand_over(stream, place, shard, serve.clone()) {
+                Ok(ticket) => {
+                    let entrance = Arc::clone(&entrance);
+                    let handed = hand_over(stream, ticket, shard, entrance, serve.clone());
+                    if let Err(error) = handed {
                         tracing::debug!(%error, "a connection was lost before it was served");
                     }
                 }
-                Err(reason) => {
-                    tracing::debug!(%reason, "a connection was refused");
-                    context.with(|shard| shard.counters().refusals.of(reason).increment());
-                    // Not waited for: a peer that does not take so little is not told.
-                    stream.try_write(&(self.turn_away)(reason)).unwrap_or_default();
-                }
+                Err(reason) => refuse(&stream, reason),
             }
         }
     }
 
-    /// A place for one more connection.
-    fn place(&self) -> Result<Place, Reason> {
-        if self.budget.pressure() >= Pressure::RefuseNew {
-            return Err(Reason::Shed);
+    /// Waits until one more may be accepted. Until then the system keeps those who come, and in the
+    /// end lets them try again.
+    async fn keep_pace(&self, spent: &mut Spent, context: &Rc<Context>) {
+        let rate = self.gate.options.accept_rate;
+        let mut is_delayed = false;
+        while let Err(wait) = spent.take(rate, context.now().uptime) {
+            if !std::mem::replace(&mut is_delayed, true) {
+                context.with(|shard| shard.counters().accepts_delayed.increment());
+            }
+            tokio::time::sleep(wait).await;
         }
-        self.places.take().ok_or(Reason::TooManyConnections)
     }
+
+    /// Counts a connection that is not served, and tells it where that is possible.
+    fn refuse(&self, context: &Rc<Context>, stream: &TcpStream, reason: Reason) {
+        count_refusal(context, reason);
+        if self.greeting.tls.is_none() {
+            context.with(|shard| shard.counters().refusals.of(reason).increment());
+            // Not waited for: a peer that does not take so little is not told.
+            stream.try_write(&(self.turn_away)(reason)).unwrap_or_default();
+        }
+    }
+
+    /// Begins to serve a connection, after what has to come before it.
+    fn receive<F>(
+        self: &Arc<Entrance>,
+        context: Rc<Context>,
+        stream: TcpStream,
+        mut ticket: Ticket,
+        serve: impl Fn(Rc<Context>, Arrival) -> F + 'static,
+    ) where
+        F: Future<Output = ()> + 'static,
+    {
+        let peer = ticket.client;
+        if self.greeting.is_none() {
+            let arrival = Arrival { pipe: stream.into(), peer, ticket };
+            tokio::task::spawn_local(serve(context, arrival));
+            return;
+        }
+        let entrance = Arc::clone(self);
+        tokio::task::spawn_local(async move {
+            let now = || context.now().uptime;
+            let Entrance { greeting, gate, .. } = &*entrance;
+            match greet(greeting, gate, stream, &mut ticket, now).await {
+                Ok(pipe) => {
+                    if greeting.tls.is_some() {
+                        context.with(|shard| shard.counters().tls_handshakes.increment());
+                    }
+                    let arrival = Arrival { pipe, peer, ticket };
+                    // A task of its own, so that the memory of this one is gone.
+                    tokio::task::spawn_local(serve(Rc::clone(&context), arrival));
+                }
+                Err(reason) => count_refusal(&context, reason),
+            }
+        });
+    }
+}
+
+/// Counts a connection that ended before it had sent its whole first request.
+pub fn count_refusal(context: &Rc<Context>, reason: Reason) {
+    tracing::debug!(%reason, "a connection was refused");
+    context.with(|shard| shard.counters().arrivals_refused.of(reason).increment());
 }
 
 fn hand_over<F>(
     stream: TcpStream,
-    place: Place,
+    ticket: Ticket,
     shard: &Jobs,
-    serve: impl Fn(Rc<Context>, TcpStream, Place) -> F + Send + 'static,
+    entrance: Arc<Entrance>,
+    serve: impl Fn(Rc<Context>, Arrival) -> F + Send + 'static,
 ) -> io::Result<()>
 where
     F: Future<Output = ()> + 'static,
@@ -219,32 +269,79 @@ where
     let stream = stream.into_std()?;
     let job = move |context: &Rc<Context>| {
         if let Ok(stream) = TcpStream::from_std(stream) {
-            tokio::task::spawn_local(serve(Rc::clone(context), stream, place));
+            entrance.receive(Rc::clone(context), stream, ticket, serve);
         }
     };
     shard.run(job).map_err(|Busy| io::ErrorKind::ResourceBusy.into())
 }
 
-/// The next connection. Whatever goes wrong is waited out.
-pub async fn next(listener: &TcpListener) -> TcpStream {
-    const PAUSE_MIN: Duration = Duration::from_millis(10);
-    const PAUSE_MAX: Duration = Duration::from_secs(1);
-    let mut pause = PAUSE_MIN;
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                #[cfg(not(target_os = "linux"))]
-                prepare(&stream).unwrap_or_default();
-                return stream;
-            }
-            Err(error) => {
-                // Most likely there is no file descriptor left: accepting again at once would spin.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+/// A listener, and a file that is given up to tell those who come when there is none left.
+#[derive(Debug)]
+pub struct Doorway {
+    listener: TcpListener,
+    reserve: Option<File>,
+    pause: Duration,
+}
+
+/// Those who are told at once that no file is left, before others have their turn.
+const TOLD_MAX: usize = 64;
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+impl Doorway {
+    /// A listener that this thread's runtime asks.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new(listener: net::TcpListener) -> io::Result<Doorway> {
+        let listener = TcpListener::from_std(listener)?;
+        Ok(Doorway { listener, reserve: reserve(), pause: PAUSE_MIN })
+    }
+
+    /// The next connection and who it is. Whatever goes wrong is waited out; those who come when no
+    /// file is left are given to `refuse`.
+    pub async fn next(&mut self, refuse: impl Fn(&TcpStream, Reason)) -> (TcpStream, IpAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    #[cfg(not(target_os = "linux"))]
+                    prepare(&stream).unwrap_or_default();
+                    self.pause = PAUSE_MIN;
+                    return (stream, peer.ip().to_canonical());
+                }
+                Err(error) => {
+                    // Accepting again at once would spin.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    if is_out_of_files(&error) {
+                        self.turn_away(&refuse).await;
+                    }
+                    tokio::time::sleep(self.pause).await;
+                    self.pause = (self.pause * 2).min(PAUSE_MAX);
+                }
             }
         }
     }
+
+    /// Tells those who wait that there is no file for them.
+    async fn turn_away(&mut self, refuse: &impl Fn(&TcpStream, Reason)) {
+        for _ in 0..TOLD_MAX {
+            self.reserve = None;
+            let waiting = poll_fn(|task| Poll::Ready(self.listener.poll_accept(task))).await;
+            let Poll::Ready(Ok((stream, _))) = waiting else { break };
+            refuse(&stream, Reason::NoFiles);
+        }
+        self.reserve = reserve();
+    }
+}
+
+/// A file that can be given up.
+fn reserve() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE))
 }
 
 #[cfg(test)]

@@ -110,6 +110,15 @@ reasons! {
     BadSubprotocol       = 430, "badSubprotocol",       Never,  400, "none of the offered subprotocols is spoken here";
     TooManyConnections   = 431, "tooManyConnections",   Later,  503, "the server has as many connections as it may have";
     NotReady             = 432, "notReady",             Later,  503, "the server is starting or stopping";
+    TooManyPending       = 433, "tooManyPending",       Later,  503, "as many connections as may are still to send their first request";
+    TooManyHandshakes    = 434, "tooManyHandshakes",    Later,  503, "as many TLS handshakes are under way as may be";
+    TooManyFromAddress   = 435, "tooManyFromAddress",   Later,  429, "this address connects more often, or has more connections, than one may";
+    NoFiles              = 436, "noFiles",              Later,  503, "the server has no file left for another connection";
+    TooLate              = 437, "tooLate",              Later,  408, "the first request did not arrive whole in time";
+    Unfinished           = 438, "unfinished",           Later,  400, "the peer left before its handshake was whole";
+    BadProxyHeader       = 439, "badProxyHeader",       Never,  400, "the connection does not begin with a PROXY header of a trusted proxy";
+    BadTls               = 440, "badTls",               Never,  400, "the TLS handshake failed";
+    BadCertificate       = 441, "badCertificate",       Never,  403, "the client's certificate is missing or not valid";
 
     // A connection is closed; the client should reconnect.
     GoingAway            = 1001, "goingAway",           Resume, 503, "the server is stopping";
@@ -142,6 +151,25 @@ impl Reason {
                 | Reason::MethodNotAllowed
                 | Reason::UpgradeRequired
                 | Reason::BadSubprotocol
+                | Reason::TooManyFromAddress
+        )
+    }
+
+    /// Whether a connection can end for this before it has sent its whole first request.
+    pub const fn is_arrival_failure(self) -> bool {
+        matches!(
+            self,
+            Reason::TooManyConnections
+                | Reason::TooManyPending
+                | Reason::TooManyHandshakes
+                | Reason::TooManyFromAddress
+                | Reason::NoFiles
+                | Reason::TooLate
+                | Reason::Unfinished
+                | Reason::BadProxyHeader
+                | Reason::BadTls
+                | Reason::BadCertificate
+                | Reason::Shed
         )
     }
 

@@ -5,20 +5,23 @@
 //! # Not here: protocol, policy, signals (`cli`).
 
 use crate::clock::Clock;
-use crate::config::{Config, Listen};
+use crate::config::{self, Config, Listen};
 use crate::demo::Feeds;
 use crate::engine::Engine;
 use crate::http::{self, Ops, Site};
 use crate::ingress;
 use crate::limits::Limits;
-use crate::listen::{Entrance, Open, Places, adopt, bind};
-use crate::metrics::{Counters, Page, Sources};
+use crate::listen::gate::GateOptions;
+use crate::listen::rate::Rate;
+use crate::listen::{Doorway, Entrance, Gate, Greeting, Open, ProxyHeader, adopt, bind};
+use crate::metrics::{Counters, Page, Sources, Waiting};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
 use crate::shard::pressure::Budget;
 use crate::shard::worker::{Beats, Busy, Seed, ShardHandle};
 use crate::shard::{ShardOptions, TICK};
 use crate::systemd::Inherited;
+use crate::tls::{BadCredentials, Credentials, Demand, Paths};
 use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
 use crate::topics::registry::{Recent, Registry, RegistryOptions};
@@ -44,7 +47,8 @@ pub struct Server {
     shards: Arc<[ShardHandle]>,
     ops: Arc<Ops>,
     broker: Arc<Broker>,
-    places: Arc<Places>,
+    gate: Arc<Gate>,
+    credentials: Option<Arc<Credentials>>,
     entrances: Vec<Open>,
     tasks: Vec<JoinHandle<()>>,
     grace: Duration,
@@ -99,6 +103,9 @@ pub enum StartError {
     /// The admin side cannot be watched.
     #[error("cannot listen for metrics and health: {0}")]
     Admin(#[source] io::Error),
+    /// The certificate cannot be used.
+    #[error("cannot speak TLS: {0}")]
+    Tls(#[from] BadCredentials),
     /// No shard takes connections.
     #[error("cannot accept connections: {0}")]
     Accept(#[from] Busy),
@@ -126,11 +133,12 @@ impl Server {
         config: &Config,
         feeds: Option<Feeds>,
     ) -> Result<Server, StartError> {
+        let credentials = credentials(&config.tls)?;
         let mut listener = |key, address, purpose| match sockets.socket(key) {
             Some(socket) => adopt(socket).map_err(bind_error(address, purpose)),
             None => bind(address).map_err(bind_error(address, purpose)),
         };
-        let Listen { public, ingress, admin } = config.listen;
+        let Listen { public, ingress, admin, .. } = config.listen;
         let public = listener("listen.public", public, "WebSocket and HTTP")?;
         let ingress =
             ingress.map(|it| listener("listen.ingress", it, "TCP ingress")).transpose()?;
@@ -143,12 +151,13 @@ impl Server {
         };
         let clock = Clock::start();
         let Core { shards, registry, budget, sources } = Core::start(config, clock)?;
+        let waiting = sources.waiting.clone();
         let broker = Arc::new(Broker {
             engine: Engine::memory(Arc::clone(&registry)),
             limits: limits(config),
             ping_ms: millis(config.websocket.ping_interval),
             clock,
-            budget,
+            budget: Arc::clone(&budget),
         });
         let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
         let ops = Arc::new(Ops { page: Page::new(sources), ready: AtomicBool::new(false) });
@@ -157,14 +166,15 @@ impl Server {
             shards,
             ops,
             broker,
-            places: Places::new(config.limits.connections_allowed(open_files_max())),
+            gate: Arc::new(Gate::new(gate_options(config), budget, waiting)),
+            credentials,
             entrances: Vec::new(),
             tasks: Vec::new(),
             grace: config.shutdown.grace,
         };
         server.accept_public(public, config)?;
-        server.accept_ingress(ingress)?;
-        server.accept_admin(admin)?;
+        server.accept_ingress(ingress, &config.tls)?;
+        server.accept_admin(admin, &config.tls)?;
         server.tasks.push(tokio::spawn(sweep(registry, clock)));
         if let Some(feeds) = feeds {
             let broker = Arc::clone(&server.broker);
@@ -177,6 +187,15 @@ impl Server {
     /// The signs of life of its shards.
     pub fn pulse(&self) -> Pulse {
         Pulse { shards: self.shards.iter().map(|shard| (shard.beats(), 0)).collect() }
+    }
+
+    /// Reads the certificate and its key anew, and who signs those of clients. Connections that are
+    /// there go on as they are. Without TLS there is nothing to read.
+    ///
+    /// # Errors
+    /// What is wrong with the files; then what was in force stays so.
+    pub fn reload_certificates(&self) -> Result<(), BadCredentials> {
+        self.credentials.as_ref().map_or(Ok(()), |credentials| credentials.reload())
     }
 
     /// Stops accepting, tells every connection, and waits until they have ended, at most for the
@@ -219,41 +238,58 @@ impl Server {
             broker: Arc::clone(&self.broker),
             policy: Policy { origins, compression },
             request_timeout: config.limits.handshake_timeout,
+            gate: Arc::clone(&self.gate),
         });
-        let entrance = self.entrance(http::turn_away);
-        let serve =
-            move |context, stream, place| http::serve(context, Arc::clone(&site), stream, place);
+        let greeting = Greeting {
+            proxy: config.listen.proxy_protocol.then_some(ProxyHeader),
+            tls: config.tls.public.then(|| self.tls(Demand::Nothing)).flatten(),
+        };
+        let entrance = self.entrance(http::turn_away, greeting);
+        let serve = move |context, arrival| http::serve(context, Arc::clone(&site), arrival);
         self.entrances.push(entrance.open(listener, serve)?);
         Ok(())
     }
 
-    fn accept_ingress(&mut self, listener: Option<TcpListener>) -> Result<(), StartError> {
+    fn accept_ingress(
+        &mut self,
+        listener: Option<TcpListener>,
+        tls: &config::Tls,
+    ) -> Result<(), StartError> {
         let Some(listener) = listener else { return Ok(()) };
         let broker = Arc::clone(&self.broker);
-        let mut entrance = self.entrance(ingress::turn_away);
+        let tls = tls.ingress.then(|| self.tls(Demand::Certificate)).flatten();
+        let mut entrance = self.entrance(ingress::turn_away, Greeting { proxy: None, tls });
         // Another thread than that of the public side, if there is one.
         entrance.host = entrance.shards.len().saturating_sub(1);
-        let serve = move |context, stream, place| {
-            ingress::serve(context, Arc::clone(&broker), stream, place)
-        };
+        let serve = move |context, arrival| ingress::serve(context, Arc::clone(&broker), arrival);
         self.entrances.push(entrance.open(listener, serve)?);
         Ok(())
     }
 
-    fn accept_admin(&mut self, listener: Option<TcpListener>) -> Result<(), StartError> {
+    fn accept_admin(
+        &mut self,
+        listener: Option<TcpListener>,
+        tls: &config::Tls,
+    ) -> Result<(), StartError> {
         let Some(listener) = listener else { return Ok(()) };
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Admin)?;
+        let doorway = Doorway::new(listener).map_err(StartError::Admin)?;
         let ops = Arc::clone(&self.ops);
-        self.tasks.push(tokio::spawn(http::serve_ops(ops, listener)));
+        let tls = tls.admin.then(|| self.tls(Demand::Certificate)).flatten();
+        self.tasks.push(tokio::spawn(http::serve_ops(ops, doorway, tls)));
         Ok(())
     }
 
-    fn entrance(&self, turn_away: fn(Reason) -> Vec<u8>) -> Entrance {
+    /// What a listener that speaks TLS begins with, if there is a certificate.
+    fn tls(&self, demand: Demand) -> Option<(Arc<Credentials>, Demand)> {
+        Some((Arc::clone(self.credentials.as_ref()?), demand))
+    }
+
+    fn entrance(&self, turn_away: fn(Reason) -> Vec<u8>, greeting: Greeting) -> Entrance {
         Entrance {
             shards: self.shards.iter().map(ShardHandle::jobs).collect(),
             host: 0,
-            places: Arc::clone(&self.places),
-            budget: Arc::clone(&self.broker.budget),
+            gate: Arc::clone(&self.gate),
+            greeting,
             turn_away,
         }
     }
@@ -299,7 +335,8 @@ impl Core {
         };
         let shards: Result<Vec<ShardHandle>, io::Error> = seeds.into_iter().map(start).collect();
         let shards = shards.map_err(StartError::Shard)?.into();
-        let sources = Sources { blocks, mailboxes, registry: Arc::clone(&registry) };
+        let waiting = Waiting::default();
+        let sources = Sources { blocks, mailboxes, registry: Arc::clone(&registry), waiting };
         Ok(Core { shards, registry, budget, sources })
     }
 }
@@ -353,6 +390,32 @@ fn open_files_max() -> u64 {
         tracing::debug!(%error, "the limit of open files could not be raised");
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// The certificate, if there is to be TLS.
+fn credentials(tls: &config::Tls) -> Result<Option<Arc<Credentials>>, BadCredentials> {
+    let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else { return Ok(None) };
+    let paths = Paths {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        client_ca: tls.client_ca.clone(),
+    };
+    Ok(Some(Arc::new(Credentials::load(paths)?)))
+}
+
+fn gate_options(config: &Config) -> GateOptions {
+    let limits = &config.limits;
+    GateOptions {
+        connections_max: limits.connections_allowed(open_files_max()),
+        pending_max: limits.pending_max,
+        handshakes_max: limits.tls_handshakes_max,
+        connections_per_address: limits.address_connections_max,
+        address_rate: Rate::new(limits.address_rate, limits.address_burst),
+        accept_rate: Rate::new(limits.accept_rate, limits.accept_rate),
+        step: limits.handshake_timeout,
+        total: limits.pending_timeout,
+        trusted: config.listen.trusted_proxies.clone(),
+    }
 }
 
 fn shard_options(config: &Config) -> ShardOptions {

@@ -6,7 +6,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test stops at what it did not expect")]
 
 use fanfare::config;
-use fanfare::metrics::{Page, Sources};
+use fanfare::metrics::{Page, Sources, Waiting};
 use fanfare::reason::Reason;
 use fanfare::topics::registry::{Registry, RegistryOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,7 +152,12 @@ fn deployment_files(ends: &[&str]) -> Vec<(String, String)> {
 fn served() -> BTreeMap<String, (String, String)> {
     let registry = Registry::new(RegistryOptions::default(), Vec::new(), Box::new(|| Some(1)));
     let blocks = vec![Arc::default()];
-    let sources = Sources { blocks, mailboxes: Vec::new(), registry: Arc::new(registry) };
+    let sources = Sources {
+        blocks,
+        mailboxes: Vec::new(),
+        registry: Arc::new(registry),
+        waiting: Waiting::default(),
+    };
     let text = Page::new(sources).text();
     let mut served = BTreeMap::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {

@@ -105,9 +105,12 @@ impl Cli {
 #[command(after_help = PUBLISH_EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct PublishArgs {
-    /// The broker: ws://, tcp:// or http://
+    /// The broker: ws://, tcp:// or http://; with TLS wss://, tls:// or https://
     #[arg(long, default_value = URL, value_parser = parse_endpoint)]
     pub url: Endpoint,
+    /// Who is believed, and who we are.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// The topic
     #[arg(value_parser = parse_topic)]
     pub topic: TopicName,
@@ -138,6 +141,20 @@ pub struct PublishArgs {
     /// Do not print the answers
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// The flags for TLS.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TrustArgs {
+    /// With TLS: believe the authorities in this PEM file instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// With TLS: show this certificate, a PEM file
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    pub client_certificate: Option<PathBuf>,
+    /// The key of that certificate, a PEM file
+    #[arg(long, value_name = "FILE", requires = "client_certificate")]
+    pub client_key: Option<PathBuf>,
 }
 
 /// The flags that name the form of a payload.
@@ -213,9 +230,12 @@ impl PublishArgs {
 #[command(after_help = SUBSCRIBE_EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct SubscribeArgs {
-    /// The broker: ws:// or tcp://
+    /// The broker: ws:// or tcp://; with TLS wss:// or tls://
     #[arg(long, default_value = URL, value_parser = parse_stream)]
     pub url: Endpoint,
+    /// Who is believed, and who we are.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// Topics or filters: * is one segment, a final > is one or more
     #[arg(required = true, value_name = "TOPIC", value_parser = parse_target)]
     pub targets: Vec<Target>,
@@ -333,7 +353,7 @@ fn parse_stream(text: &str) -> Result<Endpoint, String> {
     let endpoint = parse_endpoint(text)?;
     match endpoint.transport {
         Transport::WebSocket | Transport::Tcp => Ok(endpoint),
-        Transport::Http => Err("messages do not come over http://, use ws:// or tcp://".to_owned()),
+        Transport::Http => Err("messages do not come over HTTP, use ws:// or tcp://".to_owned()),
     }
 }
 

@@ -230,6 +230,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "most of it is the table")]
     fn the_table_names_every_setting_with_its_source() {
         let text = "websocket.origins = ['https://a.example', 'https://b.example']\n\
                     limits.message_bytes_max = 100000\n\
@@ -247,6 +248,14 @@ mod tests {
             listen.public                         127.0.0.1:7600                        default
             listen.ingress                        off                                   --ingress
             listen.admin                          127.0.0.1:7602                        default
+            listen.trusted_proxies                none                                  default
+            listen.proxy_protocol                 false                                 default
+            tls.certificate                       off                                   default
+            tls.key                               off                                   default
+            tls.client_ca                         off                                   default
+            tls.public                            true                                  default
+            tls.ingress                           true                                  default
+            tls.admin                             false                                 default
             websocket.origins                     https://a.example, https://b.example  fanfare.toml
             websocket.ping_interval               25s                                   default
             websocket.pong_timeout                10s                                   default
@@ -262,6 +271,13 @@ mod tests {
             limits.cursors_max                    16384                                 default
             limits.write_stall_max                10s                                   default
             limits.handshake_timeout              5s                                    default
+            limits.pending_timeout                10s                                   default
+            limits.pending_max                    4096                                  default
+            limits.tls_handshakes_max             1024                                  default
+            limits.accept_rate                    2000                                  default
+            limits.address_rate                   50                                    default
+            limits.address_burst                  200                                   default
+            limits.address_connections_max        off                                   default
             limits.http_body_bytes_max            1 MiB                                 default
             limits.topics_max                     1000000                               default
             limits.snapshot_topics_max            1024                                  default

@@ -14,9 +14,11 @@ const ENDPOINT_BYTES_MAX: usize = 2048;
 pub struct Endpoint {
     /// How to talk to it.
     pub transport: Transport,
+    /// Whether others can read that on the way.
+    pub security: Security,
     /// A name or an IP address, IPv6 without its brackets.
     pub host: String,
-    /// The port; without one 80, or 7601 for TCP.
+    /// The port; without one 80, with TLS 443, or 7601 for TCP.
     pub port: u16,
     /// The path and query of an HTTP request; without one `/ws` or `/v1/publish`. Empty for TCP.
     pub path: String,
@@ -33,23 +35,46 @@ pub enum Transport {
     Http,
 }
 
+/// Whether others can read on the way what is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// They can.
+    Plain,
+    /// They cannot.
+    Tls,
+}
+
+impl Security {
+    const ALL: [Security; 2] = [Security::Plain, Security::Tls];
+}
+
 impl Transport {
     /// Every transport.
     pub const ALL: [Transport; 3] = [Transport::WebSocket, Transport::Tcp, Transport::Http];
 
     /// How the address begins.
-    pub const fn scheme(self) -> &'static str {
-        match self {
-            Transport::WebSocket => "ws",
-            Transport::Tcp => "tcp",
-            Transport::Http => "http",
+    pub const fn scheme(self, security: Security) -> &'static str {
+        match (self, security) {
+            (Transport::WebSocket, Security::Plain) => "ws",
+            (Transport::WebSocket, Security::Tls) => "wss",
+            (Transport::Tcp, Security::Plain) => "tcp",
+            (Transport::Tcp, Security::Tls) => "tls",
+            (Transport::Http, Security::Plain) => "http",
+            (Transport::Http, Security::Tls) => "https",
         }
     }
 
-    const fn port(self) -> u16 {
-        match self {
-            Transport::WebSocket | Transport::Http => 80,
-            Transport::Tcp => 7601,
+    /// What an address that begins so means.
+    fn of_scheme(scheme: &str) -> Option<(Transport, Security)> {
+        let all = Security::ALL.into_iter().flat_map(|it| Transport::ALL.map(|all| (all, it)));
+        all.into_iter().find(|(transport, security)| transport.scheme(*security) == scheme)
+    }
+
+    const fn port(self, security: Security) -> u16 {
+        match (self, security) {
+            (Transport::Tcp, _) => 7601,
+            (_, Security::Plain) => 80,
+            (_, Security::Tls) => 443,
         }
     }
 
@@ -66,11 +91,8 @@ impl Transport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BadEndpoint {
     /// Another scheme, or none.
-    #[error("it begins with none of ws://, tcp://, http://")]
+    #[error("it begins with none of ws://, wss://, tcp://, tls://, http://, https://")]
     Scheme,
-    /// A scheme that needs TLS.
-    #[error("TLS is not spoken yet; connect to a proxy on this machine, or use ws:// or http://")]
-    Tls,
     /// The host is missing or has characters that no host has.
     #[error("the host is not valid")]
     Host,
@@ -98,7 +120,7 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = self.transport.scheme();
+        let scheme = self.transport.scheme(self.security);
         write!(f, "{scheme}://{}{}", self.authority(), self.path)
     }
 }
@@ -111,17 +133,14 @@ impl FromStr for Endpoint {
             return Err(BadEndpoint::TooLong);
         }
         let (scheme, rest) = text.split_once("://").ok_or(BadEndpoint::Scheme)?;
-        let transport = match scheme {
-            "wss" | "https" => return Err(BadEndpoint::Tls),
-            _ => Transport::ALL.into_iter().find(|transport| transport.scheme() == scheme),
-        };
-        let transport = transport.ok_or(BadEndpoint::Scheme)?;
+        let (transport, security) = Transport::of_scheme(scheme).ok_or(BadEndpoint::Scheme)?;
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let (host, port) = parse_authority(authority)?;
         Ok(Endpoint {
             transport,
+            security,
             host: host.to_owned(),
-            port: port.unwrap_or(transport.port()),
+            port: port.unwrap_or(transport.port(security)),
             path: parse_path(transport, path)?,
         })
     }
@@ -189,6 +208,9 @@ mod tests {
             ("tcp://localhost", "tcp://localhost:7601"),
             ("tcp://[::1]:9", "tcp://[::1]:9"),
             ("http://[::1]", "http://[::1]:80/v1/publish"),
+            ("wss://example.com", "wss://example.com:443/ws"),
+            ("https://example.com:8443/", "https://example.com:8443/v1/publish"),
+            ("tls://example.com", "tls://example.com:7601"),
         ];
         for (text, expected) in cases {
             let endpoint: Endpoint = text.parse().expect(text);
@@ -203,8 +225,8 @@ mod tests {
             ("", BadEndpoint::Scheme),
             ("127.0.0.1:7600", BadEndpoint::Scheme),
             ("ftp://a", BadEndpoint::Scheme),
-            ("wss://a", BadEndpoint::Tls),
-            ("https://a", BadEndpoint::Tls),
+            ("mqtts://a", BadEndpoint::Scheme),
+            ("tls://a/b", BadEndpoint::Path),
             ("ws://", BadEndpoint::Host),
             ("ws://user@a", BadEndpoint::Host),
             ("ws://a b", BadEndpoint::Host),
@@ -230,7 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_an_address_or_an_error(text in "(ws|tcp|http)://\\PC{0,20}") {
+        fn any_text_is_an_address_or_an_error(text in "(ws|tcp|http|wss|tls|https)://\\PC{0,20}") {
             if let Ok(endpoint) = text.parse::<Endpoint>() {
                 prop_assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
             }

@@ -3,7 +3,7 @@
 //! # Not here: what the answer depends on (`http`).
 
 use super::client::{ClientError, get};
-use super::endpoint::{Endpoint, Transport};
+use super::endpoint::{Endpoint, Security, Transport};
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -40,7 +40,7 @@ async fn probe(page: &Endpoint) -> Result<(), ClientError> {
 
 fn parse_page(text: &str) -> Result<Endpoint, String> {
     let mut page: Endpoint = text.parse().map_err(|error| format!("{error}"))?;
-    if page.transport != Transport::Http {
+    if (page.transport, page.security) != (Transport::Http, Security::Plain) {
         return Err("a broker is asked over http://".to_owned());
     }
     // An address alone would mean the publish API.
@@ -62,6 +62,7 @@ mod tests {
             ("http://[::1]:9/", Ok("http://[::1]:9/readyz")),
             ("http://a:9/healthz", Ok("http://a:9/healthz")),
             ("ws://a:9/readyz", Err("over http://")),
+            ("https://a:9/readyz", Err("over http://")),
             ("a:9", Err("it begins with none of")),
         ];
         for (text, expected) in cases {

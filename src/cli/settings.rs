@@ -104,7 +104,7 @@ mod tests {
         let mut command = Cli::command();
         let serve = command.find_subcommand_mut("serve").expect("a subcommand");
         let help = serve.render_help().to_string();
-        let Listen { public, ingress, admin } = Listen::default();
+        let Listen { public, ingress, admin, .. } = Listen::default();
         for address in [Some(public), ingress, admin].into_iter().flatten() {
             assert!(help.contains(&format!("[default: {address}]")), "{address}");
         }

@@ -23,7 +23,8 @@ pub(super) fn run(args: &SubscribeArgs) -> ExitCode {
 
 async fn subscribe(args: &SubscribeArgs) -> Result<(), ClientError> {
     let dialect = if args.proto { Dialect::Proto } else { Dialect::Json };
-    let Connection { mut sender, mut receiver } = Connection::open(&args.url, dialect).await?;
+    let opened = Connection::open(&args.url, dialect, &args.trust).await?;
+    let Connection { mut sender, mut receiver } = opened;
     // Both are needed at once: the answers to many commands may be more than waits in between.
     let read = read(args, &mut receiver);
     let ask = ask(args, &mut sender);

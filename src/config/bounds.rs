@@ -3,10 +3,9 @@
 //! # Not here: how values are spelled (`form`).
 
 use super::form::{print_size, print_span};
-use super::{Cap, Config, History, Limits, Rule, SHARDS_MAX, Topics};
+use super::{Cap, Config, History, Limits, Rule, SHARDS_MAX, Topics, listeners};
 use crate::topics::terms::Overflow;
 use std::fmt;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -22,6 +21,8 @@ const BLINK: Duration = Duration::from_millis(100);
 
 /// Most rules and most origins: both are searched from the front.
 const LIST_MAX: usize = 1024;
+/// Most networks of proxies: all are looked through for each connection.
+const PROXIES_MAX: usize = 64;
 /// Most names of groups: each is a series of its own in every metric that has groups.
 const GROUPS_MAX: usize = 32;
 
@@ -39,7 +40,7 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
     check_relations(config)?;
     check_histories(&config.topics)?;
     check_rules(&config.topics)?;
-    check_listen(config)
+    listeners::check(config)
 }
 
 /// An amount in the unit of its setting.
@@ -122,6 +123,7 @@ fn general_rows(config: &Config) -> Vec<Row> {
     vec![
         count("shards", config.shards.unwrap_or(1), 1..=SHARDS_MAX),
         count("websocket.origins", socket.origins.len(), 0..=LIST_MAX),
+        count("listen.trusted_proxies", config.listen.trusted_proxies.len(), 0..=PROXIES_MAX),
         span("websocket.ping_interval", socket.ping_interval, SECOND..=HOUR),
         span("websocket.pong_timeout", socket.pong_timeout, BLINK..=HOUR),
         span("shutdown.grace", config.shutdown.grace, Duration::ZERO..=HOUR),
@@ -130,6 +132,7 @@ fn general_rows(config: &Config) -> Vec<Row> {
 
 fn limit_rows(limits: &Limits) -> Vec<Row> {
     let connections = limits.connections_max.unwrap_or(1);
+    let of_address = limits.address_connections_max.unwrap_or(1);
     vec![
         count("limits.connections_max", connections, 1..=100 * MILLION),
         bytes("limits.message_bytes_max", limits.message_bytes_max, 1..=64 * MIB),
@@ -142,6 +145,13 @@ fn limit_rows(limits: &Limits) -> Vec<Row> {
         count("limits.cursors_max", limits.cursors_max, 1..=MILLION),
         span("limits.write_stall_max", limits.write_stall_max, BLINK..=HOUR),
         span("limits.handshake_timeout", limits.handshake_timeout, BLINK..=HOUR),
+        span("limits.pending_timeout", limits.pending_timeout, BLINK..=HOUR),
+        count("limits.pending_max", limits.pending_max, 1..=100 * MILLION),
+        count("limits.tls_handshakes_max", limits.tls_handshakes_max, 1..=MILLION),
+        count("limits.accept_rate", limits.accept_rate, 1..=MILLION),
+        count("limits.address_rate", limits.address_rate, 1..=MILLION),
+        count("limits.address_burst", limits.address_burst, 1..=MILLION),
+        count("limits.address_connections_max", of_address, 1..=100 * MILLION),
         bytes("limits.http_body_bytes_max", limits.http_body_bytes_max, 1..=GIB),
         count("limits.topics_max", limits.topics_max, 1..=100 * MILLION),
         count("limits.snapshot_topics_max", limits.snapshot_topics_max, 1..=MILLION),
@@ -212,6 +222,10 @@ fn check_relations(config: &Config) -> Result<(), Fault> {
         Relation {
             lesser: ("limits.filters_max", Amount::Count(limits.filters_max)),
             greater: ("limits.subscriptions_max", Amount::Count(limits.subscriptions_max)),
+        },
+        Relation {
+            lesser: ("limits.handshake_timeout", Amount::Span(limits.handshake_timeout)),
+            greater: ("limits.pending_timeout", Amount::Span(limits.pending_timeout)),
         },
         Relation {
             lesser: ("websocket.pong_timeout", Amount::Span(socket.pong_timeout)),
@@ -291,38 +305,6 @@ fn check_groups(topics: &Topics) -> Result<(), Fault> {
     let key = format!("topics.rules[{}].group", named.unwrap_or_default());
     let text = format!("`{key}` is {name:?}, one name too many: the most are {GROUPS_MAX}");
     Err(Fault { keys: vec![key], text })
-}
-
-fn check_listen(config: &Config) -> Result<(), Fault> {
-    let listen = &config.listen;
-    let addresses = [
-        ("listen.public", Some(listen.public)),
-        ("listen.ingress", listen.ingress),
-        ("listen.admin", listen.admin),
-    ];
-    let addresses = addresses.map(|(key, address)| Some((key, address?)));
-    for (index, (key, address)) in addresses.into_iter().flatten().enumerate() {
-        if !config.insecure && !is_loopback(address) {
-            let text = format!(
-                "`{key}` is {address}, which other machines can reach without proving who they \
-                 are: listen on 127.0.0.1 or, to allow it, set `insecure = true` or pass --insecure"
-            );
-            return Err(Fault { keys: vec![key.to_owned()], text });
-        }
-        let mut earlier = addresses.into_iter().flatten().take(index);
-        if let Some((other, _)) =
-            earlier.find(|(_, other)| *other == address && address.port() != 0)
-        {
-            let text = format!("`{key}` is {address}, and so is `{other}`");
-            return Err(Fault { keys: vec![key.to_owned(), other.to_owned()], text });
-        }
-    }
-    Ok(())
-}
-
-/// Whether only this machine can connect; `::ffff:127.0.0.1` is 127.0.0.1 in other clothes.
-fn is_loopback(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! # Not here: which keys exist (`keys`), which values make sense (`bounds`).
 
 use super::spelled::Spelled;
+use crate::listen::hops::Network;
 use crate::topics::name::TopicFilter;
 use crate::topics::terms::Rate;
 use jiff::fmt::friendly::{SpanParser, SpanPrinter};
@@ -12,6 +13,7 @@ use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// One way to spell a value.
@@ -179,6 +181,72 @@ impl Form for Address {
 
     fn write(value: &SocketAddr) -> Written {
         Written::Text(value.to_string())
+    }
+}
+
+/// The name of a file.
+pub(super) struct FileName;
+
+/// Longest name of a file, in bytes: what systems allow.
+const FILE_NAME_BYTES_MAX: usize = 4096;
+
+impl Form for FileName {
+    type Value = PathBuf;
+
+    fn expected() -> String {
+        r#"the name of a file such as "/etc/fanfare/tls.pem""#.to_owned()
+    }
+
+    fn read(spelled: &Spelled) -> Result<PathBuf, String> {
+        match spelled {
+            Spelled::Text(text)
+                if !text.trim().is_empty()
+                    && text.len() <= FILE_NAME_BYTES_MAX
+                    && !text.contains('\0') =>
+            {
+                Ok(text.into())
+            }
+            _ => Err(spelled.misfit(&Self::expected())),
+        }
+    }
+
+    fn write(value: &PathBuf) -> Written {
+        Written::Text(value.to_string_lossy().into_owned())
+    }
+}
+
+/// A list of networks. A variable has only text, so text with commas is taken too.
+pub(super) struct Networks;
+
+impl Form for Networks {
+    type Value = Vec<Network>;
+
+    fn expected() -> String {
+        r#"addresses or networks such as "10.0.0.0/8" or "::1""#.to_owned()
+    }
+
+    fn read(spelled: &Spelled) -> Result<Vec<Network>, String> {
+        let misfit = |spelled: &Spelled| spelled.misfit(&Self::expected());
+        match spelled {
+            Spelled::Text(text) => text
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+                .map(|part| part.parse().map_err(|_| misfit(&Spelled::from(part))))
+                .collect(),
+            Spelled::List(items) => items
+                .iter()
+                .map(|item| match item {
+                    Spelled::Text(text) => text.parse().map_err(|_| misfit(item)),
+                    _ => Err(misfit(item)),
+                })
+                .collect(),
+            _ => Err(misfit(spelled)),
+        }
+    }
+
+    fn write(value: &Vec<Network>) -> Written {
+        Written::List(value.iter().map(ToString::to_string).collect())
     }
 }
 

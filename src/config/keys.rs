@@ -334,7 +334,7 @@ mod tests {
             ("log.levle", Some("log.level")),
             ("shard", Some("shards")),
             ("port", None),
-            ("tls.certificate", None),
+            ("mqtt.keepalive", None),
             ("", None),
         ];
         let known = known();

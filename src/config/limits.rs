@@ -2,7 +2,7 @@
 //! # Invariants: `bounds` has a row for every field.
 //! # Not here: what happens at a limit (the module that owns the thing that is full).
 
-use super::form::{As, Auto, Count, Or, Size, Span};
+use super::form::{As, Auto, Count, Off, Or, Size, Span};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -55,10 +55,39 @@ pub struct Limits {
     /// Until then it may hold `outbound_bytes_max`.
     #[serde(with = "As::<Span>")]
     pub write_stall_max: Duration,
-    /// Time from accepting a connection to its complete request head. Default 5s.
+    /// Time for each thing that comes first on a connection: a PROXY header, a TLS handshake, the
+    /// head of a request. Default 5s.
     /// Until then it costs a file and a read buffer.
     #[serde(with = "As::<Span>")]
     pub handshake_timeout: Duration,
+    /// Time from accepting a connection to its whole first request or command. Default 10s.
+    /// Until then it is one of `pending_max`.
+    #[serde(with = "As::<Span>")]
+    pub pending_timeout: Duration,
+    /// Connections that have not sent their whole first request or command. Default 4096.
+    /// One more is answered with 503; each costs a file and a buffer.
+    #[serde(with = "As::<Count>")]
+    pub pending_max: usize,
+    /// TLS handshakes under way at once; one more is cut off. Default 1024.
+    /// Each costs processor time that its peer has not paid for yet.
+    #[serde(with = "As::<Count>")]
+    pub tls_handshakes_max: usize,
+    /// Connections that each listener accepts in a second, and at once. Default 2000.
+    /// Those beyond it wait in the system's queue of 1024, and then try again by themselves.
+    #[serde(with = "As::<Count>")]
+    pub accept_rate: usize,
+    /// Connections in a second from one IPv4 address, or one /64 of IPv6; this machine and trusted
+    /// proxies may have more. Default 50.
+    #[serde(with = "As::<Count>")]
+    pub address_rate: usize,
+    /// Connections at once from an address that was quiet. Default 200.
+    /// Many people may share one address.
+    #[serde(with = "As::<Count>")]
+    pub address_burst: usize,
+    /// Connections that one address may have open, or `"off"`. Default `"off"`.
+    /// Behind one address there may be a whole office or a mobile network.
+    #[serde(with = "As::<Or<Off, Count>>")]
+    pub address_connections_max: Option<usize>,
     /// Bytes of one HTTP request body. Default 1 MiB.
     /// Each request in flight holds up to this much.
     #[serde(with = "As::<Size>")]
@@ -107,6 +136,13 @@ impl Default for Limits {
             cursors_max: 16_384,
             write_stall_max: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(5),
+            pending_timeout: Duration::from_secs(10),
+            pending_max: 4096,
+            tls_handshakes_max: 1024,
+            accept_rate: 2000,
+            address_rate: 50,
+            address_burst: 200,
+            address_connections_max: None,
             http_body_bytes_max: 1 << 20,
             topics_max: 1_000_000,
             snapshot_topics_max: 1024,

@@ -7,6 +7,7 @@ mod bounds;
 mod form;
 mod keys;
 pub mod limits;
+mod listeners;
 pub mod load;
 pub mod source;
 mod spelled;
@@ -19,9 +20,13 @@ pub use load::{ConfigError, Loaded, Setting, load};
 pub use source::{Flag, Source, Sources};
 pub use topics::{Cap, History, Rule, RuleHistory, SnapshotOf, Topics};
 
-use form::{Address, As, Auto, Choice, Count, Off, OneOf, Or, Origins, Span, Switch};
+use crate::listen::hops::Network;
+use form::{
+    Address, As, Auto, Choice, Count, FileName, Networks, Off, OneOf, Or, Origins, Span, Switch,
+};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Most shards: a message names the shards that want it in the bits of one word.
@@ -41,6 +46,8 @@ pub struct Config {
     pub insecure: bool,
     /// Where the broker listens.
     pub listen: Listen,
+    /// What is encrypted, and by which certificate.
+    pub tls: Tls,
     /// How WebSocket connections are treated.
     pub websocket: WebSocket,
     /// What one connection, one topic and the whole broker may use at most.
@@ -73,6 +80,14 @@ pub struct Listen {
     /// Metrics and health, or `"off"`. Default 127.0.0.1:7602.
     #[serde(with = "As::<Or<Off, Address>>")]
     pub admin: Option<SocketAddr>,
+    /// Proxies that are believed when they say who their clients are, in `X-Forwarded-For` or a
+    /// PROXY header. Default none. A client with such an address could claim to be anybody.
+    #[serde(with = "As::<Networks>")]
+    pub trusted_proxies: Vec<Network>,
+    /// Every connection to `public` begins with a PROXY header, version 2, of a trusted proxy.
+    /// Default false. Whoever connects without one is cut off.
+    #[serde(with = "As::<Switch>")]
+    pub proxy_protocol: bool,
 }
 
 impl Default for Listen {
@@ -82,7 +97,43 @@ impl Default for Listen {
             public: loopback(7600),
             ingress: Some(loopback(7601)),
             admin: Some(loopback(7602)),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
+    }
+}
+
+/// What is encrypted, and by which certificate. Files are PEM, and can be read anew while running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
+pub struct Tls {
+    /// File with our certificate and those that lead to a root, or `"off"`. Default `"off"`.
+    /// With it, the listeners below speak TLS 1.2 and 1.3 and nothing else.
+    #[serde(with = "As::<Or<Off, FileName>>")]
+    pub certificate: Option<PathBuf>,
+    /// File with its key, or `"off"`. Default `"off"`. Only the broker should be able to read it.
+    #[serde(with = "As::<Or<Off, FileName>>")]
+    pub key: Option<PathBuf>,
+    /// File with the authorities whose certificates clients of the ingress and of the admin side must
+    /// show, or `"off"`. Default `"off"`. It applies where those speak TLS.
+    #[serde(with = "As::<Or<Off, FileName>>")]
+    pub client_ca: Option<PathBuf>,
+    /// Whether WebSocket and HTTP are encrypted, if there is a certificate. Default true.
+    #[serde(with = "As::<Switch>")]
+    pub public: bool,
+    /// Whether the TCP ingress is encrypted, if there is a certificate. Default true.
+    #[serde(with = "As::<Switch>")]
+    pub ingress: bool,
+    /// Whether metrics and health are encrypted, if there is a certificate. Default false.
+    #[serde(with = "As::<Switch>")]
+    pub admin: bool,
+}
+
+impl Default for Tls {
+    fn default() -> Tls {
+        let (public, ingress, admin) = (true, true, false);
+        Tls { certificate: None, key: None, client_ca: None, public, ingress, admin }
     }
 }
 

@@ -32,7 +32,7 @@ fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
             "[limts]\nfragments_max = 1",
             "fanfare.toml: unknown key `limts.fragments_max`, did you mean `limits.fragments_max`?",
         ),
-        ("[tls]\ncertificate = 'x'", "fanfare.toml: unknown key `tls.certificate`"),
+        ("[mqtt]\nkeepalive = 'x'", "fanfare.toml: unknown key `mqtt.keepalive`"),
         ("[limts]", "fanfare.toml: unknown key `limts`, did you mean `limits`?"),
         (
             "'limits.fragments_max' = 1",
@@ -403,19 +403,19 @@ fn other_machines_are_not_served_unless_that_is_said() {
         "[::ffff:10.0.0.1]:7600",
     ];
     let keys = [
-        ("listen.public", "--listen"),
-        ("listen.ingress", "--ingress"),
-        ("listen.admin", "--admin"),
+        ("listen.public", "--listen", ""),
+        ("listen.ingress", "--ingress", ", demand certificates of clients by `tls.client_ca`"),
+        ("listen.admin", "--admin", ", demand certificates of clients by `tls.client_ca`"),
     ];
-    for (key, name) in keys {
+    for (key, name, other_way) in keys {
         for address in open {
             let mut sources = flag(name, key, address);
             assert_eq!(
                 refused(sources.clone()),
                 format!(
                     "{name}: `{key}` is {address}, which other machines can reach without proving \
-                     who they are: listen on 127.0.0.1 or, to allow it, set `insecure = true` or \
-                     pass --insecure"
+                     who they are: listen on 127.0.0.1{other_way} or, to allow it, set \
+                     `insecure = true` or pass --insecure"
                 )
             );
             sources.env = env("FANFARE__INSECURE", "true").env;

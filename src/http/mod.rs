@@ -10,9 +10,12 @@ mod publish;
 pub use ops::{Ops, serve as serve_ops};
 
 use crate::dialect::{Event, encode, frame};
-use crate::listen::Place;
+use crate::listen::gate::{Held, Pending};
+use crate::listen::pipe::Pipe;
+use crate::listen::{Arrival, Gate, Ticket, count_refusal, hops};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
+use crate::shard::conduit::More;
 use crate::shard::worker::Context;
 use crate::topics::message::Wire;
 use crate::ws;
@@ -26,12 +29,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::any::Any;
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// Bytes that a request's head may have; hyper's own default is 400 KiB.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -45,65 +49,138 @@ pub struct Site {
     pub policy: Policy,
     /// How long a request's head, and then its body, may take.
     pub request_timeout: Duration,
+    /// Whose word about their clients counts, and how often those may come.
+    pub gate: Arc<Gate>,
+}
+
+/// One connection as its requests see it.
+struct Guest {
+    context: Rc<Context>,
+    site: Arc<Site>,
+    /// The address at its other end: a proxy's, perhaps.
+    peer: IpAddr,
+    /// Who it is, as far as the connection itself tells.
+    client: IpAddr,
+    /// Held until its first request has been answered.
+    pending: Cell<Option<Pending>>,
+    /// What becomes of it.
+    upgrade: Cell<Option<Upgrade>>,
+}
+
+/// An upgrade that was accepted.
+struct Upgrade {
+    spoken: Spoken,
+    /// Who is behind the proxy that asked for it.
+    client: Option<IpAddr>,
+    /// One connection of that client.
+    held: Option<Held>,
 }
 
 type Answer = Response<Full<Bytes>>;
 
 /// Serves one connection: requests until it ends or becomes a WebSocket, which is a task of its own,
 /// so that the memory of this one is gone. The place is held until the end.
-pub async fn serve(context: Rc<Context>, site: Arc<Site>, stream: TcpStream, place: Place) {
-    let Some(upgraded) = until_upgrade(&context, &site, stream).await else { return };
-    let socket = ws::connection::serve(context, Arc::clone(&site.broker), upgraded, place);
-    tokio::task::spawn_local(socket);
+pub async fn serve(context: Rc<Context>, site: Arc<Site>, arrival: Arrival) {
+    let Arrival { pipe, peer, ticket: Ticket { place, pending, client, held } } = arrival;
+    let until = pending.until;
+    let guest = Rc::new(Guest {
+        context,
+        site,
+        peer,
+        client,
+        pending: Cell::new(Some(pending)),
+        upgrade: Cell::new(None),
+    });
+    let upgraded = tokio::select! {
+        upgraded = until_upgrade(&guest, pipe, held) => upgraded,
+        () = too_late(&guest, until) => None,
+    };
+    let Some(upgraded) = upgraded else { return };
+    let (context, broker) = (Rc::clone(&guest.context), Arc::clone(&guest.site.broker));
+    tokio::task::spawn_local(ws::connection::serve(context, broker, upgraded, place));
+}
+
+/// Returns when the first request should have been there, and is not.
+async fn too_late(guest: &Guest, until: Duration) {
+    tokio::time::sleep(until.saturating_sub(guest.context.now().uptime)).await;
+    if guest.pending.take().is_none() {
+        std::future::pending::<()>().await;
+    }
+    count_refusal(&guest.context, Reason::TooLate);
 }
 
 /// Serves requests. If the last one asked for a WebSocket, that is still to be served.
-async fn until_upgrade(
-    context: &Rc<Context>,
-    site: &Arc<Site>,
-    stream: TcpStream,
-) -> Option<Upgraded> {
-    let upgrade = Rc::new(Cell::new(None));
+async fn until_upgrade(guest: &Rc<Guest>, pipe: Pipe, held: Option<Held>) -> Option<Upgraded> {
     let service = service_fn(|request| {
-        let (context, site, upgrade) = (Rc::clone(context), Arc::clone(site), Rc::clone(&upgrade));
-        async move { Ok::<_, Infallible>(route(request, &context, &site, &upgrade).await) }
+        let guest = Rc::clone(guest);
+        async move {
+            let answer = route(request, &guest).await;
+            guest.pending.take();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(site.request_timeout)
+        .header_read_timeout(guest.site.request_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(pipe), service)
         .without_shutdown();
-    match connection.await {
-        Ok(parts) => {
-            let spoken = upgrade.take()?;
-            // Copied: even an empty piece of hyper's buffer would keep all 8 KiB of it.
-            let early = parts.read_buf.to_vec();
-            Some(Upgraded { stream: parts.io.into_inner(), spoken, early })
-        }
+    let begun = guest.context.now().uptime;
+    let ended = connection.await;
+    // A head that does not come ends the connection without a word of why.
+    let took = guest.context.now().uptime.saturating_sub(begun);
+    if guest.pending.take().is_some() && took >= guest.site.request_timeout {
+        count_refusal(&guest.context, Reason::TooLate);
+    }
+    let parts = match ended {
+        Ok(parts) => parts,
         Err(error) => {
             tracing::debug!(%error, "an HTTP connection broke");
-            None
+            return None;
         }
-    }
+    };
+    let mut pipe = parts.io.into_inner();
+    let Some(upgrade) = guest.upgrade.take() else {
+        pipe.farewell();
+        return None;
+    };
+    let Upgrade { spoken, client, held: behind } = upgrade;
+    let held = behind.or(held).map(|held| Box::new(held) as Box<dyn Any>);
+    let (socket, unread) = pipe.into_conduit(More { channel: None, client, held });
+    // Copied: even an empty piece of hyper's buffer would keep all 8 KiB of it.
+    let early = [&parts.read_buf[..], &unread].concat();
+    Some(Upgraded { socket, spoken, early })
 }
 
-async fn route(
-    request: Request<Incoming>,
-    context: &Rc<Context>,
-    site: &Site,
-    upgrade: &Cell<Option<Spoken>>,
-) -> Answer {
+/// Decides about a request for a WebSocket, whose client may be behind a proxy.
+fn welcome(request: &Request<Incoming>, guest: &Guest) -> Result<(Upgrade, Answer), Refused> {
+    let site = &guest.site;
+    let accepted = judge(request, &site.policy)?;
+    let forwarded = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+    let client = hops::client(guest.client, forwarded, &site.gate.options.trusted);
+    let held = if client == guest.client {
+        None
+    } else {
+        let admitted = site.gate.admit(client, guest.context.now().uptime);
+        admitted.map_err(|reason| Refused::from(Refusal::from(reason)))?
+    };
+    let behind = (client != guest.peer).then_some(client);
+    let upgrade = Upgrade { spoken: accepted.spoken, client: behind, held };
+    Ok((upgrade, accepted.response.map(|()| Full::default())))
+}
+
+async fn route(request: Request<Incoming>, guest: &Guest) -> Answer {
+    let Guest { context, site, .. } = guest;
     let answered = match (request.method(), request.uri().path()) {
         (_, "/ws") => {
-            let judged = judge(&request, &site.policy);
-            if let Err(refused) = &judged {
+            let welcome = welcome(&request, guest);
+            if let Err(refused) = &welcome {
                 let reason = refused.refusal.reason;
                 context.with(|shard| shard.counters().handshakes_refused.of(reason).increment());
             }
-            judged.map(|accepted| {
-                upgrade.set(Some(accepted.spoken));
-                accepted.response.map(|()| Full::default())
+            welcome.map(|(upgrade, answer)| {
+                guest.upgrade.set(Some(upgrade));
+                answer
             })
         }
         (&Method::POST, "/v1/publish") => {

@@ -3,9 +3,11 @@
 //! # Not here: what is counted (`metrics`).
 
 use super::{Answer, HEAD_BYTES_MAX, refuse};
-use crate::listen::{Places, next};
+use crate::listen::pipe::Pipe;
+use crate::listen::{Doorway, Places, shake_hands};
 use crate::metrics::Page;
 use crate::reason::{Reason, Refusal};
+use crate::tls::{Credentials, Demand};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -18,7 +20,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// What the admin side shows.
 #[derive(Debug)]
@@ -32,24 +35,35 @@ pub struct Ops {
 /// Connections at once: a few scrapers and a person.
 const CONNECTIONS_MAX: usize = 64;
 
+/// Time for a handshake, and then for each request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Serves everyone who connects, for ever.
-pub async fn serve(ops: Arc<Ops>, listener: TcpListener) {
+pub async fn serve(ops: Arc<Ops>, mut doorway: Doorway, tls: Option<(Arc<Credentials>, Demand)>) {
     let places = Places::new(CONNECTIONS_MAX);
     loop {
-        let stream = next(&listener).await;
-        // Without a place the connection ends at once: whoever scrapes comes again.
+        // Whoever scrapes comes again, if no file is left or no place.
+        let (stream, _) = doorway.next(|_, _| ()).await;
         if let Some(place) = places.take() {
-            let ops = Arc::clone(&ops);
+            let (ops, tls) = (Arc::clone(&ops), tls.clone());
             tokio::spawn(async move {
-                serve_one(ops, stream).await;
+                if let Some(pipe) = begin(stream, tls).await {
+                    serve_one(ops, pipe).await;
+                }
                 drop(place);
             });
         }
     }
 }
 
-async fn serve_one(ops: Arc<Ops>, stream: TcpStream) {
-    const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Begins TLS, where that is spoken.
+async fn begin(stream: TcpStream, tls: Option<(Arc<Credentials>, Demand)>) -> Option<Pipe> {
+    let Some((credentials, demand)) = tls else { return Some(stream.into()) };
+    let shaken = shake_hands(stream, &credentials, demand);
+    timeout(REQUEST_TIMEOUT, shaken).await.ok()?.ok()
+}
+
+async fn serve_one(ops: Arc<Ops>, pipe: Pipe) {
     let service = service_fn(|request: Request<Incoming>| {
         let answer = route(&request, &ops);
         async move { Ok::<_, Infallible>(answer) }
@@ -58,7 +72,7 @@ async fn serve_one(ops: Arc<Ops>, stream: TcpStream) {
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(pipe), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "an admin connection broke");

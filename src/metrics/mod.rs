@@ -6,7 +6,7 @@
 
 mod page;
 
-pub use page::{Page, Sources};
+pub use page::{Page, Sources, Waiting};
 
 use crate::reason::Reason;
 use crate::topics::message::Wire;
@@ -193,6 +193,12 @@ pub struct Counters {
     pub outbound_bytes: Count,
     /// Connections with bytes waiting, now.
     pub blocked: Count,
+    /// Connections that ended before they had sent their whole first request, by reason.
+    pub arrivals_refused: ByReason,
+    /// Times that accepting was put off because of its rate.
+    pub accepts_delayed: Count,
+    /// TLS handshakes done.
+    pub tls_handshakes: Count,
     /// Upgrades to WebSocket refused, by reason.
     pub handshakes_refused: ByReason,
     /// How long the oldest outbound queue has not been empty, in seconds.

@@ -10,6 +10,7 @@ use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Where the numbers come from.
 #[derive(Clone, Debug)]
@@ -20,6 +21,17 @@ pub struct Sources {
     pub mailboxes: Vec<Arc<crate::topics::mailbox::Mailbox>>,
     /// The topics.
     pub registry: Arc<Registry>,
+    /// Who is on the way in.
+    pub waiting: Waiting,
+}
+
+/// How many are on the way in. Any thread counts here, so rarely enough.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting {
+    /// Connections that have not sent their whole first request.
+    pub pending: Arc<AtomicUsize>,
+    /// TLS handshakes under way.
+    pub handshakes: Arc<AtomicUsize>,
 }
 
 /// The page.
@@ -163,6 +175,10 @@ const COUNTERS: &[Row] = &[
     ("fanfare_resumes_recovered_total", "Resumes that sent exactly what was missing.", |c| {
         &c.resumes_recovered
     }),
+    ("fanfare_accepts_delayed_total", "Times that accepting was put off by its rate.", |c| {
+        &c.accepts_delayed
+    }),
+    ("fanfare_tls_handshakes_total", "TLS handshakes done.", |c| &c.tls_handshakes),
     ("fanfare_received_bytes_total", "Bytes received on WebSocket and TCP connections.", |c| {
         &c.received_bytes
     }),
@@ -227,6 +243,11 @@ fn counters() -> Vec<(Counter, Read)> {
         add("fanfare_closes_total", "Connections closed, by the reason told.", closes);
         let refusals = sum(move |c| c.refusals.of(reason));
         add("fanfare_refusals_total", "Commands and requests refused.", refusals);
+        if reason.is_arrival_failure() {
+            let refused = sum(move |c| c.arrivals_refused.of(reason));
+            let help = "Connections that ended before their first request.";
+            add("fanfare_arrivals_refused_total", help, refused);
+        }
         if reason.is_handshake_failure() {
             let refused = sum(move |c| c.handshakes_refused.of(reason));
             add("fanfare_handshakes_refused_total", "Upgrades to WebSocket refused.", refused);
@@ -265,6 +286,10 @@ fn gauges() -> Vec<(Gauge, Read)> {
     add("fanfare_history_bytes", "Bytes that histories hold.", None, bytes);
     let keys: Read = Box::new(|s| s.registry.idempotency().used() as u64);
     add("fanfare_idempotency_keys", "Answers kept for publishers that ask twice.", None, keys);
+    let pending: Read = Box::new(|s| s.waiting.pending.load(Ordering::Relaxed) as u64);
+    add("fanfare_pending_connections", "Connections before their first request.", None, pending);
+    let handshakes: Read = Box::new(|s| s.waiting.handshakes.load(Ordering::Relaxed) as u64);
+    add("fanfare_tls_handshakes", "TLS handshakes under way.", None, handshakes);
     let depth: Read = Box::new(|s| s.mailboxes.iter().map(|mailbox| mailbox.depth() as u64).sum());
     add("fanfare_mailbox_depth", "Messages that wait for shards.", None, depth);
     let oldest: Read = Box::new(|sources| {

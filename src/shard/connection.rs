@@ -72,12 +72,25 @@ impl<S: Socket> Connection<S> {
     /// # Errors
     /// The socket's error if the peer is gone.
     pub(super) fn flush(&mut self) -> io::Result<Written> {
-        match self.phase {
+        let pushed = self.socket.push()?;
+        let written = match self.phase {
             Phase::Open => self.outbound.flush(&self.socket),
             Phase::Closing { .. } | Phase::Ending { .. } => {
                 self.outbound.flush(&Last(&self.socket))
             }
-        }
+        };
+        Ok(Written { pushed, ..written? })
+    }
+
+    /// Bytes that wait for the peer, in the queue and in the socket.
+    #[inline]
+    pub(super) fn waiting(&self) -> usize {
+        self.outbound.bytes() + self.socket.unsent()
+    }
+
+    /// Whether the peer says nothing more and nothing waits for it.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ending { .. }) && self.waiting() == 0
     }
 }
 
@@ -85,11 +98,6 @@ impl<S> Connection<S> {
     /// Whether it has not begun to close.
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
-    }
-
-    /// Whether the peer says nothing more and nothing waits for it.
-    pub(super) fn has_ended(&self) -> bool {
-        matches!(self.phase, Phase::Ending { .. }) && self.outbound.is_empty()
     }
 
     /// The cursor of a topic.
@@ -126,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        let size = size_of::<Connection<Rc<tokio::net::TcpStream>>>();
+        let size = size_of::<Connection<Rc<crate::shard::conduit::Conduit>>>();
         assert!(size <= 104, "{size} bytes");
     }
 }

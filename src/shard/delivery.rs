@@ -9,7 +9,7 @@ use super::connection::{Connection, ConnectionId, Phase};
 use super::cursor::{Cursor, Mode};
 use super::grant::{Grant, Granted};
 use super::late::{Late, Unsent};
-use super::outbound::{Socket, WRITE_FRAMES_MAX};
+use super::outbound::{Outbound, Socket, WRITE_FRAMES_MAX};
 use super::pace::{self, Due};
 use super::subscribers::{Group, Member, strongest};
 use super::turn::{Frame, FrameIndex, Linked, Order, Turn};
@@ -175,7 +175,7 @@ impl<S: Socket> Shard<S> {
             return;
         }
         let id = ConnectionId { slot, generation: connection.generation };
-        let before = connection.outbound.bytes();
+        let before = connection.waiting();
         let (wire, counters) = (connection.wire, &*self.counters);
         self.turn.follow(pending, &mut self.order);
         self.plan.make(&self.turn, pending, wire, &self.order);
@@ -208,7 +208,7 @@ impl<S: Socket> Shard<S> {
             Err(_) => Err(Unsent::PeerGone),
         };
         let Some(connection) = self.connections.get(slot as usize) else { return };
-        let (after, is_ready) = (connection.outbound.bytes(), connection.has_ready());
+        let (after, is_ready) = (connection.waiting(), connection.has_ready());
         self.note_outbound(before, after);
         match result {
             Err(Unsent::PeerGone) => self.lose(id),
@@ -222,16 +222,16 @@ impl<S: Socket> Shard<S> {
     pub(super) fn write_outbound(&mut self, id: ConnectionId) {
         self.seal_replies();
         let Some(connection) = self.connection_mut(id) else { return };
-        let before = connection.outbound.bytes();
+        let before = connection.waiting();
         let mut result = connection.flush();
-        if result.is_ok() && connection.outbound.is_empty() && connection.has_ready() {
+        if result.is_ok() && connection.waiting() == 0 && connection.has_ready() {
             self.serve(id);
             let Some(connection) = self.connection_mut(id) else { return };
             let second = connection.flush();
             result = result.and_then(|first| Ok(first + second?));
         }
         let Some(connection) = self.connection(id) else { return };
-        let (after, is_ready) = (connection.outbound.bytes(), connection.has_ready());
+        let (after, is_ready) = (connection.waiting(), connection.has_ready());
         self.note_outbound(before, after);
         let Ok(written) = result else { return self.lose(id) };
         self.counters.sent_bytes.add_len(written.bytes);
@@ -241,7 +241,7 @@ impl<S: Socket> Shard<S> {
             self.serving.extend(is_ready.then_some(id));
             return self.note_drained(id);
         }
-        if written.bytes > 0 {
+        if written.bytes + written.pushed > 0 {
             self.note_progress(id);
         }
         self.note_blocked(id);
@@ -265,8 +265,9 @@ impl<S: Socket> Shard<S> {
         let cut_at = self.now_tick();
         let Some(connection) = self.connection_mut(id) else { return };
         connection.phase = Phase::Closing { cut_at };
+        let unsent = connection.waiting();
+        connection.outbound = Outbound::default();
         connection.socket.abort();
-        let unsent = std::mem::take(&mut connection.outbound).bytes();
         let was_blocked = connection.stalled_since.take().is_some();
         self.note_outbound(unsent, 0);
         if was_blocked {

@@ -9,6 +9,7 @@
 //! (`session`).
 
 mod block;
+pub mod conduit;
 mod conflation;
 mod connection;
 mod cursor;
@@ -353,12 +354,13 @@ impl<S: Socket> Shard<S> {
             return;
         }
         if let Some(connection) = self.connections.try_remove(id.slot as usize) {
+            let unsent = connection.waiting();
             if !connection.has_ended() {
                 // Somebody may wait for it.
                 connection.socket.abort();
             }
             self.counters.connections.of(connection.wire).decrement();
-            self.note_outbound(connection.outbound.bytes(), 0);
+            self.note_outbound(unsent, 0);
             if connection.stalled_since.is_some() {
                 self.counters.blocked.decrement();
             }
@@ -413,7 +415,7 @@ impl<S: Socket> Shard<S> {
 
     /// Whether something waits to be written to a connection.
     pub fn has_outbound(&self, id: ConnectionId) -> bool {
-        let is_queued = |connection: &Connection<S>| !connection.outbound.is_empty();
+        let is_queued = |connection: &Connection<S>| connection.waiting() > 0;
         self.replies.bytes(id) > 0 || self.connection(id).is_some_and(is_queued)
     }
 

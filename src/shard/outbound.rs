@@ -29,10 +29,23 @@ pub trait Socket {
         self.write_vectored(slices)
     }
 
+    /// Bytes that it took and has not given to the system.
+    fn unsent(&self) -> usize {
+        0
+    }
+
+    /// Gives the system what it takes now of those. Returns how many bytes that is.
+    ///
+    /// # Errors
+    /// The peer is gone.
+    fn push(&self) -> io::Result<usize> {
+        Ok(0)
+    }
+
     /// Says that nothing more will be written.
     fn shutdown(&self);
 
-    /// Ends both directions at once; a task that reads sees the end.
+    /// Gives up what is unsent and ends both directions at once; a task that reads sees the end.
     fn abort(&self);
 }
 
@@ -43,6 +56,14 @@ pub(super) struct Last<'a, S>(pub(super) &'a S);
 impl<S: Socket> Socket for Last<'_, S> {
     fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.0.write_last(slices)
+    }
+
+    fn unsent(&self) -> usize {
+        self.0.unsent()
+    }
+
+    fn push(&self) -> io::Result<usize> {
+        self.0.push()
     }
 
     fn shutdown(&self) {
@@ -162,13 +183,19 @@ pub struct Written {
     pub bytes: usize,
     /// Calls that it took.
     pub writes: usize,
+    /// Bytes that it had taken before and has given to the system.
+    pub pushed: usize,
 }
 
 impl std::ops::Add for Written {
     type Output = Written;
 
     fn add(self, other: Written) -> Written {
-        Written { bytes: self.bytes + other.bytes, writes: self.writes + other.writes }
+        Written {
+            bytes: self.bytes + other.bytes,
+            writes: self.writes + other.writes,
+            pushed: self.pushed + other.pushed,
+        }
     }
 }
 

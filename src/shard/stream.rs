@@ -3,13 +3,13 @@
 //! to be written; after each piece of work others have their turn; every way out removes the connection from its shard.
 //! # Not here: what the bytes mean (`ws`, `ingress`), writing (`delivery`).
 
+use super::conduit::Conduit;
 use super::worker::{Context, READ_BUFFER_BYTES};
 use super::{ConnectionId, Shard};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Poll, ready};
-use tokio::net::TcpStream;
 
 /// Commands that one connection may have done before others have their turn.
 pub const COMMANDS_PER_TURN: u32 = 1024;
@@ -21,7 +21,7 @@ const MUCH_BYTES: usize = 16 << 10;
 pub trait Protocol {
     /// Takes what it can from the front of `input`, queues the answers, and returns how many bytes
     /// it took. Less than all of them when the connection is congested or has had its turn.
-    fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<TcpStream>>) -> usize;
+    fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<Conduit>>) -> usize;
 }
 
 /// What feeding has left.
@@ -39,13 +39,13 @@ struct Fed {
 #[derive(Debug)]
 pub struct Stream {
     context: Rc<Context>,
-    socket: Rc<TcpStream>,
+    socket: Rc<Conduit>,
     id: ConnectionId,
 }
 
 impl Stream {
     /// The connection `id` of this shard.
-    pub fn new(context: Rc<Context>, socket: Rc<TcpStream>, id: ConnectionId) -> Stream {
+    pub fn new(context: Rc<Context>, socket: Rc<Conduit>, id: ConnectionId) -> Stream {
         Stream { context, socket, id }
     }
 
@@ -148,7 +148,7 @@ impl Stream {
     /// Waits until something can be read. A slot of the socket is for the one who reads, so this costs
     /// an idle connection less than a place among those who wait. Whoever pumps has such a place.
     fn readable(&self) -> impl Future<Output = io::Result<()>> {
-        poll_fn(|task| self.socket.poll_read_ready(task))
+        poll_fn(|task| self.socket.stream().poll_read_ready(task))
     }
 
     /// The peer says nothing more, but may still listen: it gets the answers that it waits for.
@@ -159,7 +159,7 @@ impl Stream {
                 shard.flush(self.id);
                 shard.has_outbound(self.id)
             }) {
-                if ready!(self.socket.poll_write_ready(task)).is_err() {
+                if ready!(self.socket.stream().poll_write_ready(task)).is_err() {
                     break;
                 }
             }
@@ -174,7 +174,7 @@ impl Stream {
                 shard.flush(self.id);
                 shard.is_congested(self.id) && shard.is_open(self.id)
             }) {
-                ready!(self.socket.poll_write_ready(task))?;
+                ready!(self.socket.stream().poll_write_ready(task))?;
             }
             Poll::Ready(Ok(()))
         })

@@ -2,8 +2,8 @@
 //! # Invariants: the shard is borrowed only between two awaits; the thread never blocks.
 //! # Not here: what the handed work does (`http`, `ws`, `ingress`).
 
+use super::conduit::Conduit;
 use super::liveness::TICK;
-use super::outbound::Socket;
 use super::pressure::Budget;
 use super::{ConnectionId, Progress, Shard, ShardOptions};
 use crate::clock::{Clock, Now};
@@ -12,17 +12,13 @@ use crate::reason::Refusal;
 use crate::topics::mailbox::{Mailbox, MailboxOptions};
 use crate::topics::registry::Registry;
 use crate::topics::topic::ShardId;
-use socket2::SockRef;
 use std::cell::RefCell;
-use std::io::{self, IoSlice};
-use std::net::Shutdown;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
@@ -33,38 +29,13 @@ pub(super) const READ_BUFFER_BYTES: usize = 256 << 10;
 /// Connections that may be on their way to a shard.
 const JOBS_MAX: usize = 1024;
 
-impl Socket for Rc<TcpStream> {
-    fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match slices {
-            [one] => self.try_write(one),
-            many => self.try_write_vectored(many),
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    fn write_last(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-        self.try_io(Interest::WRITABLE, || {
-            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-            Ok(sendmsg(self.as_ref(), slices, &mut SendAncillaryBuffer::default(), flags)?)
-        })
-    }
-
-    fn shutdown(&self) {
-        // An error means that the peer is gone, which the reader sees too.
-        drop(SockRef::from(self.as_ref()).shutdown(Shutdown::Write));
-    }
-
-    fn abort(&self) {
-        drop(SockRef::from(self.as_ref()).shutdown(Shutdown::Both));
-    }
-}
-
 /// The shard of this thread, as the tasks on the thread see it.
 #[derive(Debug)]
 pub struct Context {
-    shard: RefCell<Shard<Rc<TcpStream>>>,
+    shard: RefCell<Shard<Rc<Conduit>>>,
     read_buffer: RefCell<Box<[u8]>>,
+    /// What TLS makes of it.
+    plain_buffer: RefCell<Vec<u8>>,
     clock: Clock,
     wake: Arc<Notify>,
     beats: Beats,
@@ -89,7 +60,7 @@ impl Beats {
 
 impl Context {
     /// Runs `act` with the shard, and sees to what it left to do.
-    pub fn with<T>(self: &Rc<Context>, act: impl FnOnce(&mut Shard<Rc<TcpStream>>) -> T) -> T {
+    pub fn with<T>(self: &Rc<Context>, act: impl FnOnce(&mut Shard<Rc<Conduit>>) -> T) -> T {
         let mut shard = self.shard.borrow_mut();
         shard.set_now(self.clock.now());
         let result = act(&mut shard);
@@ -109,21 +80,10 @@ impl Context {
     /// The socket's error, or [`io::ErrorKind::UnexpectedEof`] at its end.
     pub fn read<T>(
         &self,
-        stream: &TcpStream,
+        conduit: &Conduit,
         act: impl FnOnce(&mut [u8]) -> T,
     ) -> io::Result<Option<T>> {
-        let mut buffer = self.read_buffer.borrow_mut();
-        match stream.try_read(&mut buffer) {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(len) => {
-                if len < buffer.len() && TELLS_EDGES {
-                    note_drained(stream);
-                }
-                Ok(buffer.get_mut(..len).map(act))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
-        }
+        conduit.read(&mut self.read_buffer.borrow_mut(), &self.plain_buffer, act)
     }
 
     /// The time.
@@ -140,27 +100,10 @@ impl Context {
     }
 }
 
-/// Whether the system's event queue tells of bytes that come after a read that took all there were,
-/// without having been asked again.
-const TELLS_EDGES: bool = cfg!(any(
-    target_os = "linux",
-    target_os = "android",
-    target_os = "macos",
-    target_os = "freebsd"
-));
-
-/// Notes that there is nothing more to read. The event queue tells of what comes, so looking once
-/// more would be a call for nothing.
-fn note_drained(stream: &TcpStream) {
-    let nothing = || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into());
-    // Always that error, which is what makes the runtime wait for the next event.
-    drop(stream.try_io(Interest::READABLE, nothing));
-}
-
 /// Sends what waits for a connection whenever its socket takes more. Lives only while it is full.
 async fn pump(context: Rc<Context>, id: ConnectionId) {
     let Some(socket) = context.shard.borrow().socket(id).cloned() else { return };
-    while socket.writable().await.is_ok() {
+    while socket.stream().writable().await.is_ok() {
         let blocked = context.with(|shard| {
             shard.flush(id);
             shard.is_blocked(id)
@@ -235,6 +178,7 @@ impl Seed {
             let context = Rc::new(Context {
                 shard: RefCell::new(Shard::new(self.id, registry, options, self.counters, budget)),
                 read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+                plain_buffer: RefCell::default(),
                 clock,
                 wake: self.wake,
                 beats,

@@ -8,19 +8,19 @@ use super::handshake::Spoken;
 use crate::dialect::{Dialect, frame};
 use crate::reason::{Reason, Refusal};
 use crate::session::{Broker, Close, Effort, Session};
+use crate::shard::conduit::Conduit;
 use crate::shard::stream::{COMMANDS_PER_TURN, Protocol, Stream};
 use crate::shard::worker::Context;
 use crate::shard::{ConnectionId, Shard};
 use crate::topics::message::Wire;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::net::TcpStream;
 
 /// A connection that has become a WebSocket.
 #[derive(Debug)]
 pub struct Upgraded {
     /// The socket, as HTTP left it.
-    pub stream: TcpStream,
+    pub socket: Conduit,
     /// What is spoken on it.
     pub spoken: Spoken,
     /// What came behind the handshake.
@@ -34,8 +34,8 @@ pub fn serve<P>(
     upgraded: Upgraded,
     place: P,
 ) -> impl Future<Output = ()> {
-    let Upgraded { stream, spoken, early } = upgraded;
-    let socket = Rc::new(stream);
+    let Upgraded { socket, spoken, early } = upgraded;
+    let socket = Rc::new(socket);
     let Spoken { dialect, compression } = spoken;
     let plain = match dialect {
         Dialect::Json => Wire::WebSocketJson,
@@ -70,7 +70,7 @@ struct Connection<P> {
 }
 
 impl<P> Protocol for Connection<P> {
-    fn feed(&mut self, mut input: &mut [u8], shard: &mut Shard<Rc<TcpStream>>) -> usize {
+    fn feed(&mut self, mut input: &mut [u8], shard: &mut Shard<Rc<Conduit>>) -> usize {
         let len = input.len();
         let mut turn = COMMANDS_PER_TURN;
         // What a closing connection still sends is not heard.
@@ -113,7 +113,7 @@ fn take(
     id: ConnectionId,
     dialect: Dialect,
     session: &mut Session,
-    shard: &mut Shard<Rc<TcpStream>>,
+    shard: &mut Shard<Rc<Conduit>>,
 ) -> Result<Effort, Close> {
     match (incoming, dialect) {
         (Incoming::Text(text), Dialect::Json) => {

@@ -68,6 +68,7 @@ impl From<Refusal> for Refused {
                 ("sec-websocket-version", "13"),
             ],
             Reason::MethodNotAllowed => &[("allow", "GET")],
+            Reason::TooManyFromAddress => &[("retry-after", "1")],
             _ => &[],
         };
         Refused { refusal, headers }

@@ -11,8 +11,10 @@
               printed last is shown when it fails"
 )]
 
+mod arrivals;
 mod batches;
 mod catch_up;
+mod certificates;
 mod client;
 mod compression;
 mod drain;
@@ -43,6 +45,8 @@ mod socket;
 mod spelling;
 mod stale;
 mod systemd;
+mod tls;
+mod tls_client;
 mod transcripts;
 mod transports;
 mod violations;

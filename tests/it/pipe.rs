@@ -6,15 +6,19 @@ use crate::harness::within;
 use socket2::SockRef;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
+
+type Reader = Box<dyn AsyncRead + Send + Unpin>;
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// A connection.
 pub(crate) struct Pipe {
-    reader: OwnedReadHalf,
-    /// Dropping it says that nothing more will be sent.
-    writer: Option<OwnedWriteHalf>,
+    reader: Reader,
+    writer: Option<Writer>,
+    /// The same socket once more, for its options.
+    socket: std::net::TcpStream,
     /// What has arrived and was not taken yet.
     ahead: Vec<u8>,
 }
@@ -28,22 +32,38 @@ impl Pipe {
 
     /// Connects with a kernel that holds little for a reader that does not read.
     pub(crate) async fn connect_narrow(address: SocketAddr) -> Pipe {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("a small buffer");
-        let stream = within("connecting", socket.connect(address)).await.expect("a connection");
-        Pipe::of(stream)
+        Pipe::of(narrow(address).await)
     }
 
     fn of(stream: TcpStream) -> Pipe {
         stream.set_nodelay(true).expect("no delay");
-        let (reader, writer) = stream.into_split();
-        Pipe { reader, writer: Some(writer), ahead: Vec::new() }
+        let socket = SockRef::from(&stream).try_clone().expect("a socket").into();
+        Pipe::over(stream, socket)
+    }
+
+    /// A connection over TLS, its handshake done.
+    pub(crate) fn of_tls(stream: TlsStream<TcpStream>) -> Pipe {
+        let socket = SockRef::from(stream.get_ref().0).try_clone().expect("a socket").into();
+        Pipe::over(stream, socket)
+    }
+
+    fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        socket: std::net::TcpStream,
+    ) -> Pipe {
+        let (reader, writer) = tokio::io::split(stream);
+        let (reader, writer): (Reader, Writer) = (Box::new(reader), Box::new(writer));
+        Pipe { reader, writer: Some(writer), socket, ahead: Vec::new() }
     }
 
     /// Sends bytes that the peer must take.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         let writer = self.writer.as_mut().expect("it may still send");
-        within("sending", writer.write_all(bytes)).await.expect("the peer takes it");
+        let written = async {
+            writer.write_all(bytes).await?;
+            writer.flush().await
+        };
+        within("sending", written).await.expect("the peer takes it");
     }
 
     /// Sends bytes that the peer may refuse to take.
@@ -52,13 +72,20 @@ impl Pipe {
         within("sending", writer.write_all(bytes)).await.unwrap_or_default();
     }
 
+    /// Sends bytes past whatever encrypts them; they must be few.
+    pub(crate) fn send_beneath(&mut self, bytes: &[u8]) {
+        std::io::Write::write_all(&mut self.socket, bytes).expect("the system takes it");
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn finish(&mut self) {
         drop(self.writer());
+        // The peer may be gone already.
+        self.socket.shutdown(std::net::Shutdown::Write).unwrap_or_default();
     }
 
     /// The sending side, for somebody who sends while this one reads.
-    pub(crate) fn writer(&mut self) -> OwnedWriteHalf {
+    pub(crate) fn writer(&mut self) -> Writer {
         self.writer.take().expect("it may still send")
     }
 
@@ -92,10 +119,9 @@ impl Pipe {
     }
 
     /// Ends the connection as a peer whose machine has crashed and come back: by a reset.
-    pub(crate) fn reset(mut self) {
-        let writer = self.writer();
-        let stream = self.reader.reunite(writer).expect("two halves of one");
-        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("no lingering");
+    pub(crate) fn reset(self) {
+        let linger = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        linger.expect("no lingering");
     }
 
     /// All bytes up to the end.
@@ -115,4 +141,11 @@ impl Pipe {
         let read = within("the peer", self.reader.read_buf(&mut self.ahead)).await;
         read.is_ok_and(|count| count > 0)
     }
+}
+
+/// A fresh connection whose kernel holds little for a reader that does not read.
+pub(crate) async fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    within("connecting", socket.connect(address)).await.expect("a connection")
 }

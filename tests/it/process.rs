@@ -8,15 +8,18 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_fanfare");
 
 /// How long a process may take to say something.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A process, which ends with its test.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     /// What it writes to standard error; its log is there.
     lines: Receiver<String>,
@@ -24,8 +27,14 @@ struct Process {
 
 impl Process {
     fn start(arguments: &[&str]) -> Process {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
-            .args(arguments)
+        let mut command = Command::new(BINARY);
+        command.args(arguments);
+        Process::spawn(command)
+    }
+
+    /// Starts what a command says.
+    fn spawn(mut command: Command) -> Process {
+        let mut child = command
             .current_dir(env!("CARGO_TARGET_TMPDIR"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -46,10 +55,25 @@ impl Process {
             ["--admin", "127.0.0.1:0", "--log-format=json"],
         ];
         let process = Process::start(&arguments.concat());
-        let [public, ingress, admin] = ["WebSocket and HTTP", "TCP ingress", "metrics and health"]
-            .map(|purpose| process.address(&format!("listening for {purpose}")));
-        let broker = Broker::elsewhere(public, ingress, admin);
+        let broker = process.broker();
         (process, broker)
+    }
+
+    /// Starts a broker that may have so many files open, with these settings.
+    pub(crate) fn serve_with_files(files: u32, settings: &Path) -> (Process, Broker) {
+        let mut command = Command::new("sh");
+        let script = "ulimit -n \"$0\" && exec \"$1\" serve --config \"$2\" --log-format json";
+        command.args(["-c", script, &files.to_string(), BINARY]).arg(settings);
+        let process = Process::spawn(command);
+        let broker = process.broker();
+        (process, broker)
+    }
+
+    /// Where a broker that is starting listens.
+    fn broker(&self) -> Broker {
+        let [public, ingress, admin] = ["WebSocket and HTTP", "TCP ingress", "metrics and health"]
+            .map(|purpose| self.address(&format!("listening for {purpose}")));
+        Broker::elsewhere(public, ingress, admin)
     }
 
     /// The address in the log line with this message.

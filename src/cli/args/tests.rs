@@ -93,19 +93,25 @@ fn publish_explains_itself() {
               [PAYLOAD]  JSON, or else text; - or nothing reads standard input
 
             Options:
-                  --url <URL>              The broker: ws://, tcp:// or http:// [default:
-                                           ws://127.0.0.1:7600/ws]
-                  --file <FILE>            Read the payload from a file
-                  --lines                  Publish each line as a message of its own
-                  --json                   The payload is JSON, or refused
-                  --text                   The payload is text, even if it could be JSON
-                  --base64                 The payload is base64 of bytes
-                  --key <KEY>              The thing that the message is about, for instance a row or a symbol
-                  --delete                 Say that what the key names is gone, instead of a payload
-                  --ttl <TIME>             How long the message may be sent for, such as 30s or 2h, at most 720h
-                  --idempotency-key <KEY>  Makes it safe to publish the same message again
-              -q, --quiet                  Do not print the answers
-              -h, --help                   Print help
+                  --url <URL>                  The broker: ws://, tcp:// or http://; with TLS wss://, tls:// or
+                                               https:// [default: ws://127.0.0.1:7600/ws]
+                  --ca <FILE>                  With TLS: believe the authorities in this PEM file instead of the
+                                               system's
+                  --client-certificate <FILE>  With TLS: show this certificate, a PEM file
+                  --client-key <FILE>          The key of that certificate, a PEM file
+                  --file <FILE>                Read the payload from a file
+                  --lines                      Publish each line as a message of its own
+                  --json                       The payload is JSON, or refused
+                  --text                       The payload is text, even if it could be JSON
+                  --base64                     The payload is base64 of bytes
+                  --key <KEY>                  The thing that the message is about, for instance a row or a
+                                               symbol
+                  --delete                     Say that what the key names is gone, instead of a payload
+                  --ttl <TIME>                 How long the message may be sent for, such as 30s or 2h, at most
+                                               720h
+                  --idempotency-key <KEY>      Makes it safe to publish the same message again
+              -q, --quiet                      Do not print the answers
+              -h, --help                       Print help
 
             Examples:
               fanfare publish room.1 '{"text":"hello"}'
@@ -129,22 +135,27 @@ fn subscribe_explains_itself() {
               <TOPIC>...  Topics or filters: * is one segment, a final > is one or more
 
             Options:
-                  --url <URL>             The broker: ws:// or tcp:// [default: ws://127.0.0.1:7600/ws]
-                  --last <N>              Begin with the last N messages of each topic
-                  --snapshot              Begin with the latest message of each topic
-                  --since <EPOCH:OFFSET>  Resume after this position, of one topic
-                  --policy <POLICY>       Which messages: all, latest (of each key while this reader is slow),
-                                          or maxHz
-                  --max-hz <N>            Each topic at most N times a second, then only the latest of each key:
-                                          --policy maxHz
-                  --overflow <WHAT>       When this reader is too slow for all: catchUp, gap or disconnect
-                                          [default: the topic's rule]
-                  --presence              Tell who is subscribed to the topics, who joins and who leaves
-                  --name <NAME>           The name by which others see this subscriber
-                  --count <N>             Stop after N messages
-                  --raw                   Print the payloads alone
-                  --proto                 Speak protobuf instead of JSON
-              -h, --help                  Print help
+                  --url <URL>                  The broker: ws:// or tcp://; with TLS wss:// or tls:// [default:
+                                               ws://127.0.0.1:7600/ws]
+                  --ca <FILE>                  With TLS: believe the authorities in this PEM file instead of the
+                                               system's
+                  --client-certificate <FILE>  With TLS: show this certificate, a PEM file
+                  --client-key <FILE>          The key of that certificate, a PEM file
+                  --last <N>                   Begin with the last N messages of each topic
+                  --snapshot                   Begin with the latest message of each topic
+                  --since <EPOCH:OFFSET>       Resume after this position, of one topic
+                  --policy <POLICY>            Which messages: all, latest (of each key while this reader is
+                                               slow), or maxHz
+                  --max-hz <N>                 Each topic at most N times a second, then only the latest of each
+                                               key: --policy maxHz
+                  --overflow <WHAT>            When this reader is too slow for all: catchUp, gap or disconnect
+                                               [default: the topic's rule]
+                  --presence                   Tell who is subscribed to the topics, who joins and who leaves
+                  --name <NAME>                The name by which others see this subscriber
+                  --count <N>                  Stop after N messages
+                  --raw                        Print the payloads alone
+                  --proto                      Speak protobuf instead of JSON
+              -h, --help                       Print help
 
             Examples:
               fanfare subscribe ticker.IBM --last 10
@@ -296,7 +307,7 @@ fn a_policy_is_a_word_or_a_rate() {
 fn what_makes_no_sense_is_refused_with_a_reason() {
     let since = "AAAAAAAAAAAAAAAAAAAAAA:1";
     let long = "n".repeat(65);
-    let cases: [(&[&str], &str); 36] = [
+    let cases: [(&[&str], &str); 37] = [
         (&["publish"], "required arguments were not provided"),
         (&["publish", "a.*"], "a topic name has no wildcards"),
         (&["publish", "a", "1", "--file", "f"], "cannot be used with"),
@@ -304,10 +315,11 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         (&["publish", "a", "--quite"], "a similar argument exists: '--quiet'"),
         (&["publish", "a", "--json", "--text"], "cannot be used with"),
         (&["publish", "a", "--lines", "--idempotency-key", "k"], "cannot be used with"),
-        (&["publish", "a", "--url", "wss://h"], "TLS is not spoken yet"),
+        (&["publish", "a", "--url", "mqtts://h"], "it begins with none of"),
+        (&["publish", "a", "--client-key", "k.pem"], "--client-certificate"),
         (&["subscribe"], "required arguments were not provided"),
         (&["subscribe", "a..b"], "it has an empty segment"),
-        (&["subscribe", "a", "--url", "http://h"], "messages do not come over http://"),
+        (&["subscribe", "a", "--url", "http://h"], "messages do not come over HTTP"),
         (&["subscribe", "a.*", "--since", since], "without wildcards"),
         (&["subscribe", "a", "b", "--since", since], "exactly one"),
         (&["subscribe", "a", "--since", "x:1"], "an epoch has 22 characters"),

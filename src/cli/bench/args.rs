@@ -5,7 +5,7 @@
 use super::mark::MARK_LEN;
 use super::publisher::Load;
 use super::speech::{Joining, Speech};
-use crate::cli::endpoint::{Endpoint, Transport};
+use crate::cli::endpoint::{Endpoint, Security, Transport};
 use crate::cli::settings::ConfigArgs;
 use clap::{Args, Subcommand};
 use jiff::fmt::friendly::SpanParser;
@@ -385,8 +385,8 @@ impl SpeechArgs {
 fn parse_address(text: &str) -> Result<Endpoint, String> {
     let endpoint: Endpoint = text.parse().map_err(|error| format!("{error}"))?;
     match endpoint.transport {
-        Transport::WebSocket => Ok(endpoint),
-        Transport::Tcp | Transport::Http => Err("it begins with ws://".to_owned()),
+        Transport::WebSocket if endpoint.security == Security::Plain => Ok(endpoint),
+        _ => Err("it begins with ws://".to_owned()),
     }
 }
 

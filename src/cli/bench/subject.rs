@@ -113,7 +113,12 @@ impl Subject {
             // An empty file: not the one that happens to lie in this folder.
             &["--config", config.as_deref().unwrap_or("/dev/null")],
         ];
-        let (child, lines) = Guard::start(what, &arguments.concat(), cores)?;
+        // How fast strangers are let in is not what is measured, unless somebody says so.
+        let settings: &[_] = match args.config {
+            None => &[("LIMITS__ACCEPT_RATE", "1000000")],
+            Some(_) => &[],
+        };
+        let (child, lines) = Guard::start(what, &arguments.concat(), settings, cores)?;
         let address = |message| {
             lines.find(what, |line| {
                 let line: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -138,7 +143,7 @@ impl Subject {
         let what = "the limit";
         let arguments =
             ["bench", "limit", "--address", "127.0.0.1:0", "--engine", engine.name(), "--child"];
-        let (child, lines) = Guard::start(what, &arguments, cores)?;
+        let (child, lines) = Guard::start(what, &arguments, &[], cores)?;
         let address: SocketAddr = lines
             .find(what, |line| line.strip_prefix(super::limit::LISTENING)?.trim().parse().ok())?;
         let target = Target {
@@ -168,6 +173,7 @@ impl Guard {
     fn start(
         what: &'static str,
         arguments: &[&str],
+        settings: &[(&str, &str)],
         cores: &Cores,
     ) -> Result<(Guard, Lines), BenchError> {
         let failed = |error| BenchError::Spawn { what, error };
@@ -179,6 +185,9 @@ impl Guard {
             if name.to_string_lossy().starts_with(crate::config::source::PREFIX) {
                 command.env_remove(name);
             }
+        }
+        for (key, value) in settings {
+            command.env(format!("{}{key}", crate::config::source::PREFIX), value);
         }
         let mut child = cores.of_the_broker(|| command.spawn()).map_err(failed)?;
         let stderr = child.stderr.take();

@@ -4,6 +4,7 @@
 //! # Not here: the WebSocket that follows (`websocket`).
 
 use super::super::endpoint::Endpoint;
+use super::tls::{Duplex, Stream};
 use super::{ClientError, json};
 use crate::dialect::schema::{self, command::Action, event::Body};
 use bytes::Bytes;
@@ -13,7 +14,6 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Response, http};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 /// Longest body of an answer, in bytes.
@@ -36,7 +36,7 @@ pub(in crate::cli) struct Receiver(mpsc::Receiver<schema::Event>);
 /// Makes the two halves of a connection to the publish API.
 pub(super) async fn begin(
     endpoint: &Endpoint,
-    stream: TcpStream,
+    stream: Stream,
 ) -> Result<(Sender, Receiver), ClientError> {
     let (answers, taken) = mpsc::channel(ANSWERS_MAX);
     let sender = Sender {
@@ -49,7 +49,9 @@ pub(super) async fn begin(
 }
 
 /// Begins to speak HTTP/1.1 on a connection.
-pub(super) async fn speak(stream: TcpStream) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+pub(super) async fn speak(
+    stream: impl Duplex + 'static,
+) -> Result<SendRequest<Full<Bytes>>, ClientError> {
     let (requests, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
     // What ends it is told to the request that waits.
     tokio::spawn(async move { connection.with_upgrades().await.unwrap_or_default() });
@@ -72,7 +74,7 @@ pub(super) async fn send(
 }
 
 /// Asks for a page: the status and the text of the answer.
-pub(super) async fn get(page: &Endpoint, stream: TcpStream) -> Result<(u16, String), ClientError> {
+pub(super) async fn get(page: &Endpoint, stream: Stream) -> Result<(u16, String), ClientError> {
     let request = request(&page.authority(), &page.path).body(Full::default());
     let response = send(&mut speak(stream).await?, request).await?;
     let status = response.status().as_u16();

@@ -7,10 +7,12 @@
 mod http;
 mod json;
 mod tcp;
+mod tls;
 mod websocket;
 
 pub(super) use json::{failure_name, gap_name, overflow_name, policy_name};
 
+use super::args::TrustArgs;
 use super::endpoint::{Endpoint, Transport};
 use crate::dialect::{Dialect, schema};
 use std::io;
@@ -62,7 +64,7 @@ pub(super) enum ClientError {
     #[error("no answer within {} seconds: the message may or may not be published", .0.as_secs())]
     Unknown(Duration),
     /// The transport does not carry this command.
-    #[error("http:// carries messages to publish and nothing else")]
+    #[error("HTTP carries messages to publish and nothing else")]
     PublishOnly,
     /// The server does not do what it is asked about.
     #[error("the server answered {status}: {body}")]
@@ -115,23 +117,29 @@ impl Connection {
     pub(super) async fn open(
         endpoint: &Endpoint,
         dialect: Dialect,
+        trust: &TrustArgs,
     ) -> Result<Connection, ClientError> {
-        let begun = timeout(CONNECT_TIMEOUT, Box::pin(Connection::begin(endpoint, dialect))).await;
+        let opening = Box::pin(Connection::begin(endpoint, dialect, trust));
+        let begun = timeout(CONNECT_TIMEOUT, opening).await;
         begun.unwrap_or_else(|_| {
             let problem = format!("no answer within {} seconds", CONNECT_TIMEOUT.as_secs());
             Err(ClientError::Connect { address: endpoint.authority(), problem })
         })
     }
 
-    async fn begin(endpoint: &Endpoint, dialect: Dialect) -> Result<Connection, ClientError> {
-        let stream = connect(endpoint).await?;
+    async fn begin(
+        endpoint: &Endpoint,
+        dialect: Dialect,
+        trust: &TrustArgs,
+    ) -> Result<Connection, ClientError> {
+        let stream = tls::begin(endpoint, connect(endpoint).await?, trust).await?;
         let (sender, receiver) = match endpoint.transport {
             Transport::WebSocket => {
                 let (sender, receiver) = websocket::begin(endpoint, stream, dialect).await?;
                 (Sender::WebSocket(sender), Receiver::WebSocket(receiver))
             }
             Transport::Tcp => {
-                let (sender, receiver) = tcp::begin(stream);
+                let (sender, receiver) = tcp::begin(stream).await?;
                 (Sender::Tcp(sender), Receiver::Tcp(receiver))
             }
             Transport::Http => {
@@ -200,7 +208,7 @@ pub(super) async fn explain<T>(
 /// # Errors
 /// There was no answer.
 pub(super) async fn get(page: &Endpoint) -> Result<(u16, String), ClientError> {
-    http::get(page, connect(page).await?).await
+    http::get(page, Box::new(connect(page).await?)).await
 }
 
 async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ClientError> {

@@ -1,24 +1,28 @@
 //! The TCP transport as a client: a big-endian u32 length, then protobuf.
 //! # Not here: what is said (`schema`).
 
+use super::tls::Stream;
 use super::{ClientError, EVENT_BYTES_MAX};
-use crate::dialect::schema;
+use crate::dialect::schema::{self, command::Action};
 use prost::Message as _;
 use std::io;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 
 /// The writing half.
-pub(in crate::cli) struct Sender(OwnedWriteHalf);
+pub(in crate::cli) struct Sender(WriteHalf<Stream>);
 
 /// The reading half.
-pub(in crate::cli) struct Receiver(BufReader<OwnedReadHalf>);
+pub(in crate::cli) struct Receiver(BufReader<ReadHalf<Stream>>);
 
-/// Splits a connection; nothing needs to be agreed on.
-pub(super) fn begin(stream: TcpStream) -> (Sender, Receiver) {
-    let (read, write) = stream.into_split();
-    (Sender(write), Receiver(BufReader::new(read)))
+/// Splits a connection. Nothing needs to be agreed on, but a server does not wait for ever for the
+/// first command, and what is to be published may be long in coming.
+pub(super) async fn begin(stream: Stream) -> Result<(Sender, Receiver), ClientError> {
+    let (read, write) = tokio::io::split(stream);
+    let mut sender = Sender(write);
+    let hello = Some(Action::Ping(schema::Ping {}));
+    // Without an id there is no answer.
+    sender.send(&schema::Command { id: 0, action: hello }).await?;
+    Ok((sender, Receiver(BufReader::new(read))))
 }
 
 impl Sender {
@@ -26,7 +30,8 @@ impl Sender {
         let body = command.encode_to_vec();
         let length = u32::try_from(body.len()).map_err(|_| ClientError::TooLarge(body.len()))?;
         let frame = [&length.to_be_bytes()[..], &body].concat();
-        self.0.write_all(&frame).await.map_err(|error| lost(&error))
+        self.0.write_all(&frame).await.map_err(|error| lost(&error))?;
+        self.0.flush().await.map_err(|error| lost(&error))
     }
 }
 

@@ -4,6 +4,7 @@
 //! # Not here: how commands and events are spelled (`json`, `schema`).
 
 use super::super::endpoint::Endpoint;
+use super::tls::Stream;
 use super::{ClientError, EVENT_BYTES_MAX, http, json};
 use crate::dialect::Dialect;
 use crate::dialect::schema::{self, event::Body};
@@ -23,7 +24,6 @@ use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use std::rc::Rc;
 use tokio::io::{ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 /// Both halves write: the reading one its pongs.
@@ -45,7 +45,7 @@ pub(in crate::cli) struct Receiver {
 /// Begins a WebSocket on a connection.
 pub(super) async fn begin(
     endpoint: &Endpoint,
-    stream: TcpStream,
+    stream: Stream,
     dialect: Dialect,
 ) -> Result<(Sender, Receiver), ClientError> {
     let [json, proto] = Dialect::SUBPROTOCOLS;
