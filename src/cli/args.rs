@@ -4,6 +4,7 @@
 
 use super::bench::args::BenchArgs;
 use super::endpoint::{Endpoint, Transport};
+use super::probe::ProbeArgs;
 use super::settings::{CheckArgs, ConfigArgs};
 use crate::dialect::{MEMBER_NAME_BYTES_MAX, Overflow, Policy};
 use crate::topics::message::{Offset, Position, TTL_MAX};
@@ -71,6 +72,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Measure a broker beside the limit of this machine
     Bench(BenchArgs),
+    /// Ask a broker whether it is ready: for health checks
+    Probe(ProbeArgs),
 }
 
 impl Cli {
@@ -87,7 +90,11 @@ impl Cli {
         match &cli.command {
             Command::Subscribe(args) => args.check()?,
             Command::Publish(args) => args.check()?,
-            Command::Serve(_) | Command::Demo(_) | Command::Check(_) | Command::Bench(_) => {}
+            Command::Serve(_)
+            | Command::Demo(_)
+            | Command::Check(_)
+            | Command::Bench(_)
+            | Command::Probe(_) => {}
         }
         Ok(cli)
     }

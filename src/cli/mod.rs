@@ -10,6 +10,7 @@ pub mod endpoint;
 mod line;
 mod log;
 mod payload;
+pub mod probe;
 mod publish;
 mod serve;
 pub mod settings;
@@ -36,6 +37,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => serve::run(&args, Mode::Demo),
         Command::Check(args) => check::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Subscribe(args) => subscribe::run(&args),
     }

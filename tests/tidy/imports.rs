@@ -30,6 +30,7 @@ pub(crate) const TABLE: &[Row] = &[
     ("listen",  "reason clock tls metrics shard"),
     ("http",    "reason clock tls topics metrics limits dialect shard engine session ws listen"),
     ("ingress", "reason clock topics metrics limits dialect shard engine session listen"),
+    ("systemd", ""),
     ("config",  "*"),
     ("server",  "*"),
     ("cli",     "*"),

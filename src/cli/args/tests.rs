@@ -63,6 +63,7 @@ fn the_first_help_fits_a_screen_and_shows_examples() {
           subscribe  Print the messages of topics as they come
           check      Print every setting and where it comes from, or what is wrong with one
           bench      Measure a broker beside the limit of this machine
+          probe      Ask a broker whether it is ready: for health checks
 
         Options:
           -h, --help     Print help
