@@ -5,7 +5,8 @@
 //! - [`dialect`]: bytes ⇄ commands and events, in two spellings.
 //! - [`session`]: where permission, limits and [`engine`] meet.
 //! - [`ws`], [`http`], [`ingress`]: the three ways in; [`listen`] hands sockets to shards.
-//! - [`server`]: puts the parts together; [`config`] says how; [`cli`] is what is typed.
+//! - [`server`]: puts the parts together; [`config`] says how; [`cli`] is what is typed;
+//!   [`systemd`] is who starts and watches it.
 //! - [`reason`], [`clock`], [`limits`], [`metrics`]: what everybody uses.
 //! - [`demo`]: real feeds to look at; [`planted`]: bugs for the simulator to find.
 //!
@@ -30,6 +31,7 @@ pub mod reason;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod systemd;
 pub mod tls;
 pub mod topics;
 pub mod ws;

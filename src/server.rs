@@ -6,7 +6,7 @@
 
 use crate::auth::Guard;
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Listen};
 use crate::demo::Feeds;
 use crate::engine::Engine;
 use crate::http::{self, Ops, Site};
@@ -15,13 +15,14 @@ use crate::keys::{self, KeyError, KeySet};
 use crate::limits::Limits;
 use crate::listen::gate::GateOptions;
 use crate::listen::rate::Rate;
-use crate::listen::{Doorway, Entrance, Gate, Greeting, Open, ProxyHeader, bind};
+use crate::listen::{Doorway, Entrance, Gate, Greeting, Open, ProxyHeader, adopt, bind};
 use crate::metrics::{Counters, Page, Sources, Waiting};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
 use crate::shard::pressure::Budget;
-use crate::shard::worker::{Busy, Seed, ShardHandle};
+use crate::shard::worker::{Beats, Busy, Seed, ShardHandle};
 use crate::shard::{Shard, ShardOptions, TICK};
+use crate::systemd::Inherited;
 use crate::tls::{BadCredentials, Credentials, Demand, Paths};
 use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
@@ -53,6 +54,25 @@ pub struct Server {
     entrances: Vec<Open>,
     tasks: Vec<JoinHandle<()>>,
     grace: Duration,
+}
+
+/// The signs of life of all shards, and how many have been seen. It goes on during a drain.
+#[derive(Debug)]
+pub struct Pulse {
+    shards: Vec<(Beats, u64)>,
+}
+
+impl Pulse {
+    /// Whether every shard has shown life since this was last asked.
+    pub fn beats(&mut self) -> bool {
+        let mut every = true;
+        for (beats, seen) in &mut self.shards {
+            let count = beats.count();
+            every &= count != *seen;
+            *seen = count;
+        }
+        every
+    }
 }
 
 /// The bound addresses.
@@ -106,12 +126,31 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub fn start(config: &Config, feeds: Option<Feeds>) -> Result<Server, StartError> {
+        Server::start_on(Inherited::default(), config, feeds)
+    }
+
+    /// Starts a broker that listens on these sockets, and on addresses of its own for the rest.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start_on(
+        mut sockets: Inherited,
+        config: &Config,
+        feeds: Option<Feeds>,
+    ) -> Result<Server, StartError> {
         let guard = Arc::new(Guard::new(keys::authority(&config.auth)?));
         let key_set = KeySet::of(&config.auth)?;
         let credentials = credentials(&config.tls)?;
-        let public = listen(config.listen.public, "WebSocket and HTTP")?;
-        let ingress = optional(config.listen.ingress, "TCP ingress")?;
-        let admin = optional(config.listen.admin, "metrics and health")?;
+        let mut listener = |key, address, purpose| match sockets.socket(key) {
+            Some(socket) => adopt(socket).map_err(bind_error(address, purpose)),
+            None => bind(address).map_err(bind_error(address, purpose)),
+        };
+        let Listen { public, ingress, admin, .. } = config.listen;
+        let public = listener("listen.public", public, "WebSocket and HTTP")?;
+        let ingress =
+            ingress.map(|it| listener("listen.ingress", it, "TCP ingress")).transpose()?;
+        let admin =
+            admin.map(|it| listener("listen.admin", it, "metrics and health")).transpose()?;
         let addresses = Addresses {
             public: address_of(&public, config.listen.public),
             ingress: ingress.as_ref().zip(config.listen.ingress).map(|(l, a)| address_of(l, a)),
@@ -167,6 +206,11 @@ impl Server {
             // One that has no room for it looks at its next tick.
             shard.jobs().run(|context| context.with(Shard::review)).unwrap_or_default();
         }
+    }
+
+    /// The signs of life of its shards.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { shards: self.shards.iter().map(|shard| (shard.beats(), 0)).collect() }
     }
 
     /// Reads the certificate and its key anew, and who signs those of clients. Connections that are
@@ -349,15 +393,8 @@ fn draw() -> Option<u128> {
     Some(u128::from_ne_bytes(bits))
 }
 
-fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
-    bind(address).map_err(|error| StartError::Bind { address, purpose, error })
-}
-
-fn optional(
-    address: Option<SocketAddr>,
-    purpose: &'static str,
-) -> Result<Option<TcpListener>, StartError> {
-    address.map(|address| listen(address, purpose)).transpose()
+fn bind_error(address: SocketAddr, purpose: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |error| StartError::Bind { address, purpose, error }
 }
 
 fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
@@ -449,5 +486,24 @@ fn registry_options(config: &Config) -> RegistryOptions {
             window: config.topics.idempotency_window,
             keys_max: config.topics.idempotency_keys_max,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_shard_without_life_is_one_too_many() {
+        let (one, two) = (Beats::default(), Beats::default());
+        let mut pulse = Pulse { shards: vec![(one.clone(), 0), (two.clone(), 0)] };
+        one.beat();
+        assert!(!pulse.beats(), "the second has not even begun");
+        one.beat();
+        two.beat();
+        assert!(pulse.beats());
+        assert!(!pulse.beats(), "nothing came since");
+        two.beat();
+        assert!(!pulse.beats(), "the first hangs");
     }
 }

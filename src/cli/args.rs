@@ -4,6 +4,7 @@
 
 use super::bench::args::BenchArgs;
 use super::endpoint::{Endpoint, Transport};
+use super::probe::ProbeArgs;
 use super::secret::TokenArgs;
 use super::settings::{CheckArgs, ConfigArgs};
 use super::token::TokenCommand;
@@ -75,6 +76,8 @@ pub enum Command {
     Token(TokenCommand),
     /// Measure a broker beside the limit of this machine
     Bench(BenchArgs),
+    /// Ask a broker whether it is ready: for health checks
+    Probe(ProbeArgs),
 }
 
 impl Cli {
@@ -95,7 +98,8 @@ impl Cli {
             | Command::Demo(_)
             | Command::Check(_)
             | Command::Token(_)
-            | Command::Bench(_) => {}
+            | Command::Bench(_)
+            | Command::Probe(_) => {}
         }
         Ok(cli)
     }

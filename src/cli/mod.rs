@@ -10,6 +10,7 @@ pub mod endpoint;
 mod line;
 mod log;
 mod payload;
+pub mod probe;
 mod publish;
 pub mod secret;
 mod serve;
@@ -39,6 +40,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Token(command) => token::run(&command),
         Command::Bench(args) => bench::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Subscribe(args) => subscribe::run(&args),
     }

@@ -45,6 +45,7 @@ mod snapshots;
 mod socket;
 mod spelling;
 mod stale;
+mod systemd;
 mod tls;
 mod tls_client;
 mod transcripts;

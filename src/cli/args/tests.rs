@@ -64,6 +64,7 @@ fn the_first_help_fits_a_screen_and_shows_examples() {
               check      Print every setting and where it comes from, or what is wrong with one
               token      Make tokens, look into them, and hash them for a configuration
               bench      Measure a broker beside the limit of this machine
+              probe      Ask a broker whether it is ready: for health checks
 
             Options:
               -h, --help     Print help

@@ -86,6 +86,16 @@ pub(super) async fn send(
     requests.send_request(request).await.map_err(lost)
 }
 
+/// Asks for a page: the status and the text of the answer.
+pub(super) async fn get(page: &Endpoint, stream: Stream) -> Result<(u16, String), ClientError> {
+    let request = request(&page.authority(), &page.path, None).body(Full::default());
+    let response = send(&mut speak(stream).await?, request).await?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| ClientError::Lost(error.to_string()))?.to_bytes();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}
+
 /// What an answer says: a position, or the refusal that its status stands for.
 pub(super) async fn read(response: Response<Incoming>) -> Result<Body, ClientError> {
     let status = response.status();

@@ -66,6 +66,9 @@ pub(super) enum ClientError {
     /// The transport does not carry this command.
     #[error("HTTP carries messages to publish and nothing else")]
     PublishOnly,
+    /// The server does not do what it is asked about.
+    #[error("the server answered {status}: {body}")]
+    Unwell { status: u16, body: String },
     /// The server refused a command.
     #[error("{name}: {message}")]
     Refused { name: String, message: String },
@@ -198,6 +201,14 @@ pub(super) async fn explain<T>(
         Ok(Err(reason @ (ClientError::Closed { .. } | ClientError::Refused { .. }))) => reason,
         Ok(_) | Err(_) => error,
     }
+}
+
+/// Asks for a page: the status and the text of the answer.
+///
+/// # Errors
+/// There was no answer.
+pub(super) async fn get(page: &Endpoint) -> Result<(u16, String), ClientError> {
+    http::get(page, Box::new(connect(page).await?)).await
 }
 
 async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ClientError> {
