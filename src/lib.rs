@@ -6,7 +6,7 @@
 //! - [`session`]: where permission, limits and [`engine`] meet.
 //! - [`ws`], [`http`], [`ingress`]: the three ways in; [`listen`] hands sockets to shards.
 //! - [`server`]: puts the parts together; [`config`] says how; [`cli`] is what is typed;
-//!   [`systemd`] is who starts and watches it.
+//!   [`systemd`] is who starts and watches it, [`control`] how a running one is asked.
 //! - [`reason`], [`clock`], [`limits`], [`metrics`]: what everybody uses.
 //! - [`demo`]: real feeds to look at; [`planted`]: bugs for the simulator to find.
 //!
@@ -17,6 +17,7 @@ pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod dialect;
 pub mod engine;

@@ -7,6 +7,7 @@
 use crate::auth::Guard;
 use crate::clock::Clock;
 use crate::config::{self, Config, Listen};
+use crate::control::{self, Control, Request, Requests};
 use crate::demo::Feeds;
 use crate::engine::Engine;
 use crate::http::{self, Ops, Site};
@@ -51,6 +52,7 @@ pub struct Server {
     broker: Arc<Broker>,
     gate: Arc<Gate>,
     credentials: Option<Arc<Credentials>>,
+    requests: Requests,
     entrances: Vec<Open>,
     tasks: Vec<JoinHandle<()>>,
     grace: Duration,
@@ -168,7 +170,9 @@ impl Server {
             budget: Arc::clone(&budget),
         });
         let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
-        let ops = Arc::new(Ops { page: Page::new(sources), ready: AtomicBool::new(false) });
+        let (control, requests) = control::channel();
+        let ops =
+            Arc::new(Ops { page: Page::new(sources), ready: AtomicBool::new(false), control });
         let mut server = Server {
             addresses,
             shards,
@@ -176,6 +180,7 @@ impl Server {
             broker,
             gate: Arc::new(Gate::new(gate_options(config), budget, waiting)),
             credentials,
+            requests,
             entrances: Vec::new(),
             tasks: Vec::new(),
             grace: config.shutdown.grace,
@@ -198,6 +203,16 @@ impl Server {
     /// Who may do what. Whoever changes that calls [`Server::review`] then.
     pub fn guard(&self) -> &Arc<Guard> {
         &self.broker.guard
+    }
+
+    /// Where an operator's requests are handed in.
+    pub fn control(&self) -> &Control {
+        &self.ops.control
+    }
+
+    /// What an operator asks next. Whoever owns the server carries it out and answers.
+    pub async fn asked(&mut self) -> Request {
+        self.requests.next().await
     }
 
     /// Has every shard look at once what its connections may do now. It would within a second.

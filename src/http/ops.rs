@@ -3,6 +3,7 @@
 //! # Not here: what is counted (`metrics`).
 
 use super::{Answer, HEAD_BYTES_MAX, refuse};
+use crate::control::Control;
 use crate::listen::pipe::Pipe;
 use crate::listen::{Doorway, Places, shake_hands};
 use crate::metrics::Page;
@@ -30,6 +31,8 @@ pub struct Ops {
     pub page: Page,
     /// Whether new connections are welcome.
     pub ready: AtomicBool,
+    /// Where an operator's requests go.
+    pub control: Control,
 }
 
 /// Connections at once: a few scrapers and a person.
