@@ -10,6 +10,7 @@ use crate::config::{self, Config, Listen};
 use crate::control::{self, Control, Request, Requests};
 use crate::demo::Feeds;
 use crate::engine::Engine;
+use crate::http::admin::{Admin, Lock};
 use crate::http::{self, Ops, Site};
 use crate::ingress;
 use crate::keys::{self, KeyError, KeySet};
@@ -171,8 +172,18 @@ impl Server {
         });
         let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
         let (control, requests) = control::channel();
-        let ops =
-            Arc::new(Ops { page: Page::new(sources), ready: AtomicBool::new(false), control });
+        let operators = Admin {
+            lock: Lock::new(addresses.admin.unwrap_or(addresses.public), config.admin.token),
+            broker: Arc::clone(&broker),
+            registry: Arc::clone(&registry),
+            shards: shards.iter().map(ShardHandle::jobs).collect(),
+            sources: sources.clone(),
+            counters: Arc::clone(&counters),
+            control,
+            watching: tokio::sync::Mutex::default(),
+        };
+        let page = Page::new(sources);
+        let ops = Arc::new(Ops { page, ready: AtomicBool::new(false), admin: operators });
         let mut server = Server {
             addresses,
             shards,
@@ -207,7 +218,7 @@ impl Server {
 
     /// Where an operator's requests are handed in.
     pub fn control(&self) -> &Control {
-        &self.ops.control
+        &self.ops.admin.control
     }
 
     /// What an operator asks next. Whoever owns the server carries it out and answers.

@@ -261,6 +261,7 @@ mod tests {
             auth.anonymous.publish                none                                  default
             auth.keys                             none                                  default
             auth.tokens                           none                                  default
+            admin.token                           off                                   default
             tls.certificate                       off                                   default
             tls.key                               off                                   default
             tls.client_ca                         off                                   default

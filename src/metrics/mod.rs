@@ -6,7 +6,7 @@
 
 mod page;
 
-pub use page::{Page, Sources, Waiting};
+pub use page::{Page, Sources, Waiting, resident_bytes};
 
 use crate::auth::Fault;
 use crate::reason::Reason;

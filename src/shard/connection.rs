@@ -70,6 +70,10 @@ pub(super) struct Connection<S> {
     /// How many of its memberships only tell who joins and leaves.
     pub(super) watches: u32,
     pub(super) wire: Wire,
+    /// When it was opened, in seconds since the start.
+    pub(super) opened: u32,
+    /// Bytes that its socket has taken.
+    pub(super) sent: u64,
 }
 
 impl<S: Socket> Connection<S> {

@@ -7,6 +7,9 @@
 
 mod keys;
 mod members;
+mod outline;
+
+pub use outline::Outline;
 
 use super::filters::FilterTrie;
 use super::history::HistoryBudget;

@@ -11,6 +11,7 @@
               printed last is shown when it fails"
 )]
 
+mod admin;
 mod arrivals;
 mod batches;
 mod catch_up;
