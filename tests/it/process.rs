@@ -204,7 +204,7 @@ fn a_second_signal_ends_it_at_once_and_says_so() {
         let (mut process, broker) = Process::serve("127.0.0.1:0", "127.0.0.1:0");
         let mut silent = crate::socket::Socket::open(&broker, None).await;
         process.signal(Signal::TERM);
-        assert_eq!(silent.frame().await.close().map(|(code, _)| code), Some(1001));
+        assert_eq!(silent.farewell().await, Some(1001));
         process.signal(Signal::TERM);
         assert_eq!(process.code().await, Some(1));
         silent.pipe.end().await;
