@@ -130,7 +130,7 @@ async fn serve(
                 // Whoever asked may have gone.
                 Request::Reload(answer) => drop(answer.send(settings.reload(&mut server).await)),
                 Request::Drain(answer) => {
-                    drop(answer.send(()));
+                    answer.send(()).unwrap_or_default();
                     tracing::info!("stopping, as an operator asks");
                     break;
                 }
