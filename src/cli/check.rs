@@ -322,7 +322,11 @@ mod tests {
             topics.rules[0].stale_after           off                                   default
             log.format                            auto                                  default
             log.level                             info                                  default
+            shutdown.delay                        0s                                    default
+            shutdown.spread                       1m                                    default
             shutdown.grace                        1m 30s                                FANFARE__SHUTDOWN__GRACE
+            shutdown.reconnect_after              0s                                    default
+            shutdown.termination_grace            off                                   default
         "]].assert_eq(&table);
     }
 

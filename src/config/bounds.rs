@@ -3,7 +3,7 @@
 //! # Not here: how values are spelled (`form`).
 
 use super::form::{print_size, print_span};
-use super::{Auth, Cap, Config, History, Limits, Rule, SHARDS_MAX, Topics, listeners};
+use super::{Auth, Cap, Config, History, Limits, Rule, SHARDS_MAX, Shutdown, Topics, listeners};
 use crate::topics::terms::Overflow;
 use std::fmt;
 use std::net::IpAddr;
@@ -42,6 +42,7 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
     check_histories(&config.topics)?;
     check_rules(&config.topics)?;
     check_auth(&config.auth)?;
+    check_shutdown(&config.shutdown)?;
     listeners::check(config)
 }
 
@@ -135,7 +136,10 @@ fn general_rows(config: &Config) -> Vec<Row> {
         count("listen.trusted_proxies", config.listen.trusted_proxies.len(), 0..=PROXIES_MAX),
         span("websocket.ping_interval", socket.ping_interval, SECOND..=HOUR),
         span("websocket.pong_timeout", socket.pong_timeout, BLINK..=HOUR),
+        span("shutdown.delay", config.shutdown.delay, Duration::ZERO..=HOUR),
+        span("shutdown.spread", config.shutdown.spread, Duration::ZERO..=HOUR),
         span("shutdown.grace", config.shutdown.grace, Duration::ZERO..=HOUR),
+        span("shutdown.reconnect_after", config.shutdown.reconnect_after, Duration::ZERO..=HOUR),
     ]
 }
 
@@ -346,6 +350,23 @@ fn check_auth(auth: &Auth) -> Result<(), Fault> {
         return Err(fault("auth.jwks", text));
     }
     check_tokens(auth)
+}
+
+fn check_shutdown(shutdown: &Shutdown) -> Result<(), Fault> {
+    let Some(patience) = shutdown.termination_grace else { return Ok(()) };
+    let longest = shutdown.delay + shutdown.spread + shutdown.grace;
+    if longest <= patience {
+        return Ok(());
+    }
+    let text = format!(
+        "`shutdown.termination_grace` is {}, but `shutdown.delay`, `shutdown.spread` and \
+         `shutdown.grace` together are {}, so connections would be cut off: shorten these, or have \
+         whoever supervises the broker wait longer",
+        print_span(patience),
+        print_span(longest)
+    );
+    let keys = ["termination_grace", "delay", "spread", "grace"];
+    Err(Fault { keys: keys.map(|key| format!("shutdown.{key}")).to_vec(), text })
 }
 
 /// Names and hashes of API tokens are there once: who is meant would be a matter of order.

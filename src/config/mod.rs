@@ -9,6 +9,7 @@ mod form;
 mod keys;
 pub mod limits;
 mod listeners;
+pub mod live;
 pub mod load;
 pub mod source;
 mod spelled;
@@ -250,15 +251,37 @@ impl Choice for LogLevel {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
-    /// Time connections have to take what waits for them and to close. Default 5s; 0s is at once.
-    /// A longer grace makes a restart take longer.
+    /// Time between not being ready and no longer accepting: as long as whoever directs clients here
+    /// takes to notice. Default 0s; behind a load balancer some 10s.
+    #[serde(with = "As::<Span>")]
+    pub delay: Duration,
+    /// Time over which connections are told to go, evenly, so that they do not all come back at the
+    /// same moment. Default 60s; of a few, each shard tells 100 a second.
+    #[serde(with = "As::<Span>")]
+    pub spread: Duration,
+    /// Time those who are told last have to take what waits for them and to close. Default 5s; 0s is
+    /// at once. A longer grace makes a restart take longer.
     #[serde(with = "As::<Span>")]
     pub grace: Duration,
+    /// How long clients are asked to wait before they connect again. Default 0s, where others take
+    /// them over; else about as long as a restart takes.
+    #[serde(with = "As::<Span>")]
+    pub reconnect_after: Duration,
+    /// How long whoever supervises waits before it kills the broker, or `"off"`. Default `"off"`.
+    /// With it the broker refuses to start if a drain could take longer.
+    #[serde(with = "As::<Or<Off, Span>>")]
+    pub termination_grace: Option<Duration>,
 }
 
 impl Default for Shutdown {
     fn default() -> Shutdown {
-        Shutdown { grace: Duration::from_secs(5) }
+        Shutdown {
+            delay: Duration::ZERO,
+            spread: Duration::from_mins(1),
+            grace: Duration::from_secs(5),
+            reconnect_after: Duration::ZERO,
+            termination_grace: None,
+        }
     }
 }
 

@@ -223,6 +223,8 @@ pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
             }
             Event::Stale(stale) => write_stale(stale, fields),
             Event::Fresh(topic) => fields.string("topic", topic.as_str()),
+            Event::Reconnect { after_ms: 0 } => {}
+            Event::Reconnect { after_ms } => fields.number("afterMs", (*after_ms).into()),
         });
     });
 }
@@ -255,6 +257,7 @@ fn name(event: &Event) -> &'static str {
         Event::Left(_) => "left",
         Event::Stale(_) => "stale",
         Event::Fresh(_) => "fresh",
+        Event::Reconnect { .. } => "reconnect",
     }
 }
 

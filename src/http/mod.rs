@@ -162,7 +162,7 @@ fn welcome(request: &Request<Incoming>, guest: &Guest) -> Result<(Upgrade, Answe
     let site = &guest.site;
     let (accepted, shown) = entry::upgrade(request, &guest.context, site)?;
     let forwarded = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
-    let client = hops::client(guest.client, forwarded, &site.gate.options.trusted);
+    let client = hops::client(guest.client, forwarded, &site.gate.options().trusted);
     let held = if client == guest.client {
         None
     } else {

@@ -14,6 +14,7 @@ mod conflation;
 mod connection;
 mod cursor;
 mod delivery;
+mod farewell;
 mod grant;
 mod joining;
 mod late;
@@ -38,6 +39,7 @@ pub mod worker;
 
 pub use connection::ConnectionId;
 pub use delivery::Progress;
+pub use farewell::Farewell;
 pub use joining::{FilterAsk, Joiner};
 pub use liveness::TICK;
 pub use standing::{Standing, expires_in_ms};
@@ -191,6 +193,11 @@ impl<S: Socket> Shard<S> {
             now: Now::at_ms(0),
             newly_blocked: Vec::new(),
         }
+    }
+
+    /// Treats connections in another way from now on.
+    pub fn change_options(&mut self, options: ShardOptions) {
+        self.options = options;
     }
 
     /// Tells the shard what time it is. Nothing in it reads a clock.

@@ -18,7 +18,7 @@ use super::mailbox::{Inbox, Mailbox, Permit, Wake};
 use super::message::{Draft, Epoch, Message, Offset, Position, Stream, TopicHead};
 use super::name::{TopicFilter, TopicName};
 use super::names::Names;
-use super::rule::Rules;
+use super::rule::{Rule, Rules};
 use super::topic::{
     Ask, Heard, Page, ResumeOptions, Seam, ShardId, ShardSet, Stretch, Topic, TopicState,
 };
@@ -99,16 +99,18 @@ pub struct Registry {
     budget: HistoryBudget,
     window: IdempotencyWindow,
     options: RegistryOptions,
+    rules: RwLock<Arc<Rules>>,
     epochs: EpochSource,
 }
 
 impl Registry {
     /// An empty registry that posts to these mailboxes, one per shard in the order of their ids.
     pub fn new(
-        options: RegistryOptions,
+        mut options: RegistryOptions,
         mailboxes: Vec<Arc<Mailbox>>,
         epochs: EpochSource,
     ) -> Registry {
+        let rules = RwLock::new(Arc::new(std::mem::take(&mut options.rules)));
         Registry {
             topics: DashMap::with_hasher(RandomState::new()),
             count: AtomicUsize::new(0),
@@ -120,6 +122,7 @@ impl Registry {
             budget: HistoryBudget::new(options.history_bytes_max),
             window: IdempotencyWindow::new(options.idempotency),
             options,
+            rules,
             epochs,
         }
     }
@@ -272,9 +275,24 @@ impl Registry {
         Some(latest)
     }
 
-    /// What applies to a topic, whether it is there or not.
-    pub fn rules(&self) -> &Rules {
-        &self.options.rules
+    /// What topics keep and grant that begin now.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read())
+    }
+
+    /// What a topic keeps and grants, or would if it began now.
+    pub fn rule(&self, topic: &TopicName) -> Arc<Rule> {
+        match self.topic(topic) {
+            Some(topic) => Arc::clone(&topic.head.rule),
+            None => Arc::clone(self.rules().of(topic)),
+        }
+    }
+
+    /// Puts other rules into force for topics that begin from now on; one that is there keeps its
+    /// own. Groups that were not there at the start are counted as `other`.
+    pub fn replace_rules(&self, rules: &Rules) {
+        let mut current = self.rules.write();
+        *current = Arc::new(rules.counted_for(current.group_names()));
     }
 
     /// Messages that a topic still holds: those after `since`, or the latest. At most `limit`, and
@@ -470,7 +488,7 @@ impl Registry {
         let drawn = if planted::is(Bug::EpochReused) { Some(1) } else { (self.epochs)() };
         let bits = drawn.ok_or(Reason::EngineUnavailable)?;
         let id = self.next_id.fetch_add(2, Ordering::Relaxed);
-        let rule = Arc::clone(self.options.rules.of(name));
+        let rule = Arc::clone(self.rules().of(name));
         let head = TopicHead::new(id, name.clone(), Epoch::from_bits(bits), rule);
         let companion = Registry::companion(&head, now);
         let topic = new_topic(head, companion, now);

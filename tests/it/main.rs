@@ -38,6 +38,7 @@ mod presence;
 mod process;
 mod publisher;
 mod reader;
+mod reload;
 mod repeats;
 mod rules;
 mod shedding;
