@@ -204,10 +204,13 @@ fn those_who_read_too_slowly_are_found() {
         slow.ask(&json!({"id": 2, "subscribe": {"topic": "t"}})).await;
         let mut publisher = Client::connect(broker, Wire::TcpProto).await;
         let payload = "x".repeat(30_000);
-        while broker.count("fanfare_dropped_total").await == 0 {
+        let slowest = loop {
             publisher.ask(&json!({"id": 1, "publish": {"topic": "t", "text": payload}})).await;
-        }
-        let slowest = read(broker, "/v1/connections/slowest").await;
+            let slowest = read(broker, "/v1/connections/slowest").await;
+            if slowest["connections"][0]["behind"] == 1 {
+                break slowest;
+            }
+        };
         let rows = slowest["connections"].as_array().expect("rows");
         assert_eq!((rows.len(), &rows[0]["id"]), (1, &json!(id)), "{slowest}");
         assert!(rows[0]["queuedBytes"].as_u64().expect("bytes") > 0, "{slowest}");
@@ -304,6 +307,9 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
             ("/v1/revoke", json!({"subject": "a", "forMs": 0})),
             ("/v1/revoke", json!({"subject": "a", "forMs": u64::MAX})),
             ("/v1/drain", json!({"now": true})),
+            // A list is not a command without fields, nor one whose fields have no names.
+            ("/v1/drain", json!([])),
+            ("/v1/revoke", json!(["alice", null, 1000])),
         ] {
             post(broker, path, body).await.must_refuse(Reason::BadRequest);
         }
@@ -479,7 +485,7 @@ fn every_example_of_the_paper_is_answered_as_it_says() {
             // Nobody is slow here, and a page may be the last.
             told.remove(".next");
             got.remove(".next");
-            if !path.ends_with("slowest") {
+            if !path.contains("slowest") {
                 assert_eq!(told, got, "{command}");
             }
         }

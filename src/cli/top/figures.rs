@@ -4,8 +4,21 @@
 
 use std::time::Duration;
 
-/// A count, its thousands apart: `1,234,567`.
+/// A count in at most seven columns: `999,999` with its thousands apart, then `1.00M`, `98.8M`.
 pub(super) fn count(number: u64) -> String {
+    const UNITS: [&str; 5] = ["M", "G", "T", "P", "E"];
+    if number >= 1_000_000 {
+        #[expect(clippy::cast_precision_loss, reason = "it is shown with three digits")]
+        let mut value = number as f64 / 1e6;
+        let mut units = UNITS.into_iter();
+        let mut unit = units.next().unwrap_or_default();
+        while value >= 999.5 {
+            let Some(next) = units.next() else { break };
+            (value, unit) = (value / 1000.0, next);
+        }
+        let decimals = usize::from(value < 99.95) + usize::from(value < 9.995);
+        return format!("{value:.decimals$}{unit}");
+    }
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -108,7 +121,17 @@ mod tests {
 
     #[test]
     fn numbers_are_as_people_write_them() {
-        let counts = [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")];
+        let counts = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (999_999, "999,999"),
+            (1_000_000, "1.00M"),
+            (9_996_000, "10.0M"),
+            (98_765_432, "98.8M"),
+            (999_600_000, "1.00G"),
+            (u64::MAX, "18.4E"),
+        ];
         for (number, text) in counts {
             assert_eq!(count(number), text);
         }

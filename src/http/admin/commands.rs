@@ -1,6 +1,6 @@
 //! What an operator does: end connections, revoke tokens, drain, reload.
 //! # Invariants: a command takes JSON and nothing else, so that no page can send it without being
-//! asked first; a field that is not known is refused.
+//! asked first; it is one object, of which every field is known.
 //! # Not here: what a revocation does (`auth`), carrying out a drain or a reload (`control`).
 
 use super::connections::{is_of, parse};
@@ -224,6 +224,10 @@ async fn read<T: DeserializeOwned>(
     body::check_type(&request)?;
     let body = body::read(request, BODY_BYTES_MAX, BODY_TIMEOUT).await?;
     let body = if body.is_empty() { &b"{}"[..] } else { &body };
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        // A list would be taken for the values of the fields.
+        return Err(Refusal::new(Reason::BadRequest, "the body must be a JSON object"));
+    }
     serde_json::from_slice(body)
         .map_err(|error| Refusal::new(Reason::BadRequest, error.to_string()))
 }
