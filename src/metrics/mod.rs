@@ -6,7 +6,7 @@
 
 mod page;
 
-pub use page::{Page, Sources, Waiting, resident_bytes};
+pub use page::{Page, Sources, Waiting};
 
 use crate::auth::Fault;
 use crate::reason::Reason;

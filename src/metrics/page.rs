@@ -97,14 +97,6 @@ impl Page {
     }
 }
 
-/// Bytes of memory that the process has, where the system tells.
-pub fn resident_bytes() -> Option<u64> {
-    // The collector would count the open files as well, of which there is one for each connection.
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages.saturating_mul(rustix::param::page_size() as u64))
-}
-
 #[expect(clippy::cast_precision_loss, reason = "Prometheus counts seconds in doubles")]
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6

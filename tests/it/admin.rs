@@ -2,8 +2,9 @@
 //! # Not here: metrics and health (`ops`), the lock's cases one by one (`http::admin`).
 
 use crate::client::{Client, wire_of};
-use crate::harness::{Broker, with_broker};
+use crate::harness::{Broker, run, with_broker};
 use crate::http::{self, Answer, get};
+use crate::process::Process;
 use crate::reader::narrow;
 use fanfare::auth::Hash;
 use fanfare::reason::Reason;
@@ -383,7 +384,7 @@ fn where_others_can_reach_it_nothing_goes_without_a_token() {
     let mut config = crate::harness::config("");
     config.insecure = true;
     config.listen.admin = Some("0.0.0.0:0".parse().expect("an address"));
-    crate::harness::run(async {
+    run(async {
         let broker = Broker::of(&config);
         let port = broker.admin().port();
         let here = format!("127.0.0.1:{port}").parse().expect("an address");
@@ -415,6 +416,58 @@ fn names_that_clients_choose_are_in_no_metric() {
         let page = get(broker.admin(), "/metrics").await.text();
         assert!(!page.contains("canary") && !page.contains("alice"));
         assert_eq!(series(page), before);
+    });
+}
+
+/// What `fanfare top` says about a broker, and whether it succeeded.
+fn top(broker: &Broker, more: &[&str]) -> (bool, String) {
+    let address = format!("http://{}", broker.admin());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    command.args(["top", "--once", "--address", &address]).args(more).env_remove("FANFARE_TOKEN");
+    let output = command.output().expect("it ran");
+    let text = if output.status.success() { output.stdout } else { output.stderr };
+    (output.status.success(), String::from_utf8(text).expect("text"))
+}
+
+#[test]
+fn an_operator_looks_reloads_and_drains() {
+    run(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, token) = (folder.path().join("fanfare.toml"), folder.path().join("token"));
+        let write = |text: &str| std::fs::write(&file, text).expect("a file");
+        write("");
+        std::fs::write(&token, OPERATOR).expect("a file");
+        let path = file.to_string_lossy().into_owned();
+        let arguments = ["--config", path.as_str()];
+        let (mut process, broker) = Process::serve_with("127.0.0.1:0", "127.0.0.1:0", &arguments);
+        let (mut client, _) = join(&broker, Wire::TcpProto, None).await;
+        client.ask(&json!({"id": 2, "publish": {"topic": "t", "data": 1}})).await;
+        let (succeeded, view) = top(&broker, &[]);
+        assert!(succeeded && view.contains("connections            1"), "{view}");
+        let (succeeded, json) = top(&broker, &["--json"]);
+        let look: Value = serde_json::from_str(&json).expect("JSON");
+        assert!(succeeded);
+        assert_eq!(look["overview"]["publishedTotal"], 1, "{look}");
+
+        write("limits.subscriptions_max = 0");
+        let refused = post(&broker, "/v1/reload", json!({})).await.must_refuse(Reason::BadReload);
+        assert!(refused.contains("limits.subscriptions_max"), "{refused}");
+        write(&format!("admin.token = '{}'\n", Hash::of(OPERATOR)));
+        let reloaded = post(&broker, "/v1/reload", json!({})).await.json();
+        let expected = json!({"changed": ["admin.token"], "readAnew": [], "needsRestart": []});
+        assert_eq!(reloaded, expected);
+
+        // From now on everybody has to show it.
+        post(&broker, "/v1/drain", json!({})).await.must_refuse(Reason::Unauthenticated);
+        let (succeeded, why) = top(&broker, &[]);
+        assert!(!succeeded && why.starts_with("error: unauthenticated: "), "{why}");
+        let token = token.to_string_lossy();
+        assert!(top(&broker, &["--token-file", &token]).0);
+        let header = format!("authorization: Bearer {OPERATOR}\r\n");
+        let drained = ask(&broker, ("POST", "/v1/drain"), &header, Some(&json!({}))).await;
+        assert_eq!(drained.json(), json!({"draining": true}));
+        drop(client);
+        assert_eq!(process.code().await, Some(0));
     });
 }
 

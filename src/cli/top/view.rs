@@ -266,7 +266,7 @@ mod tests {
         check(
             &State { sample: Some(&sample), problem: None },
             (80, 24),
-            &expect![[r#"
+            &expect![[r"
                  fanfare/0.1.0 at 127.0.0.1:7602, up 2d 3h, 2 shards               00:00:00 UTC
 
                      messages/s      bytes/s                       now             per s   total
@@ -291,7 +291,7 @@ mod tests {
                         12.3              125,000  ticker.SYMBOL3
                          1.2               62,500  ticker.SYMBOL4
                          0.1               31,250  ticker.SYMBOL5
-            "#]],
+            "]],
         );
     }
 
@@ -301,7 +301,7 @@ mod tests {
         check(
             &State { sample: Some(&sample), problem: None },
             (120, 40),
-            &expect![[r#"
+            &expect![[r"
                  fanfare/0.1.0 at 127.0.0.1:7602, up 2d 3h, 2 shards                                                       00:00:00 UTC
 
                      messages/s      bytes/s                       now             per s   total
@@ -338,7 +338,7 @@ mod tests {
                          0.0                1,953  ticker.SYMBOL9
                          0.0                  976  ticker.SYMBOL10
                          0.0                  488  ticker.SYMBOL11
-            "#]],
+            "]],
         );
     }
 
@@ -349,7 +349,7 @@ mod tests {
         check(
             &State { sample: Some(&sample), problem },
             (80, 24),
-            &expect![[r#"
+            &expect![[r"
                  fanfare/0.1.0 at 127.0.0.1:7602, up 2d 3h, 2 shards               00:00:00 UTC
                 the connection was lost: it ended
                      messages/s      bytes/s                       now             per s   total
@@ -364,7 +364,7 @@ mod tests {
 
                   messages/s             messages  hottest topics
                            -  somebody else is watching the topics
-            "#]],
+            "]],
         );
     }
 
@@ -389,9 +389,9 @@ mod tests {
 
     #[test]
     fn a_pipe_gets_one_line_for_each_look() {
-        let expected = expect![[r#"
+        let expected = expect![[r"
             00:00:00 UTC in 1,234/s 120.6 KiB/s out 987,654/s 117.7 MiB/s connections 12,345 gaps 2.5/s refused 0/s memory 52.0 MiB slowest 0-0.1 1.0 MiB hottest ticker.SYMBOL0 12,346/s
-        "#]];
+        "]];
         expected.assert_eq(&one_line(&sample(2)));
     }
 }

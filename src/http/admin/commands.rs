@@ -167,8 +167,8 @@ pub(super) async fn revoke(
         // One that has no room for it looks at its next tick.
         shard.run(|context| context.with(Shard::review)).unwrap_or_default();
     }
-    let until_ms = until_s.saturating_mul(1000);
-    show(&Revoked { until_ms, revocations: guard.revocation_count() })
+    let until = until_s.saturating_mul(1000);
+    show(&Revoked { until_ms: until, revocations: guard.revocation_count() })
 }
 
 fn is_name(name: &str) -> bool {

@@ -5,6 +5,7 @@
 use super::query::Query;
 use super::{Admin, show};
 use crate::http::Answer;
+use crate::memory;
 use crate::metrics::{Count, Counters};
 use crate::reason::{Reason, Refusal};
 use crate::topics::mailbox::Mailbox;
@@ -65,7 +66,7 @@ pub(super) fn overview(admin: &Admin, query: &Query) -> Result<Answer, Refusal> 
         time_ms: now.wall_ms,
         uptime_ms: u64::try_from(now.uptime.as_millis()).unwrap_or(u64::MAX),
         shards: admin.shards.len(),
-        memory_bytes: crate::metrics::resident_bytes(),
+        memory_bytes: memory::resident(),
         connections: by_wire(|block, wire| block.connections.of(wire)),
         blocked: sum(&|block| &block.blocked),
         topic_subscriptions: sum(&|block| &block.topic_subscriptions),
