@@ -6,6 +6,7 @@
 
 mod drain;
 mod reload;
+mod succession;
 
 use crate::auth::Guard;
 use crate::clock::Clock;
@@ -170,8 +171,9 @@ impl Server {
             ingress: ingress.as_ref().zip(config.listen.ingress).map(|(l, a)| address_of(l, a)),
             admin: admin.as_ref().zip(config.listen.admin).map(|(l, a)| address_of(l, a)),
         };
-        let clock = Clock::start();
+        let (clock, kept) = succession::inherit(config);
         let Core { shards, registry, budget, sources } = Core::start(config, clock, &guard)?;
+        succession::restore(&registry, kept, clock.now());
         let waiting = sources.waiting.clone();
         let broker = Arc::new(Broker {
             engine: Engine::memory(Arc::clone(&registry)),

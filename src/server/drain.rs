@@ -12,10 +12,11 @@ use std::sync::atomic::Ordering;
 
 impl Server {
     /// Is not ready any more, stops accepting after a while, tells every connection to go, and waits
-    /// until they have ended, at most for the configured times. Returns how many were cut off. The
+    /// until they have ended, at most for the configured times; then leaves the topics to the next
+    /// broker, where that is wanted. Returns how many were cut off. The
     /// admin side answers to the end.
     pub async fn drain(mut self) -> usize {
-        let Shutdown { delay, spread, grace, reconnect_after, .. } = self.config.shutdown;
+        let Shutdown { delay, spread, grace, reconnect_after, .. } = self.config.shutdown.clone();
         self.ops.ready.store(false, Ordering::Release);
         tokio::time::sleep(delay).await;
         for entrance in self.entrances.drain(..) {
@@ -41,6 +42,9 @@ impl Server {
         let mut left: usize = 0;
         for drain in drains {
             left = left.saturating_add(drain.await.unwrap_or(0));
+        }
+        if let Some(path) = self.config.shutdown.snapshot.clone() {
+            self.leave(path).await;
         }
         left
     }
