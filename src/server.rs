@@ -21,6 +21,7 @@ use crate::limits::Limits;
 use crate::listen::gate::GateOptions;
 use crate::listen::rate::Rate;
 use crate::listen::{Doorway, Entrance, Gate, Greeting, Open, ProxyHeader, adopt, bind};
+use crate::memory;
 use crate::metrics::{Counters, Page, Sources, Waiting};
 use crate::reason::Reason;
 use crate::session::Broker;
@@ -46,6 +47,9 @@ use tokio::task::JoinHandle;
 
 /// How often topics are looked through for those that may be forgotten.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How often the memory of the process is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A running broker. Dropping it stops it at once.
 #[derive(Debug)]
@@ -209,6 +213,7 @@ impl Server {
         server.accept_ingress(ingress, &config.tls)?;
         server.accept_admin(admin, &config.tls)?;
         server.tasks.push(tokio::spawn(sweep(registry, clock)));
+        server.tasks.extend(watch_memory(&config.limits, Arc::clone(&server.broker.budget)));
         server.follow_keys(key_set);
         if let Some(feeds) = feeds {
             let (broker, counters) = (Arc::clone(&server.broker), Arc::clone(&server.counters));
@@ -358,6 +363,20 @@ impl Core {
         let sources = Sources { blocks, mailboxes, registry: Arc::clone(&registry), waiting };
         Ok(Core { shards, registry, budget, sources })
     }
+}
+
+/// Tells the budget what memory the process has, where the system says what it may have.
+fn watch_memory(limits: &config::Limits, budget: Arc<Budget>) -> Option<JoinHandle<()>> {
+    let allowed = limits.memory_allowed(memory::granted())?;
+    Some(tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(MEMORY_INTERVAL);
+        loop {
+            ticks.tick().await;
+            if let Some(bytes) = memory::resident() {
+                budget.note_resident(bytes, allowed);
+            }
+        }
+    }))
 }
 
 async fn sweep(registry: Arc<Registry>, clock: Clock) {

@@ -70,6 +70,7 @@ fn tls(current: &Tls, new: &Tls) -> Tls {
 fn limits(current: &Limits, new: &Limits) -> Limits {
     Limits {
         outbound_total_bytes_max: current.outbound_total_bytes_max,
+        memory_max: current.memory_max,
         topics_max: current.topics_max,
         resume_messages_max: current.resume_messages_max,
         resume_bytes_max: current.resume_bytes_max,
@@ -151,6 +152,7 @@ mod tests {
             ("limits.message_bytes_max", "5", live),
             ("limits.accept_rate", "5", live),
             ("limits.topics_max", "5", restart),
+            ("limits.memory_max", "'1 GiB'", restart),
             ("limits.mailbox_messages_max", "5", restart),
             ("limits.resume_messages_max", "5", restart),
             ("limits.outbound_total_bytes_max", "'1 GiB'", restart),

@@ -23,9 +23,6 @@ impl Server {
             // A shard that does not answer is not waited for.
             tokio::time::timeout(TICK, entrance.close()).await.unwrap_or_default();
         }
-        for task in self.tasks.drain(..) {
-            task.abort();
-        }
         let refusal = Refusal::from(Reason::GoingAway);
         let farewell = Farewell { refusal, after: reconnect_after, spread, grace };
         let drains: Vec<_> = (0..self.shards.len())
@@ -42,6 +39,9 @@ impl Server {
         let mut left: usize = 0;
         for drain in drains {
             left = left.saturating_add(drain.await.unwrap_or(0));
+        }
+        for task in self.tasks.drain(..) {
+            task.abort();
         }
         if let Some(path) = self.config.shutdown.snapshot.clone() {
             self.leave(path).await;
