@@ -8,6 +8,7 @@
 //! - [`server`]: puts the parts together; [`config`] says how; [`cli`] is what is typed;
 //!   [`systemd`] is who starts and watches it, [`control`] how a running one is asked.
 //! - [`reason`], [`clock`], [`limits`], [`metrics`]: what everybody uses.
+//! - [`restart`]: what one broker leaves to the next.
 //! - [`demo`]: real feeds to look at; [`planted`]: bugs for the simulator to find.
 //!
 //! This library exists for the binary, the tests, the benchmarks and the fuzzers; it promises no
@@ -30,6 +31,7 @@ pub mod memory;
 pub mod metrics;
 pub mod planted;
 pub mod reason;
+pub mod restart;
 pub mod server;
 pub mod session;
 pub mod shard;

@@ -6,6 +6,7 @@
 
 mod drain;
 mod reload;
+mod succession;
 
 use crate::auth::Guard;
 use crate::clock::Clock;
@@ -175,8 +176,9 @@ impl Server {
             ingress: ingress.as_ref().zip(config.listen.ingress).map(|(l, a)| address_of(l, a)),
             admin: admin.as_ref().zip(config.listen.admin).map(|(l, a)| address_of(l, a)),
         };
-        let clock = Clock::start();
+        let (clock, kept) = succession::inherit(config);
         let Core { shards, registry, budget, sources } = Core::start(config, clock, &guard)?;
+        succession::restore(&registry, kept, clock.now());
         let waiting = sources.waiting.clone();
         let broker = Arc::new(Broker {
             engine: Engine::memory(Arc::clone(&registry)),
@@ -222,8 +224,8 @@ impl Server {
         server.accept_ingress(ingress, &config.tls)?;
         server.accept_admin(admin, &config.tls)?;
         server.tasks.push(tokio::spawn(sweep(registry, clock)));
-        server.follow_keys(key_set);
         server.tasks.extend(watch_memory(&config.limits, Arc::clone(&server.broker.budget)));
+        server.follow_keys(key_set);
         if let Some(feeds) = feeds {
             let (broker, counters) = (Arc::clone(&server.broker), Arc::clone(&server.counters));
             server.tasks.push(tokio::spawn(feed(feeds, broker, counters, clock)));

@@ -327,6 +327,7 @@ mod tests {
             shutdown.spread                       1m                                    default
             shutdown.grace                        1m 30s                                FANFARE__SHUTDOWN__GRACE
             shutdown.reconnect_after              0s                                    default
+            shutdown.snapshot                     off                                   default
             shutdown.termination_grace            off                                   default
         "]].assert_eq(&table);
     }

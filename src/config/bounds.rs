@@ -3,7 +3,10 @@
 //! # Not here: how values are spelled (`form`).
 
 use super::form::{print_size, print_span};
-use super::{Auth, Cap, Config, History, Limits, Rule, SHARDS_MAX, Shutdown, Topics, listeners};
+use super::{
+    Auth, Cap, Config, History, Limits, Rule, SHARDS_MAX, SNAPSHOT_TIME_MAX, Shutdown, Topics,
+    listeners,
+};
 use crate::topics::terms::Overflow;
 use std::fmt;
 use std::net::IpAddr;
@@ -355,18 +358,19 @@ fn check_auth(auth: &Auth) -> Result<(), Fault> {
 
 fn check_shutdown(shutdown: &Shutdown) -> Result<(), Fault> {
     let Some(patience) = shutdown.termination_grace else { return Ok(()) };
-    let longest = shutdown.delay + shutdown.spread + shutdown.grace;
+    let writing = shutdown.snapshot.as_ref().map_or(Duration::ZERO, |_| SNAPSHOT_TIME_MAX);
+    let longest = shutdown.delay + shutdown.spread + shutdown.grace + writing;
     if longest <= patience {
         return Ok(());
     }
     let text = format!(
-        "`shutdown.termination_grace` is {}, but `shutdown.delay`, `shutdown.spread` and \
-         `shutdown.grace` together are {}, so connections would be cut off: shorten these, or have \
+        "`shutdown.termination_grace` is {}, but `shutdown.delay`, `shutdown.spread`, \
+         `shutdown.grace` and what it takes to write `shutdown.snapshot` are {} together, so connections would be cut off: shorten these, or have \
          whoever supervises the broker wait longer",
         print_span(patience),
         print_span(longest)
     );
-    let keys = ["termination_grace", "delay", "spread", "grace"];
+    let keys = ["termination_grace", "delay", "spread", "grace", "snapshot"];
     Err(Fault { keys: keys.map(|key| format!("shutdown.{key}")).to_vec(), text })
 }
 

@@ -71,6 +71,7 @@ fn tls(current: &Tls, new: &Tls) -> Tls {
 fn limits(current: &Limits, new: &Limits) -> Limits {
     Limits {
         outbound_total_bytes_max: current.outbound_total_bytes_max,
+        memory_max: current.memory_max,
         topics_max: current.topics_max,
         resume_messages_max: current.resume_messages_max,
         resume_bytes_max: current.resume_bytes_max,
@@ -128,4 +129,85 @@ fn is_key_file(key: &str) -> bool {
 fn is_file(value: &str) -> bool {
     let value = value.trim_matches('"');
     value != "off" && !value.contains("://")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+    use crate::config::words::file;
+
+    fn config(text: &str) -> Config {
+        load(file(text)).expect("sound").config
+    }
+
+    fn adopted(current: &str, new: &str) -> Changes {
+        adopt(&config(current), &config(new)).expect("they fit").1
+    }
+
+    #[test]
+    fn a_change_is_in_force_or_needs_a_restart() {
+        let (live, restart) = (true, false);
+        let cases = [
+            ("limits.cursors_max", "5", live),
+            ("limits.message_bytes_max", "5", live),
+            ("limits.accept_rate", "5", live),
+            ("limits.topics_max", "5", restart),
+            ("limits.memory_max", "'1 GiB'", restart),
+            ("limits.mailbox_messages_max", "5", restart),
+            ("limits.resume_messages_max", "5", restart),
+            ("limits.outbound_total_bytes_max", "'1 GiB'", restart),
+            ("topics.idle_ttl", "'5s'", live),
+            ("topics.history.messages", "5", live),
+            ("topics.history_bytes_max", "'1 GiB'", restart),
+            ("topics.idempotency_window", "'5s'", restart),
+            ("websocket.pong_timeout", "'5s'", live),
+            ("websocket.compression", "true", live),
+            ("websocket.ping_interval", "'20s'", restart),
+            ("auth.leeway", "'5s'", live),
+            ("log.level", "'debug'", live),
+            ("log.format", "'json'", restart),
+            ("shutdown.grace", "'1s'", live),
+            ("shutdown.snapshot", "'x'", live),
+            ("insecure", "true", live),
+            ("shards", "5", restart),
+            ("listen.public", "'127.0.0.1:1'", restart),
+            ("listen.trusted_proxies", "['127.0.0.1']", live),
+        ];
+        for (key, value, is_live) in cases {
+            let changes = adopted("", &format!("{key} = {value}"));
+            let (here, elsewhere) = if is_live {
+                (changes.changed, changes.needs_restart)
+            } else {
+                (changes.needs_restart, changes.changed)
+            };
+            assert_eq!(elsewhere, [""; 0], "{key}");
+            assert!(!here.is_empty() && here.iter().all(|found| found.starts_with(key)), "{key}");
+        }
+    }
+
+    #[test]
+    fn nothing_changes_where_nothing_did() {
+        assert_eq!(adopted("limits.cursors_max = 5", "limits.cursors_max = 5"), Changes::default());
+    }
+
+    #[test]
+    fn a_certificate_changes_and_whether_there_is_one_does_not() {
+        let tls = |name| format!("tls.certificate = '{name}.pem'\ntls.key = '{name}.key'");
+        let changes = adopted(&tls("a"), &tls("b"));
+        let both = ["tls.certificate", "tls.key"].map(ToOwned::to_owned);
+        assert_eq!((&*changes.changed, &*changes.read_anew), (&both[..], &both[..]));
+        assert_eq!(changes.needs_restart, [""; 0]);
+        for (current, new) in [(tls("a"), String::new()), (String::new(), tls("a"))] {
+            let changes = adopted(&current, &new);
+            assert_eq!((&*changes.changed, &*changes.needs_restart), (&[][..], &both[..]));
+        }
+    }
+
+    #[test]
+    fn what_would_be_unsafe_with_the_listeners_there_are_is_refused() {
+        let current = config("insecure = true\nlisten.public = '0.0.0.0:7600'");
+        let refused = adopt(&current, &config("")).expect_err("it stays on every address");
+        assert!(refused.0.contains("as they were: `listen.public`"), "{refused}");
+    }
 }

@@ -35,6 +35,9 @@ use std::time::Duration;
 /// Most shards: a message names the shards that want it in the bits of one word.
 pub const SHARDS_MAX: usize = 64;
 
+/// The longest time that writing `shutdown.snapshot` takes: after it the broker ends without.
+pub const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -267,6 +270,11 @@ pub struct Shutdown {
     /// them over; else about as long as a restart takes.
     #[serde(with = "As::<Span>")]
     pub reconnect_after: Duration,
+    /// File in which a broker that stops as it was told leaves its topics to the next one, which goes on
+    /// with their epochs, histories, keys and idempotency keys and removes the file, or `"off"`. Default
+    /// `"off"`. Writing takes at most 10s more, and is given up then.
+    #[serde(with = "As::<Or<Off, FileName>>")]
+    pub snapshot: Option<PathBuf>,
     /// How long whoever supervises waits before it kills the broker, or `"off"`. Default `"off"`.
     /// With it the broker refuses to start if a drain could take longer.
     #[serde(with = "As::<Or<Off, Span>>")]
@@ -280,6 +288,7 @@ impl Default for Shutdown {
             spread: Duration::from_mins(1),
             grace: Duration::from_secs(5),
             reconnect_after: Duration::ZERO,
+            snapshot: None,
             termination_grace: None,
         }
     }

@@ -369,9 +369,17 @@ fn settings_that_do_not_fit_each_other_are_refused_with_both() {
         ),
         (
             "shutdown.delay = '10s'\nshutdown.termination_grace = '70s'",
-            "`shutdown.termination_grace` is 1m 10s, but `shutdown.delay`, `shutdown.spread` and \
-             `shutdown.grace` together are 1m 15s, so connections would be cut off: shorten these, \
-             or have whoever supervises the broker wait longer",
+            "`shutdown.termination_grace` is 1m 10s, but `shutdown.delay`, `shutdown.spread`, \
+             `shutdown.grace` and what it takes to write `shutdown.snapshot` are 1m 15s together, so \
+             connections would be cut off: shorten these, or have whoever supervises the broker wait \
+             longer",
+        ),
+        (
+            "shutdown.snapshot = 'x'\nshutdown.termination_grace = '1m 5s'",
+            "`shutdown.termination_grace` is 1m 5s, but `shutdown.delay`, `shutdown.spread`, \
+             `shutdown.grace` and what it takes to write `shutdown.snapshot` are 1m 15s together, so \
+             connections would be cut off: shorten these, or have whoever supervises the broker wait \
+             longer",
         ),
         (
             "websocket.pong_timeout = '30s'",

@@ -12,18 +12,16 @@ use std::sync::atomic::Ordering;
 
 impl Server {
     /// Is not ready any more, stops accepting after a while, tells every connection to go, and waits
-    /// until they have ended, at most for the configured times. Returns how many were cut off. The
+    /// until they have ended, at most for the configured times; then leaves the topics to the next
+    /// broker, where that is wanted. Returns how many were cut off. The
     /// admin side answers to the end.
     pub async fn drain(mut self) -> usize {
-        let Shutdown { delay, spread, grace, reconnect_after, .. } = self.config.shutdown;
+        let Shutdown { delay, spread, grace, reconnect_after, .. } = self.config.shutdown.clone();
         self.ops.ready.store(false, Ordering::Release);
         tokio::time::sleep(delay).await;
         for entrance in self.entrances.drain(..) {
             // A shard that does not answer is not waited for.
             tokio::time::timeout(TICK, entrance.close()).await.unwrap_or_default();
-        }
-        for task in self.tasks.drain(..) {
-            task.abort();
         }
         let refusal = Refusal::from(Reason::GoingAway);
         let farewell = Farewell { refusal, after: reconnect_after, spread, grace };
@@ -41,6 +39,12 @@ impl Server {
         let mut left: usize = 0;
         for drain in drains {
             left = left.saturating_add(drain.await.unwrap_or(0));
+        }
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+        if let Some(path) = self.config.shutdown.snapshot.clone() {
+            self.leave(path).await;
         }
         left
     }

@@ -5,6 +5,7 @@
 //! refused; nothing is encoded and nobody waits under a lock.
 //! # Not here: sockets, connections, encoding.
 
+mod kept;
 mod keys;
 mod members;
 mod outline;
@@ -30,7 +31,7 @@ use parking_lot::RwLock;
 use smallvec::SmallVec;
 use std::collections::hash_map::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// How the registry is bounded, and what topics hold.
 #[derive(Clone, Debug)]
@@ -100,6 +101,8 @@ pub struct Registry {
     window: IdempotencyWindow,
     options: RegistryOptions,
     rules: RwLock<Arc<Rules>>,
+    /// Nothing is committed any more.
+    closed: AtomicBool,
     epochs: EpochSource,
 }
 
@@ -123,6 +126,7 @@ impl Registry {
             window: IdempotencyWindow::new(options.idempotency),
             options,
             rules,
+            closed: AtomicBool::new(false),
             epochs,
         }
     }
@@ -131,6 +135,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Reason::Overloaded`] when a shard has no room: then no shard got it and it has no place.
+    /// [`Reason::NotReady`] when the broker is about to end.
     /// [`Reason::TooManyTopics`], [`Reason::EngineUnavailable`] when the topic cannot be made;
     /// [`Reason::IdempotencyMismatch`] when the key was used for another message.
     pub fn commit(&self, draft: Draft, now: Now) -> Result<Position, Reason> {
@@ -370,6 +375,10 @@ impl Registry {
         mut draft: Draft,
         now: Now,
     ) -> Result<(Offset, Option<u8>), Reason> {
+        // Under the topic's lock, so whoever takes the topic out sees all that was committed.
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Reason::NotReady);
+        }
         let idempotency_key = draft.idempotency_key.take();
         let digest = idempotency_key.as_ref().map_or(0, |_| self.window.digest(&draft));
         if let Some(key) = &idempotency_key {
@@ -390,7 +399,8 @@ impl Registry {
         }
         if let Some(key) = idempotency_key.filter(|_| !planted::is(Bug::KeyForgotten)) {
             let answers = &mut state.aside().answers;
-            answers.keep(&key, Answer { digest, offset }, now.uptime, &self.window);
+            let answer = Answer { digest: Some(digest), offset };
+            answers.keep(&key, answer, now.uptime, &self.window);
         }
         if planted::is(Bug::RefusedYetKept) && offset.0.is_multiple_of(8) {
             return Err(Reason::Overloaded);

@@ -40,6 +40,7 @@ mod publisher;
 mod reader;
 mod reload;
 mod repeats;
+mod restart;
 mod rules;
 mod shedding;
 mod slow;

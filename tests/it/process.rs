@@ -60,14 +60,19 @@ impl Process {
 
     /// The same, with more arguments.
     pub(crate) fn serve_with(public: &str, ingress: &str, more: &[&str]) -> (Process, Broker) {
+        let process = Process::begin(public, ingress, more);
+        let broker = process.broker();
+        (process, broker)
+    }
+
+    /// Starts a broker that has yet to say where it listens.
+    pub(crate) fn begin(public: &str, ingress: &str, more: &[&str]) -> Process {
         let arguments = [
             ["serve", "--listen", public],
             ["--ingress", ingress, "--shards=2"],
             ["--admin", "127.0.0.1:0", "--log-format=json"],
         ];
-        let process = Process::start(&[&arguments.concat(), more].concat());
-        let broker = process.broker();
-        (process, broker)
+        Process::start(&[&arguments.concat(), more].concat())
     }
 
     /// Starts a broker that may have so many files open, with these settings.
@@ -90,7 +95,7 @@ impl Process {
     }
 
     /// Where a broker that is starting listens.
-    fn broker(&self) -> Broker {
+    pub(crate) fn broker(&self) -> Broker {
         let [public, ingress, admin] = ["WebSocket and HTTP", "TCP ingress", "metrics and health"]
             .map(|purpose| self.address(&format!("listening for {purpose}")));
         Broker::elsewhere(public, ingress, admin)

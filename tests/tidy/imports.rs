@@ -26,6 +26,7 @@ pub(crate) const TABLE: &[Row] = &[
     ("dialect", "reason clock topics"),
     ("shard",   "planted reason clock tls topics auth metrics dialect"),
     ("engine",  "reason clock topics metrics"),
+    ("restart", "clock topics"),
     ("session", "*"),
     ("demo",    "reason clock topics"),
     ("ws",      "reason clock topics auth metrics limits dialect shard engine session"),
