@@ -190,16 +190,10 @@ impl Server {
         });
         let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
         let (control, requests) = control::channel();
-        let operators = Admin {
-            lock: Lock::new(addresses.admin.unwrap_or(addresses.public), config.admin.token),
-            broker: Arc::clone(&broker),
-            registry: Arc::clone(&registry),
-            shards: shards.iter().map(ShardHandle::jobs).collect(),
-            sources: sources.clone(),
-            counters: Arc::clone(&counters),
-            control,
-            watching: tokio::sync::Mutex::default(),
-        };
+        let core = (&*shards, Arc::clone(&registry), sources.clone());
+        let address = addresses.admin.unwrap_or(addresses.public);
+        let lock = Lock::new(address, config.admin.token);
+        let operators = admin_of(core, Arc::clone(&broker), lock, control);
         let page = Page::new(sources);
         let ops = Arc::new(Ops { page, ready: AtomicBool::new(false), admin: operators });
         let gate = Arc::new(Gate::new(gate_options(config), budget, waiting));
@@ -388,6 +382,26 @@ fn watch_memory(limits: &config::Limits, budget: Arc<Budget>) -> Option<JoinHand
             }
         }
     }))
+}
+
+/// The admin API over these parts.
+fn admin_of(
+    (shards, registry, sources): (&[ShardHandle], Arc<Registry>, Sources),
+    broker: Arc<Broker>,
+    lock: Lock,
+    control: Control,
+) -> Admin {
+    Admin {
+        lock,
+        broker,
+        registry,
+        shards: shards.iter().map(ShardHandle::jobs).collect(),
+        // The last block is that of the thread that serves it.
+        counters: sources.blocks.last().map(Arc::clone).unwrap_or_default(),
+        sources,
+        control,
+        watching: tokio::sync::Mutex::default(),
+    }
 }
 
 async fn sweep(registry: Arc<Registry>, clock: Clock) {
