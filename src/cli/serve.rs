@@ -67,7 +67,7 @@ impl Settings<'_> {
     /// Reads the configuration anew and puts it into force.
     async fn reload(&self, server: &mut Server) -> Result<Changes, BadReload> {
         systemd::tell(State::Reloading);
-        let result = self.put(server).await;
+        let result = Box::pin(self.put(server)).await;
         match &result {
             Ok(Changes { changed, read_anew, needs_restart }) => {
                 tracing::info!(

@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn nobody_is_told_twice_and_nobody_is_forgotten() {
-        let span = Duration::from_secs(60);
+        let span = Duration::from_mins(1);
         let steps = (0..=6_000).map(|step| told(15_000, Duration::from_millis(step * 10), span));
         let steps: Vec<usize> = steps.collect();
         assert!(steps.is_sorted());
