@@ -197,7 +197,7 @@ impl Entrance {
     /// Waits until one more may be accepted. Until then the system keeps those who come, and in the
     /// end lets them try again.
     async fn keep_pace(&self, spent: &mut Spent, context: &Rc<Context>) {
-        let rate = self.gate.options.accept_rate;
+        let rate = self.gate.options().accept_rate;
         let mut is_delayed = false;
         while let Err(wait) = spent.take(rate, context.now().uptime) {
             if !std::mem::replace(&mut is_delayed, true) {

@@ -261,6 +261,7 @@ mod tests {
             auth.anonymous.publish                none                                  default
             auth.keys                             none                                  default
             auth.tokens                           none                                  default
+            admin.token                           off                                   default
             tls.certificate                       off                                   default
             tls.key                               off                                   default
             tls.client_ca                         off                                   default
@@ -324,7 +325,12 @@ mod tests {
             topics.rules[0].stale_after           off                                   default
             log.format                            auto                                  default
             log.level                             info                                  default
+            shutdown.delay                        0s                                    default
+            shutdown.spread                       1m                                    default
             shutdown.grace                        1m 30s                                FANFARE__SHUTDOWN__GRACE
+            shutdown.reconnect_after              0s                                    default
+            shutdown.snapshot                     off                                   default
+            shutdown.termination_grace            off                                   default
         "]].assert_eq(&table);
     }
 

@@ -289,10 +289,10 @@ impl Session {
             overflow: update.overflow.or(terms.overflow),
         };
         let terms = shard.update(self.connection, &update.target, change)?;
-        let rules = self.broker.engine.registry().rules();
+        let registry = self.broker.engine.registry();
         let rule = match &update.target {
-            Target::Topic(topic) => rules.of(topic),
-            Target::Filter(filter) => rules.covering(filter),
+            Target::Topic(topic) => registry.rule(topic),
+            Target::Filter(filter) => Arc::clone(registry.rules().covering(filter)),
         };
         let policy = terms.policy.capped(rule.cap);
         let overflow = (!policy.conflates()).then(|| rule.overflow(terms.overflow));
