@@ -5,13 +5,14 @@
 #   ./test.sh GATE…    these gates
 #   ./test.sh list     their names
 # What a gate needs and this machine lacks is installed first (apt-get as root, pip and npm into
-# ~/.cache/fanfare and node_modules). What cannot be had fails its gate; nothing is skipped.
+# ~/.cache/fanfare and node_modules). What cannot be had fails its gate; only autobahn, which needs
+# CPython 2.7, says that there is none and passes.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # To add a gate: write its function below, put its name here, and into BROWSER if it drives one.
-GATES=(fmt text clippy test planted doc js interop page)
+GATES=(fmt text clippy test planted doc autobahn js interop page)
 BROWSER=(page)
 
 RUN=$(mktemp -d)
@@ -51,6 +52,28 @@ gate_planted() {
 gate_doc() {
   need_rust
   RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+}
+
+# The cases of the Autobahn TestSuite against examples/echo.rs, which is our own `ws` module.
+gate_autobahn() {
+  need_rust
+  need_command python3 python3
+  if ! need_autobahn; then
+    say 'not run: the Autobahn TestSuite needs CPython 2.7, and there is none (PYTHON27, pyenv)'
+    return
+  fi
+  cargo build --locked --profile ci --example echo
+  local echo url='' messages=50
+  "$(target_folder)/ci/examples/echo" >"$RUN/echo" &
+  echo=$!
+  while kill -0 "$echo" && ! url=$(grep '^ws:' "$RUN/echo"); do
+    sleep 0.1
+  done
+  say "the suite's cases against $url, $messages messages in each of compression"
+  timeout 900 "$AUTOBAHN_PYTHON" tests/autobahn/launch.py "$RUN" "$url" "$messages" \
+    >"$RUN/autobahn.log" 2>&1 || tail -20 "$RUN/autobahn.log"
+  kill "$echo"
+  python3 tests/autobahn/judge.py "$RUN"
 }
 
 # The JavaScript client: its types and its tests.
