@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # To add a gate: write its function below, put its name here, and into BROWSER if it drives one.
-GATES=(fmt text clippy test planted doc autobahn js interop page)
+GATES=(fmt text clippy test planted doc autobahn js deploy interop page)
 BROWSER=(page)
 
 RUN=$(mktemp -d)
@@ -83,12 +83,21 @@ gate_js() {
   npm --prefix clients/js test
 }
 
-# Clients that nobody here wrote, and a real Prometheus, against a running broker.
+# The files of deploy/, judged by the programs that are to read them, and the bill of materials.
+gate_deploy() {
+  need_broker
+  need_deploy
+  (cd tests/deploy && PYTHONPATH=../interop "$PYTHON" -m unittest -v)
+}
+
+# Clients that nobody here wrote, a real Prometheus, and the proxies of deploy/, against a running
+# broker.
 gate_interop() {
   need_broker
   need_python
   need_command curl curl
   need_prometheus
+  need_proxies
   npm_ci clients/js
   (cd tests/interop && "$PYTHON" -m unittest -v)
 }

@@ -5,13 +5,15 @@
 //! - [`dialect`]: bytes ⇄ commands and events, in two spellings.
 //! - [`session`]: where permission, limits and [`engine`] meet.
 //! - [`ws`], [`http`], [`ingress`]: the three ways in; [`listen`] hands sockets to shards.
-//! - [`server`]: puts the parts together; [`config`] says how; [`cli`] is what is typed.
+//! - [`server`]: puts the parts together; [`config`] says how; [`cli`] is what is typed;
+//!   [`systemd`] is who starts and watches it.
 //! - [`reason`], [`clock`], [`limits`], [`metrics`]: what everybody uses.
 //! - [`demo`]: real feeds to look at; [`planted`]: bugs for the simulator to find.
 //!
 //! This library exists for the binary, the tests, the benchmarks and the fuzzers; it promises no
 //! API.
 
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -20,6 +22,7 @@ pub mod dialect;
 pub mod engine;
 pub mod http;
 pub mod ingress;
+pub mod keys;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
@@ -28,6 +31,7 @@ pub mod reason;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod systemd;
 pub mod tls;
 pub mod topics;
 pub mod ws;

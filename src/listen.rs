@@ -53,6 +53,17 @@ pub fn bind(address: SocketAddr) -> io::Result<net::TcpListener> {
     Ok(socket.into())
 }
 
+/// Makes a socket that somebody else has bound like one of ours.
+///
+/// # Errors
+/// The system's.
+pub fn adopt(listener: net::TcpListener) -> io::Result<net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    #[cfg(target_os = "linux")]
+    prepare(&listener)?;
+    Ok(listener)
+}
+
 /// What the kernel is to do for a connection. On Linux connections inherit it from their listener.
 fn prepare<'a>(socket: impl Into<SockRef<'a>>) -> io::Result<()> {
     let socket = socket.into();

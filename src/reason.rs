@@ -92,6 +92,7 @@ reasons! {
     IdempotencyMismatch  = 116, "idempotencyMismatch",  Never,  409, "the idempotency key was used for another message";
     Overloaded           = 117, "overloaded",           Later,  503, "a shard has as much work waiting as it may have";
     TooManyKeys          = 118, "tooManyKeys",          Never,  429, "the topic holds as many keys as it may";
+    Unauthenticated      = 119, "unauthenticated",      Refresh, 401, "a token must be shown first";
 
     // A resume or a history query cannot be exact.
     EpochChanged         = 150, "epochChanged",         Never,  409, "the topic has begun anew since that position";
@@ -123,6 +124,7 @@ reasons! {
     // A connection is closed; the client should reconnect.
     GoingAway            = 1001, "goingAway",           Resume, 503, "the server is stopping";
     InternalError        = 1011, "internalError",       Resume, 500, "the server failed while serving this connection";
+    TokenExpired         = 4401, "tokenExpired",         Refresh, 401, "the token has expired";
     SlowConsumer         = 4408, "slowConsumer",        Resume, 503, "the connection did not read fast enough";
     NoPong               = 4410, "noPong",              Resume, 503, "the connection did not answer a ping in time";
     Shed                 = 4429, "shed",                Later,  503, "the broker is short of memory";
@@ -134,12 +136,15 @@ reasons! {
     InvalidUtf8          = 1007, "invalidUtf8",         Never,  400, "a text message is not UTF-8";
     MessageTooBig        = 1009, "messageTooBig",       Never,  413, "a message is larger than the limit";
     BadProtocol          = 4500, "badProtocol",         Never,  400, "the connection sent too many commands that could not be understood";
+    BadToken             = 4501, "badToken",             Never,  401, "the token is not valid here";
+    NoToken              = 4502, "noToken",              Never,  401, "the connection showed no token in time";
+    Forbidden            = 4503, "forbidden",            Never,  403, "what this connection was let in by counts no more";
 }
 
 impl Reason {
     /// Whether a client that was closed for this reason should come back by itself.
     pub const fn reconnects(self) -> bool {
-        matches!(self.retry(), Retry::Resume | Retry::Later)
+        matches!(self.retry(), Retry::Resume | Retry::Later | Retry::Refresh)
     }
 
     /// Whether this can be the answer to an upgrade to WebSocket.
@@ -151,6 +156,8 @@ impl Reason {
                 | Reason::MethodNotAllowed
                 | Reason::UpgradeRequired
                 | Reason::BadSubprotocol
+                | Reason::BadToken
+                | Reason::TokenExpired
                 | Reason::TooManyFromAddress
         )
     }

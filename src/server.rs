@@ -4,22 +4,25 @@
 //! ends before its deadline.
 //! # Not here: protocol, policy, signals (`cli`).
 
+use crate::auth::Guard;
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Listen};
 use crate::demo::Feeds;
 use crate::engine::Engine;
 use crate::http::{self, Ops, Site};
 use crate::ingress;
+use crate::keys::{self, KeyError, KeySet};
 use crate::limits::Limits;
 use crate::listen::gate::GateOptions;
 use crate::listen::rate::Rate;
-use crate::listen::{Doorway, Entrance, Gate, Greeting, Open, ProxyHeader, bind};
+use crate::listen::{Doorway, Entrance, Gate, Greeting, Open, ProxyHeader, adopt, bind};
 use crate::metrics::{Counters, Page, Sources, Waiting};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
 use crate::shard::pressure::Budget;
-use crate::shard::worker::{Busy, Seed, ShardHandle};
-use crate::shard::{ShardOptions, TICK};
+use crate::shard::worker::{Beats, Busy, Seed, ShardHandle};
+use crate::shard::{Shard, ShardOptions, TICK};
+use crate::systemd::Inherited;
 use crate::tls::{BadCredentials, Credentials, Demand, Paths};
 use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
@@ -51,6 +54,25 @@ pub struct Server {
     entrances: Vec<Open>,
     tasks: Vec<JoinHandle<()>>,
     grace: Duration,
+}
+
+/// The signs of life of all shards, and how many have been seen. It goes on during a drain.
+#[derive(Debug)]
+pub struct Pulse {
+    shards: Vec<(Beats, u64)>,
+}
+
+impl Pulse {
+    /// Whether every shard has shown life since this was last asked.
+    pub fn beats(&mut self) -> bool {
+        let mut every = true;
+        for (beats, seen) in &mut self.shards {
+            let count = beats.count();
+            every &= count != *seen;
+            *seen = count;
+        }
+        every
+    }
 }
 
 /// The bound addresses.
@@ -89,6 +111,9 @@ pub enum StartError {
     /// No shard takes connections.
     #[error("cannot accept connections: {0}")]
     Accept(#[from] Busy),
+    /// A key cannot be used.
+    #[error("{0}")]
+    Keys(#[from] KeyError),
     /// A shard's thread did not start.
     #[error("cannot start a shard: {0}")]
     Shard(#[source] io::Error),
@@ -101,20 +126,42 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub fn start(config: &Config, feeds: Option<Feeds>) -> Result<Server, StartError> {
+        Server::start_on(Inherited::default(), config, feeds)
+    }
+
+    /// Starts a broker that listens on these sockets, and on addresses of its own for the rest.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start_on(
+        mut sockets: Inherited,
+        config: &Config,
+        feeds: Option<Feeds>,
+    ) -> Result<Server, StartError> {
+        let guard = Arc::new(Guard::new(keys::authority(&config.auth)?));
+        let key_set = KeySet::of(&config.auth)?;
         let credentials = credentials(&config.tls)?;
-        let public = listen(config.listen.public, "WebSocket and HTTP")?;
-        let ingress = optional(config.listen.ingress, "TCP ingress")?;
-        let admin = optional(config.listen.admin, "metrics and health")?;
+        let mut listener = |key, address, purpose| match sockets.socket(key) {
+            Some(socket) => adopt(socket).map_err(bind_error(address, purpose)),
+            None => bind(address).map_err(bind_error(address, purpose)),
+        };
+        let Listen { public, ingress, admin, .. } = config.listen;
+        let public = listener("listen.public", public, "WebSocket and HTTP")?;
+        let ingress =
+            ingress.map(|it| listener("listen.ingress", it, "TCP ingress")).transpose()?;
+        let admin =
+            admin.map(|it| listener("listen.admin", it, "metrics and health")).transpose()?;
         let addresses = Addresses {
             public: address_of(&public, config.listen.public),
             ingress: ingress.as_ref().zip(config.listen.ingress).map(|(l, a)| address_of(l, a)),
             admin: admin.as_ref().zip(config.listen.admin).map(|(l, a)| address_of(l, a)),
         };
         let clock = Clock::start();
-        let Core { shards, registry, budget, sources } = Core::start(config, clock)?;
+        let Core { shards, registry, budget, sources } = Core::start(config, clock, &guard)?;
         let waiting = sources.waiting.clone();
         let broker = Arc::new(Broker {
             engine: Engine::memory(Arc::clone(&registry)),
+            guard: Arc::clone(&guard),
             limits: limits(config),
             ping_ms: millis(config.websocket.ping_interval),
             clock,
@@ -137,12 +184,33 @@ impl Server {
         server.accept_ingress(ingress, &config.tls)?;
         server.accept_admin(admin, &config.tls)?;
         server.tasks.push(tokio::spawn(sweep(registry, clock)));
+        if let Some(key_set) = key_set {
+            server.tasks.push(tokio::spawn(key_set.follow(guard, Arc::clone(&counters))));
+        }
         if let Some(feeds) = feeds {
             let broker = Arc::clone(&server.broker);
             server.tasks.push(tokio::spawn(feed(feeds, broker, counters, clock)));
         }
         server.ops.ready.store(true, Ordering::Release);
         Ok(server)
+    }
+
+    /// Who may do what. Whoever changes that calls [`Server::review`] then.
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.broker.guard
+    }
+
+    /// Has every shard look at once what its connections may do now. It would within a second.
+    pub fn review(&self) {
+        for shard in self.shards.iter() {
+            // One that has no room for it looks at its next tick.
+            shard.jobs().run(|context| context.with(Shard::review)).unwrap_or_default();
+        }
+    }
+
+    /// The signs of life of its shards.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { shards: self.shards.iter().map(|shard| (shard.beats(), 0)).collect() }
     }
 
     /// Reads the certificate and its key anew, and who signs those of clients. Connections that are
@@ -268,7 +336,7 @@ struct Core {
 }
 
 impl Core {
-    fn start(config: &Config, clock: Clock) -> Result<Core, StartError> {
+    fn start(config: &Config, clock: Clock, guard: &Arc<Guard>) -> Result<Core, StartError> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let mailbox = MailboxOptions {
             messages_max: config.limits.mailbox_messages_max,
@@ -276,7 +344,7 @@ impl Core {
         };
         let seeds: Vec<Seed> = (0..config.shard_count(processors))
             .filter_map(ShardId::new)
-            .map(|id| Seed::new(id, mailbox))
+            .map(|id| Seed::new(id, mailbox, Arc::clone(guard)))
             .collect();
         let mailboxes: Vec<_> = seeds.iter().map(|seed| Arc::clone(&seed.mailbox)).collect();
         let registry =
@@ -325,15 +393,8 @@ fn draw() -> Option<u128> {
     Some(u128::from_ne_bytes(bits))
 }
 
-fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
-    bind(address).map_err(|error| StartError::Bind { address, purpose, error })
-}
-
-fn optional(
-    address: Option<SocketAddr>,
-    purpose: &'static str,
-) -> Result<Option<TcpListener>, StartError> {
-    address.map(|address| listen(address, purpose)).transpose()
+fn bind_error(address: SocketAddr, purpose: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |error| StartError::Bind { address, purpose, error }
 }
 
 fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
@@ -389,6 +450,7 @@ fn shard_options(config: &Config) -> ShardOptions {
         write_stall_max: config.limits.write_stall_max,
         ping_interval: config.websocket.ping_interval,
         pong_timeout: config.websocket.pong_timeout,
+        authenticate: config.limits.authenticate,
     }
 }
 
@@ -424,5 +486,24 @@ fn registry_options(config: &Config) -> RegistryOptions {
             window: config.topics.idempotency_window,
             keys_max: config.topics.idempotency_keys_max,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_shard_without_life_is_one_too_many() {
+        let (one, two) = (Beats::default(), Beats::default());
+        let mut pulse = Pulse { shards: vec![(one.clone(), 0), (two.clone(), 0)] };
+        one.beat();
+        assert!(!pulse.beats(), "the second has not even begun");
+        one.beat();
+        two.beat();
+        assert!(pulse.beats());
+        assert!(!pulse.beats(), "nothing came since");
+        two.beat();
+        assert!(!pulse.beats(), "the first hangs");
     }
 }

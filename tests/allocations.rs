@@ -35,9 +35,9 @@ fn count(act: impl FnOnce()) -> usize {
     stats.allocations + stats.reallocations
 }
 
-/// What publishing and delivering a turn take when `connections` get it.
+/// What publishing and delivering a turn take when `connections` get it, beside filters for others.
 fn turn(connections: usize, wire: Wire) -> (usize, usize) {
-    let mut rig = Rig::new(1, connections, 1, wire);
+    let mut rig = Rig::new(1, connections, 1, wire).with_filters(100);
     // A history as long as it may be, and the memory of a turn.
     for _ in 0..40 {
         rig.commit(MESSAGES);

@@ -10,6 +10,9 @@
     reason = "a test stops at what it did not expect, and its deadlines are real time"
 )]
 
+#[path = "cli/tokens.rs"]
+mod tokens;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};

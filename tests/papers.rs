@@ -85,6 +85,69 @@ fn the_table_of_metrics_is_what_the_broker_serves() {
     assert_eq!(told, served.into_iter().filter(|(name, _)| is_ours(name)).collect());
 }
 
+#[test]
+fn deployment_files_ask_for_metrics_and_reasons_that_are_there() {
+    let served = served();
+    let known = |name: &str| {
+        let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        let is_histogram =
+            |base: &str| served.get(base).is_some_and(|(kind, _)| kind == "histogram");
+        served.contains_key(name) || histogram.is_some_and(is_histogram)
+    };
+    let mut asked = BTreeSet::new();
+    for (path, text) in deployment_files(&["yaml", "json"]) {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+        for word in text.split(|c: char| !is_name(c)) {
+            let is_process = cfg!(target_os = "linux") && word.starts_with("process_");
+            // A colon is in the names of recordings, which promtool knows.
+            if (word.starts_with("fanfare_") || is_process) && !word.contains(':') {
+                assert!(known(word), "{path} asks for {word}");
+                asked.insert(word.to_owned());
+            }
+        }
+        for text in text.replace('\\', "").split("reason=").skip(1) {
+            let reasons = text.trim_start_matches('~').split('"').nth(1).expect("a value");
+            for name in reasons.split('|') {
+                let is_there = Reason::ALL.iter().any(|reason| reason.name() == name);
+                assert!(is_there, "{path} asks for the reason {name}");
+            }
+        }
+    }
+    assert!(asked.len() > 40, "only {asked:?} are asked for");
+}
+
+#[test]
+fn deployment_files_have_settings_that_are_sound() {
+    let files = deployment_files(&["toml"]);
+    assert!(files.len() > 2, "there are {} of them", files.len());
+    for (path, text) in files {
+        let file = Some((path.into(), text));
+        let loaded = config::load(config::Sources { file, ..config::Sources::default() });
+        if let Err(error) = loaded {
+            panic!("{error}");
+        }
+    }
+}
+
+/// The paths and texts of the files below `deploy` that end so.
+fn deployment_files(ends: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec!["deploy".to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = Path::new(env!("CARGO_MANIFEST_DIR")).join(&folder).read_dir();
+        for entry in entries.expect("a folder").map(|entry| entry.expect("an entry")) {
+            let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if entry.file_type().expect("a type").is_dir() {
+                folders.push(path);
+            } else if ends.iter().any(|end| path.ends_with(&format!(".{end}"))) {
+                let text = read(&path);
+                found.push((path, text));
+            }
+        }
+    }
+    found
+}
+
 /// Every metric's name, type and labels.
 fn served() -> BTreeMap<String, (String, String)> {
     let registry = Registry::new(RegistryOptions::default(), Vec::new(), Box::new(|| Some(1)));

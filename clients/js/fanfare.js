@@ -212,6 +212,7 @@
  * @typedef {object} ClientOptions
  * @property {new (url: string, protocols: string[]) => WebSocketLike} [WebSocket] Default: the global
  *   one. Node 20 has none: give that of the package `ws`.
+ * @property {string} [token] Who this client is, for a server that wants to know.
  * @property {string} [name] What others who look at a topic's presence see of this client.
  * @property {number} [backoffMs] The first wait before a reconnect is random up to this, and the bound
  *   doubles with each attempt. Default 500.
@@ -309,6 +310,7 @@ export class FanfareError extends Error {
 export class Client {
   #url;
   #name;
+  #token;
   #options;
   #WebSocket;
   /** @type {WebSocketLike | null} */
@@ -344,6 +346,7 @@ export class Client {
     this.#options = { ...DEFAULTS, ...Object.fromEntries(given) };
     this.#url = absolute(url);
     this.#name = options.name;
+    this.#token = options.token;
     const Constructor = options.WebSocket ?? globalThis.WebSocket;
     if (!Constructor) throw new TypeError('there is no WebSocket here: give one as the option WebSocket');
     this.#WebSocket = Constructor;
@@ -474,7 +477,8 @@ export class Client {
       if (error.retry === 'never') this.#finish({ state: 'closed', reason: error.message, error });
       else this.#drop(error.message);
     };
-    this.#ask('connect', { name: this.#name, batch: true }, (answer) => this.#connected(answer), refused);
+    const hello = { token: this.#token, name: this.#name, batch: true };
+    this.#ask('connect', hello, (answer) => this.#connected(answer), refused);
   }
 
   /** @param {{ pingMs?: unknown, batch?: unknown, server?: string, connection?: string }} hello */

@@ -4,7 +4,10 @@
 
 use super::bench::args::BenchArgs;
 use super::endpoint::{Endpoint, Transport};
+use super::probe::ProbeArgs;
+use super::secret::TokenArgs;
 use super::settings::{CheckArgs, ConfigArgs};
+use super::token::TokenCommand;
 use crate::dialect::{MEMBER_NAME_BYTES_MAX, Overflow, Policy};
 use crate::topics::message::{Offset, Position, TTL_MAX};
 use crate::topics::name::{Target, TopicName};
@@ -69,8 +72,12 @@ pub enum Command {
     Subscribe(SubscribeArgs),
     /// Print every setting and where it comes from, or what is wrong with one
     Check(CheckArgs),
+    /// Make tokens, look into them, and hash them for a configuration
+    Token(TokenCommand),
     /// Measure a broker beside the limit of this machine
     Bench(BenchArgs),
+    /// Ask a broker whether it is ready: for health checks
+    Probe(ProbeArgs),
 }
 
 impl Cli {
@@ -87,7 +94,12 @@ impl Cli {
         match &cli.command {
             Command::Subscribe(args) => args.check()?,
             Command::Publish(args) => args.check()?,
-            Command::Serve(_) | Command::Demo(_) | Command::Check(_) | Command::Bench(_) => {}
+            Command::Serve(_)
+            | Command::Demo(_)
+            | Command::Check(_)
+            | Command::Token(_)
+            | Command::Bench(_)
+            | Command::Probe(_) => {}
         }
         Ok(cli)
     }
@@ -101,6 +113,9 @@ pub struct PublishArgs {
     /// The broker: ws://, tcp:// or http://; with TLS wss://, tls:// or https://
     #[arg(long, default_value = URL, value_parser = parse_endpoint)]
     pub url: Endpoint,
+    /// Who publishes.
+    #[command(flatten)]
+    pub token: TokenArgs,
     /// Who is believed, and who we are.
     #[command(flatten)]
     pub trust: TrustArgs,
@@ -226,6 +241,9 @@ pub struct SubscribeArgs {
     /// The broker: ws:// or tcp://; with TLS wss:// or tls://
     #[arg(long, default_value = URL, value_parser = parse_stream)]
     pub url: Endpoint,
+    /// Who subscribes.
+    #[command(flatten)]
+    pub token: TokenArgs,
     /// Who is believed, and who we are.
     #[command(flatten)]
     pub trust: TrustArgs,

@@ -10,10 +10,13 @@ pub mod endpoint;
 mod line;
 mod log;
 mod payload;
+pub mod probe;
 mod publish;
+pub mod secret;
 mod serve;
 pub mod settings;
 mod subscribe;
+pub mod token;
 
 pub use args::{Cli, Command};
 
@@ -35,7 +38,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve::run(&args, Mode::Serve),
         Command::Demo(args) => serve::run(&args, Mode::Demo),
         Command::Check(args) => check::run(&args),
+        Command::Token(command) => token::run(&command),
         Command::Bench(args) => bench::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Subscribe(args) => subscribe::run(&args),
     }

@@ -55,7 +55,8 @@ fn prepare(args: &PublishArgs) -> Result<Work, ClientError> {
 
 impl Work {
     async fn run(self, args: &PublishArgs) -> Result<(), ClientError> {
-        let connection = Connection::open(&args.url, Dialect::Json, &args.trust).await?;
+        let shown = (&args.trust, args.token.token()?);
+        let connection = Connection::open(&args.url, Dialect::Json, shown).await?;
         match self {
             Work::One(payload) => one(args, connection, payload).await,
             Work::Lines(source) => lines(args, connection, source).await,

@@ -5,9 +5,11 @@
 
 use super::log;
 use super::settings::ConfigArgs;
-use crate::config::Config;
+use crate::config::{Config, Flag};
 use crate::demo::Feeds;
 use crate::server::{Addresses, Server};
+use crate::systemd::{self, Inherited, State};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,26 +25,40 @@ pub(super) enum Mode {
 
 /// Runs a broker until it is told to stop.
 pub(super) fn run(args: &ConfigArgs, mode: Mode) -> ExitCode {
-    let loaded = match args.load() {
+    // Before anything else is opened.
+    let sockets = match Inherited::take() {
+        Ok(sockets) => sockets,
+        Err(error) => return super::fail(&error),
+    };
+    let loaded = match args.load_with(flags(&sockets)) {
         Ok(loaded) => loaded,
         Err(error) => return super::fail(&error),
     };
     log::start(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(serve(&loaded.config, mode)),
+        Ok(runtime) => runtime.block_on(serve(&loaded.config, sockets, mode)),
         Err(error) => super::fail(&error),
     }
 }
 
-async fn serve(config: &Config, mode: Mode) -> ExitCode {
+/// An address that was bound by somebody else is judged like one that was asked for.
+fn flags(sockets: &Inherited) -> Vec<Flag> {
+    let flag = |(key, address): (_, SocketAddr)| {
+        let value = address.to_string();
+        Flag { name: "a socket that was handed over", key, value }
+    };
+    sockets.addresses().map(flag).collect()
+}
+
+async fn serve(config: &Config, sockets: Inherited, mode: Mode) -> ExitCode {
     // Listened to before anything else, so that no signal is lost.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return super::fail(&error),
     };
     let feeds = (mode == Mode::Demo).then(|| Feeds::new(PathBuf::from("/proc")));
-    let server = match Server::start(config, feeds) {
+    let server = match Server::start_on(sockets, config, feeds) {
         Ok(server) => server,
         Err(error) => return super::fail(&error),
     };
@@ -50,8 +66,12 @@ async fn serve(config: &Config, mode: Mode) -> ExitCode {
     if mode == Mode::Demo {
         tracing::info!("open http://{}/ in a browser", server.addresses.public);
     }
+    let mut pulse = server.pulse();
+    tokio::spawn(systemd::watch(move || pulse.beats()));
+    systemd::tell(State::Ready);
     let signal = signals.next().await;
     tracing::info!(signal, "stopping");
+    systemd::tell(State::Stopping);
     tokio::select! {
         left = server.drain() => finish(left),
         signal = signals.next() => {
@@ -70,7 +90,20 @@ fn announce(addresses: Addresses, config: &Config) {
     if let Some(address) = addresses.admin {
         tracing::info!(%address, "listening for metrics and health");
     }
-    if config.insecure {
+    if !config.auth.is_open() {
+        let (keys, tokens) = (config.auth.keys.len(), config.auth.tokens.len());
+        let anonymous = !config.auth.anonymous.grants().is_empty();
+        tracing::info!(
+            keys,
+            jwks = config.auth.jwks,
+            tokens,
+            anonymous,
+            "who may do what is configured"
+        );
+        if anonymous && !config.auth.has_proof() {
+            tracing::warn!("nobody can show a token: everybody may do what auth.anonymous says");
+        }
+    } else if config.insecure {
         tracing::warn!("insecure: whoever reaches these addresses may publish and subscribe");
     } else {
         tracing::info!("whoever is on this machine may publish and subscribe");

@@ -63,7 +63,16 @@ impl ConfigArgs {
     /// # Errors
     /// What is wrong with it, and where.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        load(Sources::gather(self.config.as_deref(), self.flags())?)
+        self.load_with(Vec::new())
+    }
+
+    /// The same under these, which beat all others.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn load_with(&self, stronger: Vec<Flag>) -> Result<Loaded, ConfigError> {
+        let flags = self.flags().into_iter().chain(stronger).collect();
+        load(Sources::gather(self.config.as_deref(), flags)?)
     }
 }
 

@@ -23,8 +23,9 @@ pub(super) fn run(args: &SubscribeArgs) -> ExitCode {
 
 async fn subscribe(args: &SubscribeArgs) -> Result<(), ClientError> {
     let dialect = if args.proto { Dialect::Proto } else { Dialect::Json };
-    let opened = Connection::open(&args.url, dialect, &args.trust).await?;
-    let Connection { mut sender, mut receiver } = opened;
+    let shown = (&args.trust, args.token.token()?);
+    let Connection { mut sender, mut receiver } =
+        Connection::open(&args.url, dialect, shown).await?;
     // Both are needed at once: the answers to many commands may be more than waits in between.
     let read = read(args, &mut receiver);
     let ask = ask(args, &mut sender);
@@ -79,7 +80,7 @@ fn actions(args: &SubscribeArgs) -> impl Iterator<Item = Action> {
     };
     let present = |topic: &str| Action::Presence(schema::Presence { topic: topic.to_owned() });
     let name = args.name.clone().unwrap_or_default();
-    let hello = std::iter::once(Action::Connect(schema::Connect { name, batch: false }));
+    let hello = std::iter::once(Action::Connect(schema::Connect { name, ..Default::default() }));
     let subscriptions = args.targets.iter().map(move |target| subscribe(target.as_str()));
     // Who comes and goes is told from the subscription on, so nobody is missed in between.
     let watched = args.targets.iter().filter(|_| args.presence);

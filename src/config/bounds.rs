@@ -3,9 +3,10 @@
 //! # Not here: how values are spelled (`form`).
 
 use super::form::{print_size, print_span};
-use super::{Cap, Config, History, Limits, Rule, SHARDS_MAX, Topics, listeners};
+use super::{Auth, Cap, Config, History, Limits, Rule, SHARDS_MAX, Topics, listeners};
 use crate::topics::terms::Overflow;
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
     check_relations(config)?;
     check_histories(&config.topics)?;
     check_rules(&config.topics)?;
+    check_auth(&config.auth)?;
     listeners::check(config)
 }
 
@@ -119,8 +121,15 @@ fn check_rows(config: &Config) -> Result<(), Fault> {
 }
 
 fn general_rows(config: &Config) -> Vec<Row> {
-    let socket = &config.websocket;
+    let (socket, auth) = (&config.websocket, &config.auth);
     vec![
+        span("auth.leeway", auth.leeway, Duration::ZERO..=HOUR / 6),
+        span("auth.jwks_refresh", auth.jwks_refresh, SECOND..=24 * HOUR),
+        count("auth.revocations_max", auth.revocations_max, 1..=MILLION),
+        count("auth.keys", auth.keys.len(), 0..=LIST_MAX),
+        count("auth.tokens", auth.tokens.len(), 0..=LIST_MAX),
+        count("auth.anonymous.subscribe", auth.anonymous.subscribe.len(), 0..=LIST_MAX),
+        count("auth.anonymous.publish", auth.anonymous.publish.len(), 0..=LIST_MAX),
         count("shards", config.shards.unwrap_or(1), 1..=SHARDS_MAX),
         count("websocket.origins", socket.origins.len(), 0..=LIST_MAX),
         count("listen.trusted_proxies", config.listen.trusted_proxies.len(), 0..=PROXIES_MAX),
@@ -145,6 +154,7 @@ fn limit_rows(limits: &Limits) -> Vec<Row> {
         count("limits.cursors_max", limits.cursors_max, 1..=MILLION),
         span("limits.write_stall_max", limits.write_stall_max, BLINK..=HOUR),
         span("limits.handshake_timeout", limits.handshake_timeout, BLINK..=HOUR),
+        span("limits.authenticate", limits.authenticate, SECOND..=HOUR),
         span("limits.pending_timeout", limits.pending_timeout, BLINK..=HOUR),
         count("limits.pending_max", limits.pending_max, 1..=100 * MILLION),
         count("limits.tls_handshakes_max", limits.tls_handshakes_max, 1..=MILLION),
@@ -305,6 +315,63 @@ fn check_groups(topics: &Topics) -> Result<(), Fault> {
     let key = format!("topics.rules[{}].group", named.unwrap_or_default());
     let text = format!("`{key}` is {name:?}, one name too many: the most are {GROUPS_MAX}");
     Err(Fault { keys: vec![key], text })
+}
+
+fn check_auth(auth: &Auth) -> Result<(), Fault> {
+    let fault = |key: &str, text: String| Fault { keys: vec![key.to_owned()], text };
+    if auth.has_keys() && auth.audience.is_none() {
+        let key = if auth.jwks.is_some() { "auth.jwks" } else { "auth.keys" };
+        let text = format!(
+            "`{key}` is set, but `auth.audience` is not, so tokens that were made for others would \
+             be taken: set it to what `aud` says in yours"
+        );
+        return Err(fault(key, text));
+    }
+    for (key, is_set) in
+        [("auth.audience", auth.audience.is_some()), ("auth.issuer", auth.issuer.is_some())]
+    {
+        if is_set && !auth.has_keys() {
+            let text = format!(
+                "`{key}` is set, but there is no key to verify a token with: add `[[auth.keys]]` \
+                 or set `auth.jwks`"
+            );
+            return Err(fault(key, text));
+        }
+    }
+    if let Some(url) = auth.jwks.as_deref().filter(|jwks| is_open_url(jwks)) {
+        let text = format!(
+            "`auth.jwks` is {url:?}, and whoever is on the way could put keys of their own there: \
+             use https or a file"
+        );
+        return Err(fault("auth.jwks", text));
+    }
+    check_tokens(auth)
+}
+
+/// Names and hashes of API tokens are there once: who is meant would be a matter of order.
+fn check_tokens(auth: &Auth) -> Result<(), Fault> {
+    for (index, token) in auth.tokens.iter().enumerate() {
+        let mut earlier = auth.tokens.iter().take(index);
+        if earlier.any(|other| other.name == token.name || other.sha256 == token.sha256) {
+            let key = format!("auth.tokens[{index}].name");
+            let text = format!("`{key}` is {:?}, and it or its hash is there twice", token.name);
+            return Err(Fault { keys: vec![key], text });
+        }
+    }
+    Ok(())
+}
+
+/// Whether this is a URL that others can answer.
+fn is_open_url(jwks: &str) -> bool {
+    let Some(rest) = jwks.strip_prefix("http://") else { return false };
+    let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match place.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => place,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    !(loopback || host == "localhost")
 }
 
 #[cfg(test)]

@@ -4,6 +4,10 @@
 //! be named.
 //! # Not here: which keys exist (`keys`), which values make sense (`bounds`).
 
+mod identity;
+
+pub(super) use identity::{Filters, Sha256, Words};
+
 use super::spelled::Spelled;
 use crate::listen::hops::Network;
 use crate::topics::name::TopicFilter;

@@ -4,8 +4,10 @@
 //! sorted, so that the same text always meets the same error.
 //! # Not here: where the values come from (`load`).
 
+use super::auth::{AuthKey, AuthToken};
 use super::spelled::{Spelled, shorten};
 use super::{Config, Rule};
+use crate::auth::{Algorithm, Hash};
 use crate::topics::name::TopicFilter;
 use config::{Map, Value, ValueKind};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -47,6 +49,12 @@ impl Node {
     pub(super) fn known() -> Result<Node, serde_json::Error> {
         let mut config = Config::default();
         config.topics.rules.extend(TopicFilter::parse(">").map(Rule::new));
+        config.auth.keys.push(AuthKey {
+            id: None,
+            algorithm: Algorithm::Hs256,
+            file: String::new(),
+        });
+        config.auth.tokens.push(AuthToken::new("", Hash::of("")));
         Node::of(&config)
     }
 

@@ -60,6 +60,10 @@ pub struct Limits {
     /// Until then it costs a file and a read buffer.
     #[serde(with = "As::<Span>")]
     pub handshake_timeout: Duration,
+    /// Time from taking in a connection to its token, where one is needed. Default 10s.
+    /// Until then it may say hello and nothing else.
+    #[serde(with = "As::<Span>")]
+    pub authenticate: Duration,
     /// Time from accepting a connection to its whole first request or command. Default 10s.
     /// Until then it is one of `pending_max`.
     #[serde(with = "As::<Span>")]
@@ -136,6 +140,7 @@ impl Default for Limits {
             cursors_max: 16_384,
             write_stall_max: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(5),
+            authenticate: Duration::from_secs(10),
             pending_timeout: Duration::from_secs(10),
             pending_max: 4096,
             tls_handshakes_max: 1024,

@@ -46,7 +46,9 @@ impl Listener {
 
     /// Whether whoever connects has to prove who they are.
     fn is_guarded(self, config: &Config) -> bool {
-        self != Listener::Public && self.is_encrypted(&config.tls) && config.tls.client_ca.is_some()
+        let by_token = self != Listener::Admin && config.auth.has_proof();
+        let has_ca = config.tls.client_ca.is_some();
+        by_token || self != Listener::Public && self.is_encrypted(&config.tls) && has_ca
     }
 }
 

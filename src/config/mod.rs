@@ -3,6 +3,7 @@
 //! # Not here: reading files and variables (`source`, `load`), how values are spelled (`form`), which values
 //! make sense (`bounds`).
 
+pub mod auth;
 mod bounds;
 mod form;
 mod keys;
@@ -15,6 +16,7 @@ pub mod topics;
 #[cfg(test)]
 mod words;
 
+pub use auth::Auth;
 pub use limits::Limits;
 pub use load::{ConfigError, Loaded, Setting, load};
 pub use source::{Flag, Source, Sources};
@@ -41,11 +43,13 @@ pub struct Config {
     #[serde(with = "As::<Or<Auto, Count>>")]
     pub shards: Option<usize>,
     /// Serve other machines although nobody has to prove who they are. Default false.
-    /// Without it, only loopback addresses are listened on.
+    /// Without it and without `auth`, only loopback addresses are listened on.
     #[serde(with = "As::<Switch>")]
     pub insecure: bool,
     /// Where the broker listens.
     pub listen: Listen,
+    /// Who may do what.
+    pub auth: Auth,
     /// What is encrypted, and by which certificate.
     pub tls: Tls,
     /// How WebSocket connections are treated.

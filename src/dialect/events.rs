@@ -172,7 +172,8 @@ fn a_message_of_any_size_is_framed_whole() {
 #[test]
 fn a_connection_hears_the_same_in_both_spellings() {
     let server = super::SERVER;
-    let connected = Connected { connection: "1-42".into(), ping_ms: 25_000, batch: false };
+    let connected =
+        Connected { connection: "1-42".into(), ping_ms: 25_000, batch: false, expires_ms: 0 };
     check(
         1,
         &Event::Connected(connected),
@@ -184,13 +185,14 @@ fn a_connection_hears_the_same_in_both_spellings() {
             server: server.into(),
             ping_ms: 25_000,
             batch: false,
+            expires_ms: 0,
         }),
     );
     for (id, json) in [
         (5, r#"{"id":5,"unsubscribed":{"topic":"a.*"}}"#),
         (0, r#"{"unsubscribed":{"topic":"a.*"}}"#),
     ] {
-        let said = schema::Unsubscribed { topic: "a.*".into() };
+        let said = schema::Unsubscribed { topic: "a.*".into(), ..Default::default() };
         check(id, &Event::Unsubscribed(target("a.*")), json, Body::Unsubscribed(said));
     }
     check(

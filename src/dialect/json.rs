@@ -201,6 +201,11 @@ pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
             Event::Connected(connected) => write_connected(connected, fields),
             Event::Subscribed(subscribed) => write_subscribed(subscribed, fields),
             Event::Unsubscribed(target) => fields.string("topic", target.as_str()),
+            Event::Ended(ended) => {
+                fields.string("topic", ended.target.as_str());
+                fields.string("reason", ended.reason.name());
+            }
+            Event::Refreshed(refreshed) => write_expiry(refreshed.expires_ms, fields),
             Event::Published(position) => {
                 write_position(*position, fields);
                 fields.string("durability", "memory");
@@ -234,7 +239,8 @@ fn name(event: &Event) -> &'static str {
         Event::Message(message) => message_name(message),
         Event::Connected(_) => "connected",
         Event::Subscribed(_) => "subscribed",
-        Event::Unsubscribed(_) => "unsubscribed",
+        Event::Unsubscribed(_) | Event::Ended(_) => "unsubscribed",
+        Event::Refreshed(_) => "refreshed",
         Event::Published(_) => "published",
         Event::Error(_) => "error",
         Event::Gap(_) => "gap",
@@ -286,6 +292,13 @@ fn write_connected(connected: &Connected, fields: &mut Fields<'_>) {
     fields.number("pingMs", connected.ping_ms.into());
     if connected.batch {
         fields.raw("batch", b"true");
+    }
+    write_expiry(connected.expires_ms, fields);
+}
+
+fn write_expiry(expires_ms: u64, fields: &mut Fields<'_>) {
+    if expires_ms != 0 {
+        fields.number("expiresMs", expires_ms);
     }
 }
 

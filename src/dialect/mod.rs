@@ -14,6 +14,7 @@ mod fields;
 mod json;
 mod proto;
 mod raw;
+mod secret;
 mod tags;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ use crate::topics::message::{Draft, Message, Position, Wire};
 use crate::topics::name::{Target, TopicName};
 pub use crate::topics::terms::{Overflow, Policy, Terms};
 use bytes::Bytes;
+pub use secret::Token;
 use std::sync::Arc;
 
 /// Most positions that one subscribe command may name.
@@ -77,6 +79,8 @@ pub enum Action {
     History(History),
     /// Asks who is subscribed to a topic.
     Presence(TopicName),
+    /// Shows another token.
+    Refresh(Token),
     /// Asks for a pong.
     Ping,
 }
@@ -89,6 +93,8 @@ pub struct Connect {
     pub name: Option<Box<str>>,
     /// Several events may share one WebSocket message.
     pub batch: bool,
+    /// Who the client is.
+    pub token: Option<Token>,
 }
 
 /// A subscription that is asked for.
@@ -159,8 +165,12 @@ pub enum Event {
     Connected(Connected),
     /// Answers [`Action::Subscribe`].
     Subscribed(Subscribed),
-    /// Answers [`Action::Unsubscribe`], or tells that the server ended a subscription.
+    /// Answers [`Action::Unsubscribe`].
     Unsubscribed(Target),
+    /// Tells that the server ended a subscription, and why.
+    Ended(Ended),
+    /// Answers [`Action::Refresh`].
+    Refreshed(Refreshed),
     /// Answers [`Action::Publish`].
     Published(Position),
     /// Refuses a command.
@@ -200,6 +210,24 @@ pub struct Connected {
     pub ping_ms: u32,
     /// Whether all that follows comes in batches.
     pub batch: bool,
+    /// For how long the token is valid, in milliseconds; 0 if it does not expire.
+    pub expires_ms: u64,
+}
+
+/// A subscription that the server ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The topic or filter.
+    pub target: Target,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// A token that counts from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    /// For how long it is valid, in milliseconds; 0 if it does not expire.
+    pub expires_ms: u64,
 }
 
 /// The beginning of a subscription.

@@ -7,9 +7,10 @@
 
 use super::raw::{
     Choice, Data, INTEGER_MAX, Number, PolicyWord, RawAction, RawConnect, RawHistory, RawName,
-    RawNothing, RawPosition, RawPositions, RawPublish, RawRate, RawSubscribe, RawTopic,
+    RawNothing, RawPosition, RawPositions, RawPublish, RawRate, RawRefresh, RawSubscribe, RawTopic,
     RawTopicPosition, RawUpdate, Text, said_more_than_one, said_nothing,
 };
+use super::secret::Secret;
 use super::tags::{Fault, Field, Tags, fields};
 use super::{
     Action, BadCommand, Command, Connected, Event, Gap, GapReason, HistoryPage, Member, Overflow,
@@ -69,8 +70,8 @@ fn read_command(bytes: &[u8]) -> Result<Result<Command, BadCommand>, Fault> {
         let field = field?;
         match field.number {
             1 => field.fill(&mut id, read_number)?,
-            2..=8 | 10 if said.is_some() => return read_more(bytes),
-            2..=8 | 10 => said = Some(field),
+            2..=10 if said.is_some() => return read_more(bytes),
+            2..=10 => said = Some(field),
             _ => {}
         }
     }
@@ -87,6 +88,10 @@ fn read_command(bytes: &[u8]) -> Result<Result<Command, BadCommand>, Fault> {
         5 => RawAction::Update(read_update(field)?).said(id),
         7 => RawAction::History(read_history(field)?).said(id),
         8 => RawAction::Presence(read_topic(field)?).said(id),
+        9 => {
+            let token = read_topic(field)?.topic.map(Secret);
+            RawAction::Refresh(RawRefresh { token }).said(id)
+        }
         _ => RawAction::Ping(read_nothing(field)?).said(id),
     })
 }
@@ -101,8 +106,8 @@ fn read_more(bytes: &[u8]) -> Result<Result<Command, BadCommand>, Fault> {
         let field = field?;
         match field.number {
             1 => field.fill(&mut id, read_number)?,
-            2..=8 | 10 if said & 1 << field.number != 0 => return Err(Fault::Twice(field.number)),
-            2..=8 | 10 => {
+            2..=10 if said & 1 << field.number != 0 => return Err(Fault::Twice(field.number)),
+            2..=10 => {
                 said |= 1 << field.number;
                 field.bytes()?;
             }
@@ -124,6 +129,7 @@ fn read_connect(field: Field<'_>) -> Result<RawConnect<'_>, Fault> {
     for field in field.fields()? {
         let field = field?;
         match field.number {
+            1 => field.fill(&mut connect.token, read_secret)?,
             2 => field.fill(&mut connect.batch, read_flag)?,
             3 => field.fill(&mut connect.name, read_text)?,
             _ => {}
@@ -154,6 +160,7 @@ fn read_subscribe(field: Field<'_>) -> Result<RawSubscribe<'_>, Fault> {
     Ok(subscribe)
 }
 
+/// Reads a command whose only field is a text, a topic or a token.
 fn read_topic(field: Field<'_>) -> Result<RawTopic<'_>, Fault> {
     let mut named = RawTopic::default();
     for field in field.fields()? {
@@ -252,6 +259,10 @@ fn read_text(field: Field<'_>) -> Result<Text<'_>, Fault> {
     field.text().map(|text| Text(text.into()))
 }
 
+fn read_secret(field: Field<'_>) -> Result<Secret<'_>, Fault> {
+    read_text(field).map(Secret)
+}
+
 fn read_name(field: Field<'_>) -> Result<RawName<'_>, Fault> {
     match TopicName::plain(field.bytes()?) {
         Some(name) => Ok(RawName::Known(name)),
@@ -302,6 +313,11 @@ pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
         Event::Connected(connected) => write_connected(connected, tags),
         Event::Subscribed(subscribed) => write_subscribed(subscribed, tags),
         Event::Unsubscribed(target) => tags.string(1, target.as_str()),
+        Event::Ended(ended) => {
+            tags.string(1, ended.target.as_str());
+            tags.string(2, ended.reason.name());
+        }
+        Event::Refreshed(refreshed) => tags.number(1, refreshed.expires_ms),
         Event::Published(position) => {
             write_position(*position, tags);
             tags.choice(3, schema::Durability::Memory);
@@ -337,7 +353,7 @@ fn tag(event: &Event) -> u32 {
         Event::Message(message) => message_tag(message),
         Event::Connected(_) => 3,
         Event::Subscribed(_) => 4,
-        Event::Unsubscribed(_) => 5,
+        Event::Unsubscribed(_) | Event::Ended(_) => 5,
         Event::Published(_) => 7,
         Event::Error(_) => 8,
         Event::Gap(_) => 9,
@@ -352,6 +368,7 @@ fn tag(event: &Event) -> u32 {
         Event::Left(_) => LEFT,
         Event::Stale(_) => 19,
         Event::Fresh(_) => 20,
+        Event::Refreshed(_) => 21,
     }
 }
 
@@ -389,6 +406,7 @@ fn write_connected(connected: &Connected, tags: &mut Tags<'_>) {
     tags.string(2, SERVER);
     tags.number(3, connected.ping_ms.into());
     tags.number(4, connected.batch.into());
+    tags.number(5, connected.expires_ms);
 }
 
 fn write_subscribed(subscribed: &Subscribed, tags: &mut Tags<'_>) {

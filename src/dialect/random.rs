@@ -5,7 +5,7 @@
 
 use super::schema::{self, command::Action as Said, publish::Payload as Load};
 use super::{
-    Action, BadCommand, Command, Connect, Dialect, History, Overflow, Policy, Subscribe,
+    Action, BadCommand, Command, Connect, Dialect, History, Overflow, Policy, Subscribe, Token,
     TopicPosition, Update,
 };
 use crate::topics::message::{Draft, Epoch, Offset, Payload, Position};
@@ -116,6 +116,10 @@ fn any_draft() -> impl Strategy<Value = Draft> {
     )
 }
 
+fn any_token() -> impl Strategy<Value = Token> {
+    "\\PC{1,16}".prop_map(Token::new)
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let history = (any_topic(), proptest::option::of(any_position()), any::<u32>())
         .prop_map(|(topic, since, limit)| History { topic, since, limit });
@@ -123,7 +127,9 @@ fn any_command() -> impl Strategy<Value = Command> {
     let update = (any_target(), any_policy(), any_overflow())
         .prop_map(|(target, policy, overflow)| Update { target, policy, overflow });
     let action = prop_oneof![
-        (name, any::<bool>()).prop_map(|(name, batch)| Action::Connect(Connect { name, batch })),
+        (name, any::<bool>(), proptest::option::of(any_token()))
+            .prop_map(|(name, batch, token)| { Action::Connect(Connect { name, batch, token }) }),
+        any_token().prop_map(Action::Refresh),
         any_subscribe().prop_map(|subscribe| Action::Subscribe(subscribe.into())),
         any_target().prop_map(Action::Unsubscribe),
         update.prop_map(Action::Update),
@@ -140,7 +146,8 @@ fn in_json(command: &Command) -> Vec<u8> {
     let place = |position: &Position| json!({"epoch": position.epoch.to_string(), "offset": position.offset.0});
     let action = match &command.action {
         Action::Connect(connect) => {
-            json!({"connect": {"name": connect.name, "batch": connect.batch}})
+            let token = connect.token.as_ref().map(Token::reveal);
+            json!({"connect": {"name": connect.name, "batch": connect.batch, "token": token}})
         }
         Action::Subscribe(subscribe) => json!({"subscribe": {
             "topic": subscribe.target.as_str(),
@@ -157,6 +164,7 @@ fn in_json(command: &Command) -> Vec<u8> {
                 "offset": place.position.offset.0,
             })).collect::<Vec<_>>(),
         }}),
+        Action::Refresh(token) => json!({"refresh": {"token": token.reveal()}}),
         Action::Unsubscribe(target) => json!({"unsubscribe": {"topic": target.as_str()}}),
         Action::Update(update) => json!({"update": {
             "topic": update.target.as_str(),
@@ -251,7 +259,9 @@ fn in_proto(command: &Command) -> Vec<u8> {
         Action::Connect(connect) => Said::Connect(schema::Connect {
             name: connect.name.as_deref().unwrap_or_default().to_owned(),
             batch: connect.batch,
+            token: connect.token.as_ref().map(Token::reveal).unwrap_or_default().to_owned(),
         }),
+        Action::Refresh(token) => Said::Refresh(schema::Refresh { token: token.reveal().into() }),
         Action::Subscribe(subscribe) => Said::Subscribe(schema::Subscribe {
             topic: subscribe.target.to_string(),
             since: subscribe.since.as_ref().map(place),

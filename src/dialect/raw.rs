@@ -5,7 +5,11 @@
 //! [`POSITIONS_MAX`] are kept, however many are sent.
 //! # Not here: syntax (`json`, `proto`).
 
+<<<<<<< HEAD
 use super::depth::{DEPTH_MAX, is_too_deep};
+=======
+use super::secret::Secret;
+>>>>>>> main
 use super::{
     Action, BadCommand, Command, Connect, History, MEMBER_NAME_BYTES_MAX, Overflow, POSITIONS_MAX,
     Policy, Subscribe, TopicPosition, Update, json,
@@ -44,6 +48,8 @@ pub(super) struct RawCommand<'a> {
     pub(super) history: Option<RawHistory<'a>>,
     #[serde(borrow, deserialize_with = "json::object")]
     pub(super) presence: Option<RawTopic<'a>>,
+    #[serde(borrow, deserialize_with = "json::object")]
+    pub(super) refresh: Option<RawRefresh<'a>>,
     #[serde(deserialize_with = "json::object")]
     pub(super) ping: Option<RawNothing>,
 }
@@ -58,6 +64,15 @@ pub(super) struct RawConnect<'a> {
     #[serde(borrow)]
     pub(super) name: Option<Text<'a>>,
     pub(super) batch: Option<bool>,
+    #[serde(borrow)]
+    pub(super) token: Option<Secret<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawRefresh<'a> {
+    #[serde(borrow)]
+    pub(super) token: Option<Secret<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -225,6 +240,7 @@ impl RawCommand<'_> {
             self.publish.is_some(),
             self.history.is_some(),
             self.presence.is_some(),
+            self.refresh.is_some(),
             self.ping.is_some(),
         ];
         if said.into_iter().filter(|is_said| *is_said).count() > 1 {
@@ -238,13 +254,15 @@ impl RawCommand<'_> {
             .or(self.connect.map(RawAction::Connect))
             .or(self.history.map(RawAction::History))
             .or(self.presence.map(RawAction::Presence))
+            .or(self.refresh.map(RawAction::Refresh))
             .or(self.ping.map(RawAction::Ping));
         one.map_or_else(|| said_nothing(self.id), |action| action.said(self.id))
     }
 }
 
 /// What a command may say.
-const KNOWN: &str = "connect, subscribe, unsubscribe, update, publish, history, presence, ping";
+const KNOWN: &str =
+    "connect, subscribe, unsubscribe, update, publish, history, presence, refresh, ping";
 
 /// Refuses a command that says nothing.
 pub(super) fn said_nothing(id: Option<Number>) -> Result<Command, BadCommand> {
@@ -280,6 +298,7 @@ pub(super) enum RawAction<'a> {
     Publish(RawPublish<'a>),
     History(RawHistory<'a>),
     Presence(RawTopic<'a>),
+    Refresh(RawRefresh<'a>),
     Ping(RawNothing),
 }
 
@@ -304,6 +323,10 @@ impl RawAction<'_> {
             RawAction::Presence(RawTopic { topic }) => {
                 TopicName::parse(text(topic.as_ref())).map(Action::Presence)
             }
+            RawAction::Refresh(RawRefresh { token }) => {
+                let token = token.and_then(Secret::understand);
+                token.map(Action::Refresh).ok_or_else(|| bad_option("`token` is missing"))
+            }
             RawAction::Ping(RawNothing {}) => Ok(Action::Ping),
         }
     }
@@ -323,6 +346,7 @@ impl RawConnect<'_> {
         Ok(Connect {
             name: (!name.is_empty()).then(|| name.into()),
             batch: self.batch.unwrap_or_default(),
+            token: self.token.and_then(Secret::understand),
         })
     }
 }

@@ -102,7 +102,8 @@ fn a_bad_name_is_refused_alike_in_both_spellings() {
         ("a\u{85}b", "a\\u0085b", "`name` may have no control characters"),
     ] {
         let json = format!(r#"{{"id":1,"connect":{{"name":"{spelled}"}}}}"#);
-        let said = command(1, Said::Connect(schema::Connect { name: name.into(), batch: false }));
+        let said =
+            command(1, Said::Connect(schema::Connect { name: name.into(), ..Default::default() }));
         check_refused(&json, &said, Reason::BadOption, part);
     }
 }
@@ -261,7 +262,8 @@ fn a_bad_delete_or_time_to_live_is_refused_alike_in_both_spellings() {
 
 #[test]
 fn a_command_says_one_thing() {
-    let known = "connect, subscribe, unsubscribe, update, publish, history, presence, ping";
+    let known =
+        "connect, subscribe, unsubscribe, update, publish, history, presence, refresh, ping";
     let none = schema::Command { id: 9, action: None };
     check_refused(r#"{"id":9}"#, &none, Reason::BadCommand, &format!("none of {known}"));
     check_refused(r#"{"id":9,"subscrbe":{}}"#, &none, Reason::BadCommand, known);

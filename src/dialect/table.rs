@@ -117,8 +117,9 @@ fn a_hello_means_the_same_in_both_spellings() {
         (r#"{"name":" \"\u0061\u2028😀","batch":false}"#, Some(" \"a\u{2028}😀"), false),
         (&with_longest, Some(&*longest), false),
     ] {
-        let said = schema::Connect { name: name.unwrap_or_default().into(), batch };
-        let action = Action::Connect(Connect { name: name.map(Into::into), batch });
+        let said =
+            schema::Connect { name: name.unwrap_or_default().into(), batch, ..Default::default() };
+        let action = Action::Connect(Connect { name: name.map(Into::into), batch, token: None });
         check(
             &format!(r#"{{"id":1,"connect":{json}}}"#),
             &command(1, Said::Connect(said)),

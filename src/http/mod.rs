@@ -4,6 +4,7 @@
 //! # Not here: the WebSocket itself (`ws`), metrics and health (`ops`).
 
 mod assets;
+mod entry;
 mod ops;
 mod publish;
 
@@ -20,7 +21,7 @@ use crate::shard::worker::Context;
 use crate::topics::message::Wire;
 use crate::ws;
 use crate::ws::connection::Upgraded;
-use crate::ws::handshake::{Policy, Refused, Spoken, judge};
+use crate::ws::handshake::{Policy, Refused, Spoken};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -70,6 +71,8 @@ struct Guest {
 /// An upgrade that was accepted.
 struct Upgrade {
     spoken: Spoken,
+    /// Who showed a token.
+    shown: entry::Shown,
     /// Who is behind the proxy that asked for it.
     client: Option<IpAddr>,
     /// One connection of that client.
@@ -144,18 +147,18 @@ async fn until_upgrade(guest: &Rc<Guest>, pipe: Pipe, held: Option<Held>) -> Opt
         pipe.farewell();
         return None;
     };
-    let Upgrade { spoken, client, held: behind } = upgrade;
+    let Upgrade { spoken, shown, client, held: behind } = upgrade;
     let held = behind.or(held).map(|held| Box::new(held) as Box<dyn Any>);
     let (socket, unread) = pipe.into_conduit(More { channel: None, client, held });
     // Copied: even an empty piece of hyper's buffer would keep all 8 KiB of it.
     let early = [&parts.read_buf[..], &unread].concat();
-    Some(Upgraded { socket, spoken, early })
+    Some(Upgraded { socket, spoken, early, shown })
 }
 
 /// Decides about a request for a WebSocket, whose client may be behind a proxy.
 fn welcome(request: &Request<Incoming>, guest: &Guest) -> Result<(Upgrade, Answer), Refused> {
     let site = &guest.site;
-    let accepted = judge(request, &site.policy)?;
+    let (accepted, shown) = entry::upgrade(request, &guest.context, site)?;
     let forwarded = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
     let client = hops::client(guest.client, forwarded, &site.gate.options.trusted);
     let held = if client == guest.client {
@@ -165,7 +168,7 @@ fn welcome(request: &Request<Incoming>, guest: &Guest) -> Result<(Upgrade, Answe
         admitted.map_err(|reason| Refused::from(Refusal::from(reason)))?
     };
     let behind = (client != guest.peer).then_some(client);
-    let upgrade = Upgrade { spoken: accepted.spoken, client: behind, held };
+    let upgrade = Upgrade { spoken: accepted.spoken, shown, client: behind, held };
     Ok((upgrade, accepted.response.map(|()| Full::default())))
 }
 

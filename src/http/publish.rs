@@ -3,9 +3,11 @@
 //! publishes nothing.
 //! # Not here: what a message may be (`dialect`), permission and limits on it (`session`).
 
-use super::{Answer, Site, error_body, json};
+use super::{Answer, Site, entry, error_body, json};
+use crate::auth::{Ask, Identity};
 use crate::dialect::decode_draft;
 use crate::reason::{Reason, Refusal};
+use crate::shard::Standing;
 use crate::shard::worker::Context;
 use crate::topics::message::Position;
 use crate::topics::registry::Recent;
@@ -17,6 +19,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{Request, StatusCode};
 use serde_json::value::RawValue;
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub(super) async fn publish(
     request: Request<Incoming>,
@@ -25,30 +28,41 @@ pub(super) async fn publish(
 ) -> Result<Answer, Refusal> {
     origin::check(request.headers(), &site.policy.origins)?;
     check_content_type(&request)?;
+    // Before the body, which costs memory.
+    let publisher = entry::publisher(&request, context, site)?;
+    let publisher = publisher.as_ref();
     let body = read_body(request, site).await?;
     let text = std::str::from_utf8(&body)
         .map_err(|_| Refusal::new(Reason::BadRequest, "the body is not UTF-8"))?;
     let answer = if text.trim_start().starts_with('[') {
-        publish_list(text, context, site)?
+        publish_list(text, publisher, context, site)?
     } else {
-        position_body(publish_one(text, &mut Recent::default(), context, site)?)
+        position_body(publish_one(text, (&mut Recent::default(), publisher), context, site)?)
     };
     Ok(json(StatusCode::OK, answer))
 }
 
 fn publish_one(
     text: &str,
-    recent: &mut Recent,
+    (recent, publisher): (&mut Recent, Option<&Arc<Identity>>),
     context: &Rc<Context>,
     site: &Site,
 ) -> Result<Position, Refusal> {
     let draft = decode_draft(text.as_bytes())?;
+    if let Some(publisher) = publisher {
+        Standing::As(publisher).permit(Ask::Publish(&draft.topic))?;
+    }
     let committed =
         context.with(|shard| site.broker.publish(recent, draft, shard.counters(), shard.now()))?;
     Ok(committed.position())
 }
 
-fn publish_list(text: &str, context: &Rc<Context>, site: &Site) -> Result<Bytes, Refusal> {
+fn publish_list(
+    text: &str,
+    publisher: Option<&Arc<Identity>>,
+    context: &Rc<Context>,
+    site: &Site,
+) -> Result<Bytes, Refusal> {
     let list: Vec<&RawValue> = serde_json::from_str(text)
         .map_err(|error| Refusal::new(Reason::BadRequest, error.to_string()))?;
     let max = site.broker.limits.http_messages_max;
@@ -62,7 +76,8 @@ fn publish_list(text: &str, context: &Rc<Context>, site: &Site) -> Result<Bytes,
         if index > 0 {
             body.extend_from_slice(b",");
         }
-        let answer = publish_one(message.get(), &mut recent, context, site).map(position_body);
+        let answer = publish_one(message.get(), (&mut recent, publisher), context, site);
+        let answer = answer.map(position_body);
         body.extend_from_slice(&answer.unwrap_or_else(|refusal| {
             context.with(|shard| shard.counters().refusals.of(refusal.reason).increment());
             error_body(&refusal)

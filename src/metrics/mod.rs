@@ -8,6 +8,7 @@ mod page;
 
 pub use page::{Page, Sources, Waiting};
 
+use crate::auth::Fault;
 use crate::reason::Reason;
 use crate::topics::message::Wire;
 use crate::topics::rule::GROUPS_MAX;
@@ -71,6 +72,18 @@ impl ByReason {
     pub fn of(&self, reason: Reason) -> &Count {
         // The table has a row for each reason, in the order of their discriminants.
         self.0.get(reason as usize).unwrap_or(&self.0[0])
+    }
+}
+
+/// One number for each thing that can be wrong with a token.
+#[derive(Debug, Default)]
+pub struct ByFault([Count; Fault::ALL.len()]);
+
+impl ByFault {
+    /// The number of this fault.
+    pub fn of(&self, fault: Fault) -> &Count {
+        // There is a number for each fault, in the order of their discriminants.
+        self.0.get(fault as usize).unwrap_or(&self.0[0])
     }
 }
 
@@ -201,6 +214,16 @@ pub struct Counters {
     pub tls_handshakes: Count,
     /// Upgrades to WebSocket refused, by reason.
     pub handshakes_refused: ByReason,
+    /// Tokens taken.
+    pub tokens_taken: Count,
+    /// Tokens refused, by what was wrong with them.
+    pub tokens_refused: ByFault,
+    /// Sets of keys read.
+    pub key_sets: Count,
+    /// Sets of keys that could not be had.
+    pub key_sets_failed: Count,
+    /// Subscriptions that ended because they were permitted no more.
+    pub pruned: Count,
     /// How long the oldest outbound queue has not been empty, in seconds.
     pub outbound_age_seconds: Count,
     /// From a publish to its answer, by the engine; one in [`ENGINE_SAMPLE`].

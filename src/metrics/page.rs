@@ -3,6 +3,7 @@
 //! # Not here: HTTP.
 
 use super::{Count, Counters, LATENCY_BUCKETS_MICROS, Latency};
+use crate::auth::Fault;
 use crate::reason::Reason;
 use crate::topics::message::Wire;
 use crate::topics::registry::Registry;
@@ -189,6 +190,16 @@ const COUNTERS: &[Row] = &[
         |c| &c.deflate_in_bytes,
     ),
     ("fanfare_deflate_out_bytes_total", "The same, after it.", |c| &c.deflate_out_bytes),
+    ("fanfare_tokens_total", "Tokens taken, of whatever kind.", |c| &c.tokens_taken),
+    ("fanfare_key_sets_total", "Sets of keys read.", |c| &c.key_sets),
+    ("fanfare_key_sets_failed_total", "Sets of keys that could not be had.", |c| {
+        &c.key_sets_failed
+    }),
+    (
+        "fanfare_unsubscribed_total",
+        "Subscriptions that the server ended because they were allowed no more.",
+        |c| &c.pruned,
+    ),
     ("fanfare_writes_total", "Writes to connections; several messages may share one.", |c| {
         &c.writes
     }),
@@ -228,6 +239,16 @@ fn counters() -> Vec<(Counter, Read)> {
     };
     add("latest", sum(|c| &c.conflated_latest));
     add("maxHz", sum(|c| &c.conflated_max_hz));
+    for fault in Fault::ALL {
+        const HELP: &str = "Tokens refused, by what was wrong with them.";
+        let read = sum(move |c| c.tokens_refused.of(fault));
+        all.push(counter(
+            "fanfare_tokens_refused_total",
+            HELP,
+            Some(("fault", fault.name())),
+            read,
+        ));
+    }
     for wire in Wire::ALL {
         let label = Some(("wire", wire.name()));
         let mut add = |name, help, read| all.push(counter(name, help, label, read));

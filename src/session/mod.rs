@@ -4,8 +4,12 @@
 //! follows its reply and precedes its live messages; a refused command changes nothing.
 //! # Not here: bytes and their spelling (`dialect`), sockets, how messages are delivered (`shard`).
 
+mod identify;
+#[cfg(test)]
+mod oracle;
 mod subscribe;
 
+use crate::auth::{Ask, Guard};
 use crate::clock::{Clock, Now};
 use crate::dialect::{
     Action, BadCommand, Command, Connect, Connected, Event, History, HistoryPage, PresenceState,
@@ -18,7 +22,7 @@ use crate::planted::{self, Bug};
 use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
 use crate::shard::pressure::{Budget, Pressure};
-use crate::shard::{ConnectionId, Shard};
+use crate::shard::{ConnectionId, Shard, expires_in_ms};
 use crate::topics::message::Draft;
 use crate::topics::name::{Target, TopicName};
 use crate::topics::registry::{Committed, Recent};
@@ -30,6 +34,8 @@ use std::sync::Arc;
 pub struct Broker {
     /// Where messages are given their place.
     pub engine: Engine,
+    /// Who may do what.
+    pub guard: Arc<Guard>,
     /// What one connection or request may ask for.
     pub limits: Limits,
     /// The server sends a ping at least this often, in milliseconds.
@@ -128,8 +134,7 @@ impl Session {
         let command = match command {
             // Apart from the others, which have larger answers to move about.
             Ok(Command { id, action: Action::Publish(draft) }) => {
-                self.publish(id, draft, shard);
-                return Ok(Effort::Small);
+                return self.publish(id, draft, shard).map(|()| Effort::Small);
             }
             Ok(command) => command,
             Err(bad) => {
@@ -138,6 +143,14 @@ impl Session {
             }
         };
         let id = command.id;
+        if let Action::Connect(connect) = &command.action {
+            if let Some(token) = &connect.token {
+                self.show(id, token, shard)?;
+            }
+        } else if self.is_stranger(shard) {
+            self.refuse(id, Reason::Unauthenticated.into(), shard);
+            return self.count_bad_command().map(|()| Effort::Small);
+        }
         let effort = match command.action {
             Action::Subscribe(_) | Action::History(_) => Effort::Large,
             Action::Connect(_)
@@ -145,6 +158,7 @@ impl Session {
             | Action::Update(_)
             | Action::Publish(_)
             | Action::Presence(_)
+            | Action::Refresh(_)
             | Action::Ping => Effort::Small,
         };
         match self.act(command, shard) {
@@ -156,7 +170,19 @@ impl Session {
         Ok(effort)
     }
 
-    fn publish<S: Socket>(&mut self, id: u64, draft: Draft, shard: &mut Shard<S>) {
+    fn publish<S: Socket>(
+        &mut self,
+        id: u64,
+        draft: Draft,
+        shard: &mut Shard<S>,
+    ) -> Result<(), Close> {
+        if shard.is_guarded()
+            && let Err(refused) = self.permit(Ask::Publish(&draft.topic), shard)
+        {
+            self.refuse(id, refused.into(), shard);
+            // Whoever has shown no token gets no further by trying.
+            return if self.is_stranger(shard) { self.count_bad_command() } else { Ok(()) };
+        }
         let (counters, now) = (shard.counters(), shard.now());
         match self.broker.publish(&mut self.recent, draft, counters, now) {
             Ok(committed) if id != 0 => {
@@ -165,6 +191,12 @@ impl Session {
             Ok(_) => {}
             Err(refusal) => self.refuse(id, refusal, shard),
         }
+        Ok(())
+    }
+
+    /// Asks whether this connection may do something.
+    fn permit<S: Socket>(&self, ask: Ask<'_>, shard: &Shard<S>) -> Result<(), Reason> {
+        shard.standing(self.connection).permit(ask)
     }
 
     fn act<S: Socket>(
@@ -179,17 +211,22 @@ impl Session {
                 Ok(None)
             }
             Action::Ping => Ok(Some(Event::Pong)),
-            Action::Publish(draft) => {
-                self.publish(command.id, draft, shard);
-                Ok(None)
-            }
+            // `handle` has seen to it.
+            Action::Publish(_) => Ok(None),
+            Action::Refresh(token) => self.refresh(&token, shard).map(Some),
             Action::Subscribe(subscribe) => {
                 self.subscribe(command.id, &subscribe, shard).map(|()| None)
             }
             Action::Unsubscribe(target) => self.unsubscribe(target, shard).map(Some),
-            Action::History(query) => self.history(query, shard.now()).map(Some),
+            Action::History(query) => {
+                self.permit(Ask::Read(&query.topic), shard)?;
+                self.history(query, shard.now()).map(Some)
+            }
             Action::Update(update) => self.update(update, shard).map(Some),
-            Action::Presence(topic) => self.attendance(topic).map(Some),
+            Action::Presence(topic) => {
+                self.permit(Ask::Read(&topic), shard)?;
+                self.attendance(topic).map(Some)
+            }
         }
     }
 
@@ -203,7 +240,9 @@ impl Session {
             shard.change_wire(self.connection, wire);
         }
         if id != 0 {
-            let connected = Connected { connection, ping_ms, batch: wire.is_batched() };
+            let expires_ms = expires_in_ms(shard.identity(self.connection), shard.now());
+            let batch = wire.is_batched();
+            let connected = Connected { connection, ping_ms, batch, expires_ms };
             shard.send(self.connection, id, &Event::Connected(connected));
         }
         shard.change_wire(self.connection, wire);

@@ -4,19 +4,21 @@
 //! # Not here: how a seam is made (`topics`), unsubscribing.
 
 use super::Session;
+use crate::auth::{Ask as Permission, Identity, permits};
 use crate::dialect::{
     Event, Recovery, SnapshotEnd, Stale, Subscribe, Subscribed, TopicPosition, TopicRecovery,
 };
 use crate::metrics::Counters;
 use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
-use crate::shard::{FilterAsk, Joiner, Shard};
+use crate::shard::{FilterAsk, Joiner, Shard, Standing};
 use crate::topics::message::Position;
 use crate::topics::name::{Target, TopicFilter, TopicName};
 use crate::topics::rule::Rule;
 use crate::topics::terms::{Overflow, Terms};
 use crate::topics::topic::{Ask, Seam};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 impl Session {
     pub(super) fn subscribe<S: Socket>(
@@ -25,6 +27,7 @@ impl Session {
         subscribe: &Subscribe,
         shard: &mut Shard<S>,
     ) -> Result<(), Refusal> {
+        self.permit(Permission::Subscribe(&subscribe.target), shard)?;
         self.check_room(&subscribe.target, shard)?;
         let begun = match &subscribe.target {
             Target::Topic(topic) => self.join_topic(topic, subscribe, shard)?,
@@ -128,12 +131,22 @@ impl Session {
         subscribe: &Subscribe,
         shard: &mut Shard<S>,
     ) -> Result<Begun, Refusal> {
-        let asks = || self.filter_asks(filter, subscribe);
+        let reader = match shard.standing(self.connection) {
+            Standing::As(identity) => Some(Arc::clone(identity)),
+            Standing::Open | Standing::Stranger => None,
+        };
+        // Asked again for each topic whose past is read, although a filter that is permitted has
+        // only topics that are.
+        let covers = |topic: &TopicName| {
+            let permitted = |reader: &Arc<Identity>| permits(reader, Permission::Read(topic));
+            filter.matches(topic) && reader.as_ref().is_none_or(permitted)
+        };
+        let asks = || self.filter_asks(filter, subscribe, covers);
         let seams = shard.join_filter(self.joiner(subscribe), filter, asks)?;
         // The first asks answer `positions`; further ones are what else a snapshot holds.
         let mut answered = seams.iter();
         let recovery = |position: &TopicPosition| {
-            if !filter.matches(&position.topic) {
+            if !covers(&position.topic) {
                 return lost(&position.topic, Reason::NotAllowed);
             }
             match answered.next().and_then(Option::as_ref) {
@@ -165,6 +178,7 @@ impl Session {
         &self,
         filter: &TopicFilter,
         subscribe: &Subscribe,
+        covers: impl Fn(&TopicName) -> bool,
     ) -> Result<Vec<FilterAsk>, Refusal> {
         let mut seen = HashSet::new();
         let mut asks = Vec::new();
@@ -173,7 +187,7 @@ impl Session {
                 let detail = format!("`{topic}` is named twice");
                 return Err(Refusal::new(Reason::BadPosition, detail));
             }
-            if filter.matches(topic) {
+            if covers(topic) {
                 let ask = Ask { since: Some(*position), ..self.ask_of(topic, subscribe) };
                 asks.push(FilterAsk { topic: topic.clone(), ask });
             }
@@ -181,7 +195,8 @@ impl Session {
         if subscribe.last > 0 || subscribe.snapshot {
             let max = self.broker.limits.snapshot_topics_max;
             let matching = self.broker.engine.registry().matching(filter, max)?;
-            for topic in matching.into_iter().filter(|topic| !seen.contains(topic)) {
+            let others = |topic: &TopicName| !seen.contains(topic) && covers(topic);
+            for topic in matching.into_iter().filter(others) {
                 let ask = self.ask_of(&topic, subscribe);
                 asks.push(FilterAsk { topic, ask });
             }

@@ -8,6 +8,7 @@ use super::outbound::{Last, Outbound, Socket, Written};
 use super::turn::Pending;
 use crate::topics::message::Wire;
 use std::io;
+use std::num::NonZeroU32;
 
 /// Names a connection of one shard. A slot that is used again gets another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +22,9 @@ impl std::fmt::Display for ConnectionId {
         write!(f, "{}.{}", self.slot, self.generation)
     }
 }
+
+/// The tick that never comes.
+pub(super) const NEVER: u32 = u32::MAX;
 
 /// Whether a connection still takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +57,15 @@ pub(super) struct Connection<S> {
     /// Tick of the next ping.
     pub(super) next_ping: u32,
     /// Tick of the first ping since which nothing has arrived.
-    pub(super) pinged: Option<u32>,
+    pub(super) pinged: Option<NonZeroU32>,
     /// Tick since which the socket takes nothing.
     pub(super) stalled_since: Option<u32>,
     /// Tick since which something waits, if the socket is stalled.
     pub(super) blocked_since: u32,
     /// The slot of the wheel that counts; others are stale.
     pub(super) due: u32,
+    /// Tick at which it ends unless it shows a token, or another one; [`NEVER`] if it need not.
+    pub(super) expires: u32,
     pub(super) filters: u32,
     /// How many of its memberships only tell who joins and leaves.
     pub(super) watches: u32,
@@ -98,6 +104,11 @@ impl<S> Connection<S> {
     /// Whether it has not begun to close.
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// Whether it ends at some tick, for want of a token if it has shown none.
+    pub(super) fn awaits_identity(&self) -> bool {
+        self.expires != NEVER
     }
 
     /// The cursor of a topic.

@@ -11,6 +11,7 @@ use crate::dialect::{Event, frame};
 use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use crate::topics::message::Wire;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// How often a shard looks after its connections.
@@ -35,6 +36,7 @@ impl<S: Socket> Shard<S> {
     pub fn tick(&mut self) {
         let mut due = Vec::new();
         self.wheel.advance(self.wheel.tick() + 1, &mut due);
+        self.review();
         let tick = self.now_tick();
         for id in due {
             if self.connection(id).is_some_and(|connection| connection.due == tick) {
@@ -73,8 +75,8 @@ impl<S: Socket> Shard<S> {
                 let stalled =
                     connection.stalled_since.map_or(u32::MAX, |since| since.saturating_add(stall));
                 let silent =
-                    connection.pinged.map_or(u32::MAX, |pinged| pinged.saturating_add(pong));
-                connection.next_ping.min(stalled).min(silent)
+                    connection.pinged.map_or(u32::MAX, |pinged| pinged.get().saturating_add(pong));
+                connection.next_ping.min(stalled).min(silent).min(connection.expires)
             }
         };
         let due = wanted.max(tick.saturating_add(1));
@@ -129,9 +131,11 @@ impl<S: Socket> Shard<S> {
             }
             return;
         }
-        if connection.stalled_since.is_some_and(|since| tick - since >= stall) {
+        if connection.expires <= tick {
+            self.expire(id);
+        } else if connection.stalled_since.is_some_and(|since| tick - since >= stall) {
             self.close(id, &Reason::SlowConsumer.into());
-        } else if connection.pinged.is_some_and(|pinged| tick - pinged >= pong) {
+        } else if connection.pinged.is_some_and(|pinged| tick - pinged.get() >= pong) {
             self.close(id, &Reason::NoPong.into());
         } else if connection.next_ping <= tick {
             self.ping(id);
@@ -146,7 +150,8 @@ impl<S: Socket> Shard<S> {
         let wire = connection.wire;
         if wire != Wire::TcpProto {
             // On TCP there is no answer to wait for: the kernel's keep-alive finds a dead peer.
-            connection.pinged.get_or_insert(tick);
+            // The first tick is 1.
+            connection.pinged.get_or_insert(NonZeroU32::new(tick).unwrap_or(NonZeroU32::MIN));
             self.push(id, frame::ping(b""));
         }
         self.send(id, 0, &Event::Ping);

@@ -26,6 +26,7 @@ pub mod pressure;
 mod quiet;
 mod replies;
 mod serving;
+mod standing;
 pub mod stream;
 mod subscribers;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use connection::ConnectionId;
 pub use delivery::Progress;
 pub use joining::{FilterAsk, Joiner};
 pub use liveness::TICK;
+pub use standing::{Standing, expires_in_ms};
 
 use crate::clock::Now;
 use crate::dialect::{Event, encode, frame};
@@ -49,7 +51,7 @@ use crate::topics::registry::Registry;
 use crate::topics::topic::ShardId;
 use block::Plan;
 use bytes::Bytes;
-use connection::{Connection, Phase};
+use connection::{Connection, NEVER, Phase};
 use members::Exit;
 use memberships::Memberships;
 use outbound::{Outbound, Socket};
@@ -57,6 +59,7 @@ use pace::Due;
 use pressure::{Budget, Pressure};
 use replies::Replies;
 use slab::Slab;
+use standing::Standings;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +89,8 @@ pub struct ShardOptions {
     pub ping_interval: Duration,
     /// How long it may stay silent after that. Default 10 s.
     pub pong_timeout: Duration,
+    /// How long it may be there without a token, where one is needed. Default 10 s.
+    pub authenticate: Duration,
 }
 
 impl Default for ShardOptions {
@@ -97,6 +102,7 @@ impl Default for ShardOptions {
             write_stall_max: Duration::from_secs(10),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
+            authenticate: Duration::from_secs(10),
         }
     }
 }
@@ -138,6 +144,8 @@ pub struct Shard<S> {
     pressure: Pressure,
     /// Departures that a full mailbox would not hear of yet.
     exits: Vec<Exit>,
+    /// Who the connections are.
+    standings: Standings,
     /// The time, as it was last told.
     now: Now,
     /// Connections whose socket just stopped taking bytes.
@@ -177,6 +185,7 @@ impl<S: Socket> Shard<S> {
             pressure: budget.pressure(),
             budget,
             exits: Vec::new(),
+            standings: Standings::default(),
             now: Now::at_ms(0),
             newly_blocked: Vec::new(),
         }
@@ -201,6 +210,11 @@ impl<S: Socket> Shard<S> {
     pub fn open(&mut self, socket: S, wire: Wire) -> ConnectionId {
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
+        let expires = if self.standings.admits_anybody() {
+            NEVER
+        } else {
+            self.tick_after(self.options.authenticate)
+        };
         let slot = self.connections.insert(Connection {
             socket,
             outbound: Outbound::default(),
@@ -215,6 +229,7 @@ impl<S: Socket> Shard<S> {
             stalled_since: None,
             blocked_since: 0,
             due: 0,
+            expires,
             filters: 0,
             watches: 0,
             wire,
@@ -353,6 +368,7 @@ impl<S: Socket> Shard<S> {
         if self.connection(id).is_none() {
             return;
         }
+        self.standings.forget(id.slot);
         if let Some(connection) = self.connections.try_remove(id.slot as usize) {
             let unsent = connection.waiting();
             if !connection.has_ended() {

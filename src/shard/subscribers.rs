@@ -169,6 +169,21 @@ impl Subscribers {
         }
     }
 
+    /// What these memberships are subscriptions to.
+    pub(super) fn targets(&self, memberships: &Memberships) -> Vec<Target> {
+        let target = |(place, _): (Place, u32)| {
+            if place.is_group() {
+                let group = self.groups.get(place.slot())?;
+                return Some(Target::Filter(group.filter.clone()));
+            }
+            let topic = self.topics.get(place.slot())?;
+            // Who watches who is there has a subscription to the topic itself.
+            let is_topic = topic.head.stream == Stream::Messages;
+            is_topic.then(|| Target::Topic(topic.head.name.clone()))
+        };
+        memberships.iter().filter_map(target).collect()
+    }
+
     /// Where those are who watch who joins and leaves a topic, if anybody does.
     pub(super) fn watch_place(&self, topic: &TopicName) -> Option<Place> {
         self.by_watched.get(topic).map(|slot| Place::topic(*slot as usize))

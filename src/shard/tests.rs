@@ -4,6 +4,7 @@
 mod batches;
 mod policies;
 mod presence;
+mod standing;
 
 use super::outbound::Socket;
 use super::pressure::Budget;

@@ -6,6 +6,7 @@ use super::conduit::Conduit;
 use super::liveness::TICK;
 use super::pressure::Budget;
 use super::{ConnectionId, Progress, Shard, ShardOptions};
+use crate::auth::Guard;
 use crate::clock::{Clock, Now};
 use crate::metrics::Counters;
 use crate::reason::Refusal;
@@ -16,6 +17,7 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -37,6 +39,24 @@ pub struct Context {
     plain_buffer: RefCell<Vec<u8>>,
     clock: Clock,
     wake: Arc<Notify>,
+    beats: Beats,
+}
+
+/// Counts how often a shard came round in its loop: at least once a [`TICK`], however idle it is,
+/// and after every slice of deliveries, however busy.
+#[derive(Clone, Debug, Default)]
+pub struct Beats(Arc<AtomicU64>);
+
+impl Beats {
+    /// Shows life.
+    pub fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Context {
@@ -100,6 +120,7 @@ async fn deliver(context: Rc<Context>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
+        context.beats.beat();
         let due = context.with(|shard| shard.next_due());
         tokio::select! {
             () = context.wake.notified() => {}
@@ -108,6 +129,7 @@ async fn deliver(context: Rc<Context>) {
         }
         while context.with(Shard::turn) == Progress::More {
             // Others have their turn between two slices.
+            context.beats.beat();
             tokio::task::yield_now().await;
         }
     }
@@ -122,6 +144,7 @@ type Job = Box<dyn FnOnce(&Rc<Context>) + Send>;
 pub struct Seed {
     id: ShardId,
     wake: Arc<Notify>,
+    guard: Arc<Guard>,
     /// Where the registry posts.
     pub mailbox: Arc<Mailbox>,
     /// What the shard counts.
@@ -130,11 +153,11 @@ pub struct Seed {
 
 impl Seed {
     /// A shard to be.
-    pub fn new(id: ShardId, options: MailboxOptions) -> Seed {
+    pub fn new(id: ShardId, options: MailboxOptions, guard: Arc<Guard>) -> Seed {
         let wake = Arc::new(Notify::new());
         let waker = Arc::clone(&wake);
         let mailbox = Arc::new(Mailbox::new(options, move || waker.notify_one()));
-        Seed { id, wake, mailbox, counters: Arc::default() }
+        Seed { id, wake, guard, mailbox, counters: Arc::default() }
     }
 
     /// Starts the thread.
@@ -150,18 +173,23 @@ impl Seed {
     ) -> io::Result<ShardHandle> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (jobs, inbox) = mpsc::channel(JOBS_MAX);
+        let beats = Beats::default();
+        let life = beats.clone();
         let name = format!("fanfare-shard-{}", self.id.index());
         let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let mut shard = Shard::new(self.id, registry, options, self.counters, budget);
+            shard.follow(self.guard);
             let context = Rc::new(Context {
-                shard: RefCell::new(Shard::new(self.id, registry, options, self.counters, budget)),
+                shard: RefCell::new(shard),
                 read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
                 plain_buffer: RefCell::default(),
                 clock,
                 wake: self.wake,
+                beats,
             });
             LocalSet::new().block_on(&runtime, work(context, inbox));
         })?;
-        Ok(ShardHandle { jobs, thread: Some(thread) })
+        Ok(ShardHandle { jobs, beats: life, thread: Some(thread) })
     }
 }
 
@@ -187,6 +215,7 @@ async fn work(context: Rc<Context>, mut jobs: mpsc::Receiver<Job>) {
 #[derive(Debug)]
 pub struct ShardHandle {
     jobs: mpsc::Sender<Job>,
+    beats: Beats,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -214,6 +243,11 @@ impl ShardHandle {
     /// Where its work is handed in.
     pub fn jobs(&self) -> Jobs {
         Jobs(self.jobs.downgrade())
+    }
+
+    /// Its signs of life.
+    pub fn beats(&self) -> Beats {
+        self.beats.clone()
     }
 
     /// Closes every connection and waits until they have ended, at most for `grace`. Returns how

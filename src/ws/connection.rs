@@ -5,6 +5,7 @@
 use super::decoder::{Decoder, DecoderLimits, Incoming};
 use super::extensions::Compression;
 use super::handshake::Spoken;
+use crate::auth::Identity;
 use crate::dialect::{Dialect, frame};
 use crate::reason::{Reason, Refusal};
 use crate::session::{Broker, Close, Effort, Session};
@@ -25,6 +26,8 @@ pub struct Upgraded {
     pub spoken: Spoken,
     /// What came behind the handshake.
     pub early: Vec<u8>,
+    /// Who showed a token in the request, or why it was refused.
+    pub shown: Option<Result<Arc<Identity>, Refusal>>,
 }
 
 /// Serves a connection until it ends, and holds its place as long.
@@ -34,7 +37,7 @@ pub fn serve<P>(
     upgraded: Upgraded,
     place: P,
 ) -> impl Future<Output = ()> {
-    let Upgraded { socket, spoken, early } = upgraded;
+    let Upgraded { socket, spoken, early, shown } = upgraded;
     let socket = Rc::new(socket);
     let Spoken { dialect, compression } = spoken;
     let plain = match dialect {
@@ -45,7 +48,15 @@ pub fn serve<P>(
         Compression::None => plain,
         Compression::Deflate => plain.deflated(),
     };
-    let id = context.with(|shard| shard.open(Rc::clone(&socket), wire));
+    let id = context.with(|shard| {
+        let id = shard.open(Rc::clone(&socket), wire);
+        let shown = shown.map(|shown| Ok(shard.identify(id, &shown?)?));
+        if let Some(Err(refusal)) = shown {
+            // A page cannot see why an upgrade was refused, but it sees why it was closed.
+            shard.close(id, &refusal);
+        }
+        id
+    });
     let limits = DecoderLimits {
         message_bytes_max: broker.limits.message_bytes_max,
         fragments_max: broker.limits.fragments_max,

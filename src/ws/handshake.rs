@@ -7,10 +7,10 @@
 
 use super::extensions::{self, Compression, is_token_byte};
 use super::origin::{self, AllowedOrigin, single};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Token};
 use crate::reason::{Reason, Refusal};
 use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use fastwebsockets::upgrade::{is_upgrade_request, upgrade};
 use hyper::header::{
     CONTENT_LENGTH, HeaderName, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
@@ -25,8 +25,8 @@ pub struct Policy {
     /// origin act with the cookies and from the network of whoever visits them.
     pub origins: Vec<AllowedOrigin>,
     /// What messages may be, if the client offers it too. Default as they are. Whoever is answered
-    /// an extension may have what it sends inflated, so once there is authentication, the answer
-    /// belongs behind it.
+    /// an extension may have what it sends inflated, so whoever has shown no token where one is
+    /// needed is answered none.
     pub compression: Compression,
 }
 
@@ -68,6 +68,9 @@ impl From<Refusal> for Refused {
                 ("sec-websocket-version", "13"),
             ],
             Reason::MethodNotAllowed => &[("allow", "GET")],
+            Reason::BadToken | Reason::TokenExpired | Reason::Unauthenticated => {
+                &[("www-authenticate", "Bearer")]
+            }
             Reason::TooManyFromAddress => &[("retry-after", "1")],
             _ => &[],
         };
@@ -146,8 +149,8 @@ fn read_key(headers: &HeaderMap) -> Result<&HeaderValue, Refusal> {
 /// Most subprotocols that a client may offer.
 const OFFERS_MAX: usize = 16;
 
-/// Most bytes in which it may offer them; a token of 2 KiB fits.
-const OFFER_BYTES_MAX: usize = 4096;
+/// Most bytes in which it may offer them; the longest token fits in base64.
+const OFFER_BYTES_MAX: usize = 12 << 10;
 
 /// What an offer begins with that carries a token, because a page can set no header of its own.
 const TOKEN_PREFIX: &[u8] = b"fanfare.token.";
@@ -166,6 +169,29 @@ fn choose(headers: &HeaderMap) -> Result<(Dialect, Option<&'static str>), Refusa
         return Err(Refusal::new(Reason::BadSubprotocol, detail));
     };
     Ok((dialect, Some(name)))
+}
+
+/// The token that an offer carries, if one does.
+///
+/// # Errors
+/// [`Reason::BadRequest`] where there are two, or one is not base64url of text.
+pub fn offered_token(headers: &HeaderMap) -> Result<Option<Token>, Refusal> {
+    let offers = read_offers(headers)?;
+    let mut tokens = offers.into_iter().filter_map(|offer| offer.strip_prefix(TOKEN_PREFIX));
+    let (first, second) = (tokens.next(), tokens.next());
+    if second.is_some() {
+        let detail = "more than one subprotocol carries a token";
+        return Err(Refusal::new(Reason::BadRequest, detail));
+    }
+    let read = |raw| {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(raw).ok()?;
+        String::from_utf8(bytes).ok().map(Token::new)
+    };
+    let bad = || {
+        let detail = "the subprotocol that carries a token is not base64url of it without padding";
+        Refusal::new(Reason::BadRequest, detail)
+    };
+    first.map(|raw| read(raw).ok_or_else(bad)).transpose()
 }
 
 /// Reads all offered subprotocols, in order; they may be spread over several headers.
@@ -472,9 +498,9 @@ mod tests {
         let expected = "400 17 subprotocols are offered, the limit is 16";
         assert_eq!(say(&offering(&[&many(17)])), expected);
         assert_eq!(say(&offering(&[&many(8), &many(9)])), expected);
-        assert_eq!(say(&offering(&[&"x".repeat(4096)])).get(..10), Some("400 spoken"));
-        let expected = "400 subprotocols are 4097 bytes, the limit is 4096";
-        assert_eq!(say(&offering(&[&"x".repeat(4000), &"x".repeat(97)])), expected);
+        assert_eq!(say(&offering(&[&"x".repeat(12_288)])).get(..10), Some("400 spoken"));
+        let expected = "400 subprotocols are 12289 bytes, the limit is 12288";
+        assert_eq!(say(&offering(&[&"x".repeat(12_000), &"x".repeat(289)])), expected);
     }
 
     #[test]

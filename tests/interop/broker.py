@@ -17,9 +17,9 @@ PURPOSES = {
 class Broker:
     """`fanfare MODE` with a host:port for each of `public`, `ingress` and `admin`."""
 
-    def __init__(self, mode="serve", *flags):
-        ports = [word for name in ("listen", "ingress", "admin") for word in (f"--{name}", "127.0.0.1:0")]
-        command = [os.environ["FANFARE"], mode, *ports, "--log-format", "json", *flags]
+    def __init__(self, mode="serve", *flags, public="127.0.0.1:0", program=None):
+        ports = ["--listen", public, "--ingress", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        command = [*(program or [os.environ["FANFARE"]]), mode, *ports, "--log-format", "json", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.lines = []
         self.addresses = {}

@@ -6,6 +6,7 @@
 
 use crate::client::Client;
 use crate::http;
+use fanfare::auth::Guard;
 use fanfare::config::{Config, Sources, load};
 use fanfare::server::{Addresses, Server};
 use fanfare::topics::message::Wire;
@@ -88,6 +89,16 @@ impl Broker {
         let left = within("the drain", server.drain()).await;
         assert_eq!(SHARD_PANICS.load(Ordering::SeqCst), 0, "a shard's thread panicked");
         left
+    }
+
+    /// Who may do what on a broker of this process.
+    pub(crate) fn guard(&self) -> &Guard {
+        self.server.as_ref().expect("a broker of this process").guard()
+    }
+
+    /// Has it look at once what its connections may do.
+    pub(crate) fn review(&self) {
+        self.server.as_ref().expect("a broker of this process").review();
     }
 
     /// The address of WebSocket and HTTP.

@@ -3,6 +3,12 @@
 
 use crate::client::{Client, WIRES};
 use crate::harness::{Broker, run, within};
+use crate::http::{self, Answer};
+use crate::pipe::Pipe;
+use crate::socket::request;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use fanfare::auth::{Algorithm, Hash, Signer, sign};
 use fanfare::topics::message::Wire;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -49,12 +55,17 @@ impl Process {
 
     /// Starts a broker and learns where it listens.
     fn serve(public: &str, ingress: &str) -> (Process, Broker) {
+        Process::serve_with(public, ingress, &[])
+    }
+
+    /// The same, with more arguments.
+    fn serve_with(public: &str, ingress: &str, more: &[&str]) -> (Process, Broker) {
         let arguments = [
             ["serve", "--listen", public],
             ["--ingress", ingress, "--shards=2"],
             ["--admin", "127.0.0.1:0", "--log-format=json"],
         ];
-        let process = Process::start(&arguments.concat());
+        let process = Process::start(&[&arguments.concat(), more].concat());
         let broker = process.broker();
         (process, broker)
     }
@@ -224,5 +235,85 @@ fn a_broker_that_cannot_start_says_why() {
             assert!(text.contains(words), "{arguments:?}: {text}");
         }
         drop(listener);
+    });
+}
+
+/// Shows a token in every place where one may come, and where one may not.
+async fn show_everywhere(broker: &Broker, token: &str) {
+    let encoded = BASE64_URL_SAFE_NO_PAD.encode(token);
+    let headers = [
+        format!("authorization: Bearer {token}\r\n"),
+        format!("sec-websocket-protocol: fanfare.v1.json, fanfare.token.{encoded}\r\n"),
+        format!("sec-websocket-protocol: fanfare.token.{token}\r\n"),
+    ];
+    for headers in headers {
+        let mut pipe = Pipe::connect(broker.public()).await;
+        pipe.send(request(broker.public(), &headers).as_bytes()).await;
+        Answer::read(&mut pipe).await;
+    }
+    let url = request(broker.public(), "").replacen("/ws", &format!("/ws?token={token}"), 1);
+    http::ask(broker.public(), &url).await;
+    let publish = http::publish_request(broker.public(), r#"{"topic":"a","data":1}"#);
+    let header = format!("authorization: Bearer {token}\r\nhost: ");
+    http::ask(broker.public(), &publish.replacen("host: ", &header, 1)).await;
+    for wire in [Wire::WebSocketJson, Wire::WebSocketProto, Wire::TcpProto] {
+        for commands in [["connect", "refresh"], ["refresh", "connect"]] {
+            let mut client = Client::connect(broker, wire).await;
+            for command in commands {
+                client.say(&json!({"id": 1, command: {"token": token}})).await;
+                if client.try_hear().await.is_none() {
+                    break;
+                }
+            }
+        }
+    }
+    let mut client = Client::connect(broker, Wire::WebSocketJson).await;
+    client.say_text(&format!(r#"{{"id":1,"connect":"{token}"}}"#)).await;
+    client.try_hear().await;
+}
+
+#[test]
+fn no_token_and_no_secret_shows_in_a_log_or_on_the_metrics_page() {
+    const SECRET: &str = "canary-secret-of-the-key-0123456789abcdef";
+    const KNOWN: &str = "canary-known-token-0123456789abcdef";
+    const UNKNOWN: &str = "canary-unknown-token-0123456789abcdef";
+    run(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, secret) = (folder.path().join("fanfare.toml"), folder.path().join("secret"));
+        std::fs::write(&secret, SECRET).expect("a file");
+        let text = format!(
+            "[auth]\naudience = 'x'\n[[auth.keys]]\nalgorithm = 'HS256'\nfile = '{}'\n\
+             [[auth.tokens]]\nname = 'svc'\nsha256 = '{}'\npublish = ['>']\n",
+            secret.display(),
+            Hash::of(KNOWN)
+        );
+        std::fs::write(&file, text).expect("a file");
+        let file = file.to_string_lossy().into_owned();
+        let more = ["--config", &file, "--log-level=trace"];
+        let (mut process, broker) = Process::serve_with("127.0.0.1:0", "127.0.0.1:0", &more);
+        let signer = Signer::of_file(Algorithm::Hs256, SECRET.as_bytes()).expect("a secret");
+        let claims =
+            |exp: u64| json!({"sub": "canary-sub", "aud": "x", "exp": exp, "jti": "canary-jti"});
+        let valid = sign(&signer, None, &claims(9_000_000_000)).expect("signed");
+        let expired = sign(&signer, None, &claims(1)).expect("signed");
+        let cut = format!("{valid}x");
+        let shown = [KNOWN, UNKNOWN, &valid, &expired, &cut];
+        for token in shown {
+            show_everywhere(&broker, token).await;
+        }
+        let taken = broker.count("fanfare_tokens_total").await;
+        assert!(taken > 10, "only {taken} tokens were taken");
+        let metrics = http::get(broker.admin(), "/metrics").await.text();
+        process.signal(Signal::TERM);
+        process.code().await;
+        let log = process.rest();
+        assert!(log.contains("stopping"), "{log}");
+        let whole = format!("{metrics}{log}");
+        let encoded = shown.map(|token| BASE64_URL_SAFE_NO_PAD.encode(token));
+        let parts = [&valid, &expired].map(|token| token.rsplit_once('.').expect("parts").1);
+        let canaries = shown.into_iter().chain(encoded.iter().map(String::as_str)).chain(parts);
+        for canary in canaries.chain([SECRET, "canary"]) {
+            assert!(!whole.contains(canary), "{canary} shows");
+        }
     });
 }

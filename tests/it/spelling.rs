@@ -27,6 +27,7 @@ pub(crate) fn command(json: Value) -> schema::Command {
         fields
             .object("presence")
             .map(|fields| Action::Presence(schema::Presence { topic: only_topic(fields) })),
+        fields.object("refresh").map(refresh),
         fields.object("ping").map(|fields| {
             fields.end();
             Action::Ping(schema::Ping {})
@@ -42,8 +43,15 @@ pub(crate) fn command(json: Value) -> schema::Command {
 fn connect(mut fields: Fields) -> Action {
     let name = fields.text("name");
     let batch = fields.flag("batch");
+    let token = fields.text("token");
     fields.end();
-    Action::Connect(schema::Connect { name, batch })
+    Action::Connect(schema::Connect { token, name, batch })
+}
+
+fn refresh(mut fields: Fields) -> Action {
+    let token = fields.text("token");
+    fields.end();
+    Action::Refresh(schema::Refresh { token })
 }
 
 fn subscribe(mut fields: Fields) -> Action {
@@ -226,10 +234,20 @@ pub(crate) fn event(event: schema::Event) -> Value {
             if said.batch {
                 body["batch"] = true.into();
             }
+            put(&mut body, "expiresMs", (said.expires_ms != 0).then(|| said.expires_ms.into()));
             ("connected", body)
         }
         Body::Subscribed(said) => ("subscribed", subscribed(&said)),
-        Body::Unsubscribed(said) => ("unsubscribed", json!({"topic": said.topic})),
+        Body::Unsubscribed(said) => {
+            let mut body = json!({"topic": said.topic});
+            put(&mut body, "reason", (!said.reason.is_empty()).then(|| said.reason.into()));
+            ("unsubscribed", body)
+        }
+        Body::Refreshed(said) => {
+            let mut body = json!({});
+            put(&mut body, "expiresMs", (said.expires_ms != 0).then(|| said.expires_ms.into()));
+            ("refreshed", body)
+        }
         Body::Published(said) => {
             let durability = camel(said.durability().as_str_name());
             let body =

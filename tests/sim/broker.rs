@@ -10,6 +10,7 @@ use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::socket::{End, ServerEnd, SimSocket, Upward};
 use crate::spelling::dialect;
+use fanfare::auth::{Authority, Guard};
 use fanfare::clock::Now;
 use fanfare::dialect::decode_draft;
 use fanfare::engine::Engine;
@@ -101,6 +102,7 @@ impl Life {
         let engine = Engine::memory(Arc::clone(&registry));
         let broker = Arc::new(Broker {
             engine,
+            guard: Arc::new(Guard::new(Authority::open())),
             limits: scenario.limits,
             ping_ms: 25_000,
             clock: fanfare::clock::Clock::start(),

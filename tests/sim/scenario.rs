@@ -163,6 +163,7 @@ impl Scenario {
                 write_stall_max: Duration::from_secs(bound(2..=6, 10, chance) as u64),
                 ping_interval: Duration::from_secs(bound(3..=10, 25, chance) as u64),
                 pong_timeout: Duration::from_secs(bound(2..=5, 10, chance) as u64),
+                ..ShardOptions::default()
             },
             limits: Limits {
                 subscriptions_max: bound(2..=5, 128, chance),

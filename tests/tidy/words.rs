@@ -5,7 +5,7 @@ use crate::rust::{Source, Token, tokens};
 use crate::tree::{File, Tree};
 
 /// Modules that are functions of their input: no waiting, no runtime, no sockets.
-const PURE: [&str; 6] = ["clock", "demo", "dialect", "limits", "reason", "topics"];
+const PURE: [&str; 7] = ["auth", "clock", "demo", "dialect", "limits", "reason", "topics"];
 /// Words of code that a pure module has no use for.
 const IMPURE: [&str; 8] =
     ["async", "await", "fastwebsockets", "hyper", "hyper_util", "socket2", "tokio", "tokio_util"];

@@ -161,6 +161,23 @@ target_folder() {
   realpath -m "${CARGO_TARGET_DIR:-target}"
 }
 
+# What judges deploy/, and whose tests run it. Sets PYTHON like need_python.
+need_deploy() {
+  venv tests/tools/deploy.txt
+  export PYTHON="$VENV/bin/python"
+  need_command systemd-analyze systemd
+  need_command kubectl kubernetes-client
+  need_prometheus
+  need_proxies
+}
+
+need_proxies() {
+  need_command nginx nginx-light
+  need_command haproxy haproxy
+  need_command caddy caddy
+  need_command openssl openssl
+}
+
 # Sets FANFARE to a broker built from these sources.
 need_broker() {
   need_rust

@@ -118,6 +118,17 @@ test('a hello that is refused for ever is the end', async (t) => {
   assert.equal(await within('the close', peer.closed), 1000);
 });
 
+test('the first command shows the token, after a reconnect too', async (t) => {
+  const server = await serve(t);
+  open(t, server.url, { token: 'a.b.c', name: 'alice' });
+  for (let turn = 0; turn < 2; turn++) {
+    const peer = await server.accept();
+    const { id: _, ...hello } = await peer.expect('connect');
+    assert.deepEqual(hello, { token: 'a.b.c', name: 'alice', batch: true });
+    peer.close(4401, 'tokenExpired: the token has expired');
+  }
+});
+
 test('a closed client leaves no timer, no socket and no promise behind', async (t) => {
   const timers = timersOfClient(t);
   const { server, client, peer } = await start(t);

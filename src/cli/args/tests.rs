@@ -52,29 +52,31 @@ fn the_first_help_fits_a_screen_and_shows_examples() {
     check_help(
         &[],
         &expect![[r#"
-        A WebSocket publish/subscribe broker: no gap is ever silent
+            A WebSocket publish/subscribe broker: no gap is ever silent
 
-        Usage: fanfare <COMMAND>
+            Usage: fanfare <COMMAND>
 
-        Commands:
-          serve      Run the broker
-          demo       Run the broker with live feeds: this host on host.*, stock prices on ticker.*
-          publish    Publish a message, or one per line
-          subscribe  Print the messages of topics as they come
-          check      Print every setting and where it comes from, or what is wrong with one
-          bench      Measure a broker beside the limit of this machine
+            Commands:
+              serve      Run the broker
+              demo       Run the broker with live feeds: this host on host.*, stock prices on ticker.*
+              publish    Publish a message, or one per line
+              subscribe  Print the messages of topics as they come
+              check      Print every setting and where it comes from, or what is wrong with one
+              token      Make tokens, look into them, and hash them for a configuration
+              bench      Measure a broker beside the limit of this machine
+              probe      Ask a broker whether it is ready: for health checks
 
-        Options:
-          -h, --help     Print help
-          -V, --version  Print version
+            Options:
+              -h, --help     Print help
+              -V, --version  Print version
 
-        Examples:
-          fanfare demo                                    live feeds, shown on http://127.0.0.1:7600
-          fanfare subscribe 'ticker.>' --snapshot         the latest of every ticker, then live
-          fanfare publish chat.lobby '{"text":"hello"}'   one message
-          fanfare check                                   every setting and where it comes from
-          fanfare bench fanout                            how fast it is here, and how fast it could be
-    "#]],
+            Examples:
+              fanfare demo                                    live feeds, shown on http://127.0.0.1:7600
+              fanfare subscribe 'ticker.>' --snapshot         the latest of every ticker, then live
+              fanfare publish chat.lobby '{"text":"hello"}'   one message
+              fanfare check                                   every setting and where it comes from
+              fanfare bench fanout                            how fast it is here, and how fast it could be
+        "#]],
     );
 }
 
@@ -94,6 +96,8 @@ fn publish_explains_itself() {
             Options:
                   --url <URL>                  The broker: ws://, tcp:// or http://; with TLS wss://, tls:// or
                                                https:// [default: ws://127.0.0.1:7600/ws]
+                  --token-file <FILE>          Show the token in this file, - for standard input [default: that
+                                               in `$FANFARE_TOKEN`, if any]
                   --ca <FILE>                  With TLS: believe the authorities in this PEM file instead of the
                                                system's
                   --client-certificate <FILE>  With TLS: show this certificate, a PEM file
@@ -136,6 +140,8 @@ fn subscribe_explains_itself() {
             Options:
                   --url <URL>                  The broker: ws:// or tcp://; with TLS wss:// or tls:// [default:
                                                ws://127.0.0.1:7600/ws]
+                  --token-file <FILE>          Show the token in this file, - for standard input [default: that
+                                               in `$FANFARE_TOKEN`, if any]
                   --ca <FILE>                  With TLS: believe the authorities in this PEM file instead of the
                                                system's
                   --client-certificate <FILE>  With TLS: show this certificate, a PEM file

@@ -6,12 +6,13 @@
 use super::super::endpoint::Endpoint;
 use super::tls::{Duplex, Stream};
 use super::{ClientError, json};
+use crate::dialect::Token;
 use crate::dialect::schema::{self, command::Action, event::Body};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Response, http};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
@@ -27,6 +28,7 @@ pub(in crate::cli) struct Sender {
     requests: SendRequest<Full<Bytes>>,
     authority: String,
     path: String,
+    token: Option<Token>,
     answers: mpsc::Sender<schema::Event>,
 }
 
@@ -37,15 +39,17 @@ pub(in crate::cli) struct Receiver(mpsc::Receiver<schema::Event>);
 pub(super) async fn begin(
     endpoint: &Endpoint,
     stream: Stream,
+    token: Option<&Token>,
 ) -> Result<(Sender, Receiver), ClientError> {
-    let (answers, taken) = mpsc::channel(ANSWERS_MAX);
+    let (answers, inbox) = mpsc::channel(ANSWERS_MAX);
     let sender = Sender {
         requests: speak(stream).await?,
         authority: endpoint.authority(),
         path: endpoint.path.clone(),
+        token: token.cloned(),
         answers,
     };
-    Ok((sender, Receiver(taken)))
+    Ok((sender, Receiver(inbox)))
 }
 
 /// Begins to speak HTTP/1.1 on a connection.
@@ -59,8 +63,17 @@ pub(super) async fn speak(
 }
 
 /// The beginning of every request.
-pub(super) fn request(authority: &str, path: &str) -> http::request::Builder {
-    Request::builder().uri(path).header(HOST, authority).header(USER_AGENT, crate::dialect::SERVER)
+pub(super) fn request(
+    authority: &str,
+    path: &str,
+    token: Option<&Token>,
+) -> http::request::Builder {
+    let request = Request::builder().uri(path).header(HOST, authority);
+    let request = request.header(USER_AGENT, crate::dialect::SERVER);
+    match token {
+        Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.reveal())),
+        None => request,
+    }
 }
 
 /// Sends a request and waits for the head of its answer.
@@ -71,6 +84,16 @@ pub(super) async fn send(
     let request = request.map_err(|error| ClientError::Malformed(error.to_string()))?;
     requests.ready().await.map_err(lost)?;
     requests.send_request(request).await.map_err(lost)
+}
+
+/// Asks for a page: the status and the text of the answer.
+pub(super) async fn get(page: &Endpoint, stream: Stream) -> Result<(u16, String), ClientError> {
+    let request = request(&page.authority(), &page.path, None).body(Full::default());
+    let response = send(&mut speak(stream).await?, request).await?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| ClientError::Lost(error.to_string()))?.to_bytes();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
 /// What an answer says: a position, or the refusal that its status stands for.
@@ -90,7 +113,7 @@ impl Sender {
             return Err(ClientError::PublishOnly);
         };
         let body = Full::new(Bytes::from(json::encode_publish(publish)?));
-        let request = request(&self.authority, &self.path)
+        let request = request(&self.authority, &self.path, self.token.as_ref())
             .method(Method::POST)
             .header(CONTENT_TYPE, "application/json")
             .body(body);

@@ -75,8 +75,8 @@ fn named<T: Copy + Default>(table: &[(T, &str)], name: Option<&str>) -> T {
 pub(super) fn encode(command: &schema::Command) -> Result<Vec<u8>, ClientError> {
     let mut spelled = Command { id: command.id, ..Command::default() };
     match &command.action {
-        Some(Action::Connect(schema::Connect { name, batch })) => {
-            spelled.connect = Some(Connect { name, batch: *batch });
+        Some(Action::Connect(schema::Connect { token, name, batch })) => {
+            spelled.connect = Some(Connect { token, name, batch: *batch });
         }
         Some(Action::Subscribe(subscribe)) => spelled.subscribe = Some(subscribe.into()),
         Some(Action::Presence(schema::Presence { topic })) => {
@@ -112,6 +112,8 @@ struct Command<'a> {
 
 #[derive(Serialize)]
 struct Connect<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    token: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     name: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -248,7 +250,7 @@ struct Event<'a> {
     message: Option<Message<'a>>,
     connected: Option<Connected>,
     subscribed: Option<Subscribed>,
-    unsubscribed: Option<Topic>,
+    unsubscribed: Option<Ended>,
     published: Option<Published>,
     error: Option<Error>,
     gap: Option<Gap>,
@@ -269,8 +271,9 @@ impl Event<'_> {
         let bodies = [
             self.connected.map(|connected| Body::Connected(connected.into())),
             self.subscribed.map(|subscribed| Body::Subscribed(subscribed.into())),
-            self.unsubscribed
-                .map(|Topic { topic }| Body::Unsubscribed(schema::Unsubscribed { topic })),
+            self.unsubscribed.map(|Ended { topic, reason }| {
+                Body::Unsubscribed(schema::Unsubscribed { topic, reason })
+            }),
             self.published.map(|published| Body::Published(published.into())),
             self.error.map(|error| Body::Error(error.into())),
             self.gap.map(|gap| Body::Gap(gap.into())),
@@ -337,13 +340,22 @@ struct Connected {
     ping_ms: u32,
     #[serde(default)]
     batch: bool,
+    #[serde(default)]
+    expires_ms: u64,
 }
 
 impl From<Connected> for schema::Connected {
     fn from(connected: Connected) -> schema::Connected {
-        let Connected { connection, server, ping_ms, batch } = connected;
-        schema::Connected { connection, server, ping_ms, batch }
+        let Connected { connection, server, ping_ms, batch, expires_ms } = connected;
+        schema::Connected { connection, server, ping_ms, batch, expires_ms }
     }
+}
+
+#[derive(Deserialize)]
+struct Ended {
+    topic: String,
+    #[serde(default)]
+    reason: String,
 }
 
 #[derive(Deserialize)]

@@ -14,7 +14,7 @@ pub(super) use json::{failure_name, gap_name, overflow_name, policy_name};
 
 use super::args::TrustArgs;
 use super::endpoint::{Endpoint, Transport};
-use crate::dialect::{Dialect, schema};
+use crate::dialect::{Dialect, Token, schema};
 use std::io;
 use std::time::Duration;
 use thiserror::Error;
@@ -66,6 +66,9 @@ pub(super) enum ClientError {
     /// The transport does not carry this command.
     #[error("HTTP carries messages to publish and nothing else")]
     PublishOnly,
+    /// The server does not do what it is asked about.
+    #[error("the server answered {status}: {body}")]
+    Unwell { status: u16, body: String },
     /// The server refused a command.
     #[error("{name}: {message}")]
     Refused { name: String, message: String },
@@ -107,16 +110,16 @@ pub(super) enum Receiver {
 }
 
 impl Connection {
-    /// Connects and agrees on a protocol; `dialect` matters to a WebSocket only.
+    /// Connects, agrees on a protocol and shows a token; `dialect` matters to a WebSocket only.
     ///
     /// # Errors
     /// What went wrong, for a person, after [`CONNECT_TIMEOUT`] at the latest.
     pub(super) async fn open(
         endpoint: &Endpoint,
         dialect: Dialect,
-        trust: &TrustArgs,
+        (trust, token): (&TrustArgs, Option<Token>),
     ) -> Result<Connection, ClientError> {
-        let opening = Box::pin(Connection::begin(endpoint, dialect, trust));
+        let opening = Box::pin(Connection::begin(endpoint, dialect, (trust, token.as_ref())));
         let begun = timeout(CONNECT_TIMEOUT, opening).await;
         begun.unwrap_or_else(|_| {
             let problem = format!("no answer within {} seconds", CONNECT_TIMEOUT.as_secs());
@@ -127,20 +130,20 @@ impl Connection {
     async fn begin(
         endpoint: &Endpoint,
         dialect: Dialect,
-        trust: &TrustArgs,
+        (trust, token): (&TrustArgs, Option<&Token>),
     ) -> Result<Connection, ClientError> {
         let stream = tls::begin(endpoint, connect(endpoint).await?, trust).await?;
         let (sender, receiver) = match endpoint.transport {
             Transport::WebSocket => {
-                let (sender, receiver) = websocket::begin(endpoint, stream, dialect).await?;
+                let (sender, receiver) = websocket::begin(endpoint, stream, dialect, token).await?;
                 (Sender::WebSocket(sender), Receiver::WebSocket(receiver))
             }
             Transport::Tcp => {
-                let (sender, receiver) = tcp::begin(stream).await?;
+                let (sender, receiver) = tcp::begin(stream, token).await?;
                 (Sender::Tcp(sender), Receiver::Tcp(receiver))
             }
             Transport::Http => {
-                let (sender, receiver) = http::begin(endpoint, stream).await?;
+                let (sender, receiver) = http::begin(endpoint, stream, token).await?;
                 (Sender::Http(sender), Receiver::Http(receiver))
             }
         };
@@ -198,6 +201,14 @@ pub(super) async fn explain<T>(
         Ok(Err(reason @ (ClientError::Closed { .. } | ClientError::Refused { .. }))) => reason,
         Ok(_) | Err(_) => error,
     }
+}
+
+/// Asks for a page: the status and the text of the answer.
+///
+/// # Errors
+/// There was no answer.
+pub(super) async fn get(page: &Endpoint) -> Result<(u16, String), ClientError> {
+    http::get(page, Box::new(connect(page).await?)).await
 }
 
 async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ClientError> {

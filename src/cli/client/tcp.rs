@@ -3,6 +3,7 @@
 
 use super::tls::Stream;
 use super::{ClientError, EVENT_BYTES_MAX};
+use crate::dialect::Token;
 use crate::dialect::schema::{self, command::Action};
 use prost::Message as _;
 use std::io;
@@ -15,12 +16,17 @@ pub(in crate::cli) struct Sender(WriteHalf<Stream>);
 pub(in crate::cli) struct Receiver(BufReader<ReadHalf<Stream>>);
 
 /// Splits a connection. Nothing needs to be agreed on, but a server does not wait for ever for the
-/// first command, and what is to be published may be long in coming.
-pub(super) async fn begin(stream: Stream) -> Result<(Sender, Receiver), ClientError> {
+/// first command, and what is to be published may be long in coming; and there is no header for a
+/// token.
+pub(super) async fn begin(
+    stream: Stream,
+    token: Option<&Token>,
+) -> Result<(Sender, Receiver), ClientError> {
     let (read, write) = tokio::io::split(stream);
     let mut sender = Sender(write);
-    let hello = Some(Action::Ping(schema::Ping {}));
-    // Without an id there is no answer.
+    let token = token.map(Token::reveal).unwrap_or_default().to_owned();
+    let hello = Some(Action::Connect(schema::Connect { token, ..Default::default() }));
+    // Without an id there is no answer unless it is refused.
     sender.send(&schema::Command { id: 0, action: hello }).await?;
     Ok((sender, Receiver(BufReader::new(read))))
 }

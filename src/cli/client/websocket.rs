@@ -6,8 +6,8 @@
 use super::super::endpoint::Endpoint;
 use super::tls::Stream;
 use super::{ClientError, EVENT_BYTES_MAX, http, json};
-use crate::dialect::Dialect;
 use crate::dialect::schema::{self, event::Body};
+use crate::dialect::{Dialect, Token};
 use bytes::Bytes;
 use fastwebsockets::{
     CloseCode, Frame, OpCode, Payload, Role, WebSocket, WebSocketError, WebSocketRead,
@@ -47,6 +47,7 @@ pub(super) async fn begin(
     endpoint: &Endpoint,
     stream: Stream,
     dialect: Dialect,
+    token: Option<&Token>,
 ) -> Result<(Sender, Receiver), ClientError> {
     let [json, proto] = Dialect::SUBPROTOCOLS;
     let offered = match dialect {
@@ -54,7 +55,7 @@ pub(super) async fn begin(
         Dialect::Proto => proto,
     };
     let mut requests = http::speak(stream).await?;
-    let request = http::request(&endpoint.authority(), &endpoint.path)
+    let request = http::request(&endpoint.authority(), &endpoint.path, token)
         .header(UPGRADE, "websocket")
         .header(CONNECTION, "upgrade")
         .header(SEC_WEBSOCKET_KEY, handshake::generate_key())

@@ -13,9 +13,11 @@ use prost::Message as _;
 
 pub(super) fn encode(id: u64, command: &Command) -> Vec<u8> {
     let action = match command {
-        Command::Connect { name, batch } => {
-            Action::Connect(schema::Connect { name: name.clone(), batch: *batch })
-        }
+        Command::Connect { name, batch } => Action::Connect(schema::Connect {
+            name: name.clone(),
+            batch: *batch,
+            ..Default::default()
+        }),
         Command::Ping {} => Action::Ping(schema::Ping {}),
         Command::Unsubscribe { topic } => {
             Action::Unsubscribe(schema::Unsubscribe { topic: topic.clone() })
@@ -116,7 +118,7 @@ fn event(body: Body) -> Result<Event, String> {
             Event::Connected { connection, batch }
         }
         Body::Subscribed(spelled) => Event::Subscribed(subscribed(spelled)?),
-        Body::Unsubscribed(schema::Unsubscribed { topic }) => Event::Unsubscribed { topic },
+        Body::Unsubscribed(schema::Unsubscribed { topic, .. }) => Event::Unsubscribed { topic },
         Body::Published(published) => {
             if published.durability() != schema::Durability::Memory {
                 return Err(format!("durability is {}", published.durability));
@@ -148,6 +150,7 @@ fn event(body: Body) -> Result<Event, String> {
             let positions = positions.into_iter().map(topic_position).collect();
             Event::SnapshotEnd { topic, positions }
         }
+        Body::Refreshed(_) => return Err("a refresh that nobody asked for".to_owned()),
         Body::Pong(_) => Event::Pong {},
         Body::Ping(_) => Event::Ping {},
         Body::HistoryPage(schema::HistoryPage { topic, top, messages, more }) => {

@@ -102,6 +102,7 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
             connection: "1-42".into(),
             ping_ms: 25_000,
             batch: true,
+            expires_ms: 60_000,
         }),
         Said::Unsubscribed(target.clone()),
         Said::Published(place(9)),
@@ -176,7 +177,7 @@ fn a_command_means_the_same_to_a_broker_in_both_spellings() {
     };
     let actions = [
         Action::Connect(schema::Connect::default()),
-        Action::Connect(schema::Connect { name: "alice".into(), batch: true }),
+        Action::Connect(schema::Connect { token: "t".into(), name: "alice".into(), batch: true }),
         Action::Presence(schema::Presence { topic: "a.b".into() }),
         Action::Publish(delete),
         Action::Subscribe(schema::Subscribe { topic: "a.>".into(), ..Default::default() }),

@@ -1,0 +1,164 @@
+//! Who may do what: keys of tokens, API tokens, and what everybody may do without one.
+//! # Invariants: no secret stands in a configuration; it names files that hold them, and hashes.
+//! # Not here: reading those files (`keys`), what the rules mean (`crate::auth`).
+
+use super::form::{As, Choice, Count, Filters, Off, OneOf, Or, Sha256, Span, Words};
+use crate::auth::{Algorithm, ApiToken, Grants, Hash};
+use crate::topics::name::TopicFilter;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Who may do what. Left as it is, everybody may do everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// The `aud` that every JWT must name, or `"off"`. Needed where there are keys. Default `"off"`.
+    /// Without it a token that was made for another service would be taken here.
+    #[serde(with = "As::<Or<Off, Words>>")]
+    pub audience: Option<String>,
+    /// The `iss` that every JWT must have, or `"off"`. Default `"off"`.
+    #[serde(with = "As::<Or<Off, Words>>")]
+    pub issuer: Option<String>,
+    /// How far the clocks of whoever makes tokens may be off: for so long a JWT counts before its
+    /// `nbf` and after its `exp`. Default 30s.
+    #[serde(with = "As::<Span>")]
+    pub leeway: Duration,
+    /// A set of public keys, as a file or as a URL of https, or `"off"`. Default `"off"`.
+    #[serde(with = "As::<Or<Off, Words>>")]
+    pub jwks: Option<String>,
+    /// How often that set is read again. Default 5m; a token with an unknown key makes it sooner.
+    #[serde(with = "As::<Span>")]
+    pub jwks_refresh: Duration,
+    /// PEM of the certificates that may vouch for the server of that URL, or `"off"` for those that
+    /// browsers trust. Default `"off"`.
+    #[serde(with = "As::<Or<Off, Words>>")]
+    pub jwks_ca: Option<String>,
+    /// Revocations at once; each costs its name. Default 10000.
+    #[serde(with = "As::<Count>")]
+    pub revocations_max: usize,
+    /// What everybody may do who shows no token. Default nothing, where anything else is set here.
+    pub anonymous: Anonymous,
+    /// Keys of JWTs. Default none.
+    pub keys: Vec<AuthKey>,
+    /// API tokens of services. Default none.
+    pub tokens: Vec<AuthToken>,
+}
+
+impl Default for Auth {
+    fn default() -> Auth {
+        Auth {
+            audience: None,
+            issuer: None,
+            leeway: Duration::from_secs(30),
+            jwks: None,
+            jwks_refresh: Duration::from_mins(5),
+            jwks_ca: None,
+            revocations_max: 10_000,
+            anonymous: Anonymous::default(),
+            keys: Vec::new(),
+            tokens: Vec::new(),
+        }
+    }
+}
+
+impl Auth {
+    /// Whether nothing is said: everybody may do everything.
+    pub fn is_open(&self) -> bool {
+        *self
+            == Auth {
+                leeway: self.leeway,
+                revocations_max: self.revocations_max,
+                ..Auth::default()
+            }
+    }
+
+    /// Whether somebody can prove who they are.
+    pub fn has_proof(&self) -> bool {
+        self.has_keys() || !self.tokens.is_empty()
+    }
+
+    /// Whether JWTs can be verified.
+    pub fn has_keys(&self) -> bool {
+        !self.keys.is_empty() || self.jwks.is_some()
+    }
+}
+
+/// What everybody may do who shows no token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Anonymous {
+    /// Filters that they may subscribe to. Default none.
+    #[serde(with = "As::<Filters>")]
+    pub subscribe: Vec<TopicFilter>,
+    /// Filters that they may publish to. Default none.
+    #[serde(with = "As::<Filters>")]
+    pub publish: Vec<TopicFilter>,
+}
+
+impl Anonymous {
+    /// The same for whoever asks.
+    pub fn grants(&self) -> Grants {
+        grants(&self.subscribe, &self.publish)
+    }
+}
+
+/// A key that JWTs are verified with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthKey {
+    /// The `kid` by which tokens name it, or `"off"`. Default `"off"`.
+    #[serde(with = "As::<Or<Off, Words>>", default)]
+    pub id: Option<String>,
+    /// The one algorithm that it is for.
+    #[serde(with = "As::<OneOf<Algorithm>>")]
+    pub algorithm: Algorithm,
+    /// The file with the secret, or with the PEM of the public key.
+    #[serde(with = "As::<Words>")]
+    pub file: String,
+}
+
+/// An API token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthToken {
+    /// Whose it is.
+    #[serde(with = "As::<Words>")]
+    pub name: String,
+    /// Its SHA-256, as `fanfare token hash` prints it.
+    #[serde(with = "As::<Sha256>")]
+    pub sha256: Hash,
+    /// Filters that it may subscribe to. Default none.
+    #[serde(with = "As::<Filters>", default)]
+    pub subscribe: Vec<TopicFilter>,
+    /// Filters that it may publish to. Default none.
+    #[serde(with = "As::<Filters>", default)]
+    pub publish: Vec<TopicFilter>,
+}
+
+impl AuthToken {
+    /// A token that may do nothing.
+    pub fn new(name: &str, sha256: Hash) -> AuthToken {
+        AuthToken { name: name.to_owned(), sha256, subscribe: Vec::new(), publish: Vec::new() }
+    }
+
+    /// The same for whoever asks.
+    pub fn to_token(&self) -> ApiToken {
+        let grants = grants(&self.subscribe, &self.publish);
+        ApiToken { name: self.name.clone(), hash: self.sha256, grants }
+    }
+}
+
+fn grants(subscribe: &[TopicFilter], publish: &[TopicFilter]) -> Grants {
+    Grants {
+        subscribe: subscribe.iter().cloned().collect(),
+        publish: publish.iter().cloned().collect(),
+    }
+}
+
+impl Choice for Algorithm {
+    const ALL: &[Algorithm] = Algorithm::ALL;
+
+    fn name(self) -> &'static str {
+        Algorithm::name(self)
+    }
+}
