@@ -5,11 +5,8 @@
 //! [`POSITIONS_MAX`] are kept, however many are sent.
 //! # Not here: syntax (`json`, `proto`).
 
-<<<<<<< HEAD
 use super::depth::{DEPTH_MAX, is_too_deep};
-=======
 use super::secret::Secret;
->>>>>>> main
 use super::{
     Action, BadCommand, Command, Connect, History, MEMBER_NAME_BYTES_MAX, Overflow, POSITIONS_MAX,
     Policy, Subscribe, TopicPosition, Update, json,
