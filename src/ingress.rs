@@ -135,7 +135,10 @@ impl Lengths {
     ///
     /// # Errors
     /// [`Reason::MessageTooBig`], as soon as the length says so.
-    pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<&'a [u8]>, Refusal> {
+    pub fn next<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<&'a [u8]>, Refusal> {
         if self.lent {
             self.gathered = Vec::new();
             self.lent = false;

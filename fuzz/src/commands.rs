@@ -47,7 +47,10 @@ fn spell(command: &schema::Command) -> Option<String> {
     if let Some(action) = &command.action {
         let (name, value) = match action {
             Action::Connect(it) => {
-                ("connect", fields([("name", text(&it.name)), ("batch", flag(it.batch))]))
+                let token = text(&it.token);
+                let connect =
+                    [("token", token), ("name", text(&it.name)), ("batch", flag(it.batch))];
+                ("connect", fields(connect))
             }
             Action::Subscribe(it) => ("subscribe", subscribe(it)?),
             Action::Unsubscribe(it) => ("unsubscribe", fields([("topic", text(&it.topic))])),
@@ -75,6 +78,7 @@ fn spell(command: &schema::Command) -> Option<String> {
             }
             Action::Presence(it) => ("presence", fields([("topic", text(&it.topic))])),
             Action::Ping(_) => ("ping", json!({})),
+            Action::Refresh(it) => ("refresh", fields([("token", text(&it.token))])),
         };
         object.insert(name.into(), value);
     }

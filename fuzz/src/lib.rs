@@ -7,16 +7,18 @@
 mod commands;
 mod names;
 mod streams;
+mod tokens;
 
 pub use commands::{json, json_proto_diff, proto};
 pub use names::{filters, hops, proxy};
 pub use streams::{frames, ingress, stream_split, upgrade};
+pub use tokens::jwt;
 
 /// What can be done with an input.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its folder in `corpus`.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("frames", frames),
     ("stream_split", stream_split),
     ("upgrade", upgrade),
@@ -27,4 +29,5 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("ingress", ingress),
     ("proxy", proxy),
     ("hops", hops),
+    ("jwt", jwt),
 ];

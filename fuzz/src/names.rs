@@ -31,7 +31,7 @@ pub fn filters(input: &[u8]) {
                 expected.push(number);
             }
         }
-        let mut found = Vec::new();
+        let mut found: Vec<usize> = Vec::new();
         index.for_each_match(topic, |numbers| found.extend(numbers));
         found.sort_unstable();
         assert_eq!(found, expected, "{topic}");

@@ -22,10 +22,12 @@ fn depth(json: &[u8]) -> usize {
                 deepest = deepest.max(depth);
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
-            b'"' => while bytes.next().is_some_and(|byte| match byte {
-                b'\\' => bytes.next().is_some(),
-                byte => *byte != b'"',
-            }) {},
+            b'"' => {
+                while bytes.next().is_some_and(|byte| match byte {
+                    b'\\' => bytes.next().is_some(),
+                    byte => *byte != b'"',
+                }) {}
+            }
             _ => {}
         }
     }

@@ -490,7 +490,8 @@ impl Data<'_> {
                 .ok_or_else(|| bad_payload("`data` must be one JSON value in UTF-8"))?,
         };
         if is_too_deep(value.get().as_bytes()) {
-            let detail = format!("`data` has more than {DEPTH_MAX} arrays and objects in each other");
+            let detail =
+                format!("`data` has more than {DEPTH_MAX} arrays and objects in each other");
             return Err(bad_payload(&detail));
         }
         let mut bytes = value.get().as_bytes().to_vec();

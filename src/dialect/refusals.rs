@@ -4,12 +4,11 @@
 
 use super::schema::{self, command::Action as Said, publish::Payload as Load};
 use super::table::{
-    EPOCH, check, command, decode, draft, place, said_publish, said_subscribe, said_topic_position,
+    EPOCH, check, command, decode, place, said_publish, said_subscribe, said_topic_position,
     subscribe,
 };
 use super::{Action, Command, Dialect, POSITIONS_MAX, Subscribe};
 use crate::reason::Reason;
-use crate::topics::message::Payload;
 use prost::Message as _;
 
 /// Both spellings are refused with the same id, reason and sentence.

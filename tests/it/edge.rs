@@ -3,7 +3,7 @@
 //! (`corpus`, `frames`).
 
 use crate::client::Client;
-use crate::harness::{Broker, Bystander, with_broker, within};
+use crate::harness::{Bystander, with_broker, within};
 use crate::http::{self, Answer};
 use crate::pipe::Pipe;
 use crate::socket::{self, BINARY, FIN, Socket, TEXT, must_accept, request};
