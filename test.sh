@@ -62,9 +62,9 @@ gate_autobahn() {
     say 'not run: the Autobahn TestSuite needs CPython 2.7, and there is none (PYTHON27, pyenv)'
     return
   fi
-  cargo build --locked --profile ci --example echo
-  local echo url='' messages=50
-  "$(target_folder)/ci/examples/echo" >"$RUN/echo" &
+  cargo build --locked --example echo
+  local echo url='' messages=20
+  "$(target_folder)/debug/examples/echo" >"$RUN/echo" &
   echo=$!
   while kill -0 "$echo" && ! url=$(grep '^ws:' "$RUN/echo"); do
     sleep 0.1

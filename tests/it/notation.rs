@@ -193,16 +193,12 @@ fn opcode(name: &str) -> u8 {
 fn payload(mut inside: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     while !inside.is_empty() {
-        let (piece, rest) = match inside.strip_prefix('\'') {
-            Some(text) => {
-                let (text, rest) = text.split_once('\'').expect("a quote that ends");
-                (text.as_bytes().to_vec(), rest)
-            }
-            None => {
-                let (digits, rest) =
-                    inside.split_at(inside.find([' ', '*']).unwrap_or(inside.len()));
-                (hex(digits), rest)
-            }
+        let (piece, rest) = if let Some(text) = inside.strip_prefix('\'') {
+            let (text, rest) = text.split_once('\'').expect("a quote that ends");
+            (text.as_bytes().to_vec(), rest)
+        } else {
+            let (digits, rest) = inside.split_at(inside.find([' ', '*']).unwrap_or(inside.len()));
+            (hex(digits), rest)
         };
         let (times, rest) = match rest.strip_prefix('*') {
             Some(rest) => {
@@ -235,7 +231,7 @@ pub(crate) fn unescape(text: &str) -> Vec<u8> {
                 let (text, times) = inside.split_once('*').expect("how often");
                 (unescape(text).repeat(times.parse().expect("a number")), inside.len() + 2)
             }
-            c => (rest[..c.len_utf8()].as_bytes().to_vec(), c.len_utf8()),
+            c => (c.to_string().into_bytes(), c.len_utf8()),
         };
         bytes.extend(now);
         rest = &rest[taken..];
