@@ -25,6 +25,7 @@ pub mod ingress;
 pub mod keys;
 pub mod limits;
 pub mod listen;
+pub mod memory;
 pub mod metrics;
 pub mod planted;
 pub mod reason;

@@ -16,6 +16,7 @@ use crate::limits::Limits;
 use crate::listen::gate::GateOptions;
 use crate::listen::rate::Rate;
 use crate::listen::{Doorway, Entrance, Gate, Greeting, Open, ProxyHeader, adopt, bind};
+use crate::memory;
 use crate::metrics::{Counters, Page, Sources, Waiting};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
@@ -40,6 +41,9 @@ use tokio::task::JoinHandle;
 
 /// How often topics are looked through for those that may be forgotten.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How often the memory of the process is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A running broker. Dropping it stops it at once.
 #[derive(Debug)]
@@ -184,6 +188,7 @@ impl Server {
         server.accept_ingress(ingress, &config.tls)?;
         server.accept_admin(admin, &config.tls)?;
         server.tasks.push(tokio::spawn(sweep(registry, clock)));
+        server.tasks.extend(watch_memory(&config.limits, Arc::clone(&server.broker.budget)));
         if let Some(key_set) = key_set {
             server.tasks.push(tokio::spawn(key_set.follow(guard, Arc::clone(&counters))));
         }
@@ -363,6 +368,20 @@ impl Core {
         let sources = Sources { blocks, mailboxes, registry: Arc::clone(&registry), waiting };
         Ok(Core { shards, registry, budget, sources })
     }
+}
+
+/// Tells the budget what memory the process has, where the system says what it may have.
+fn watch_memory(limits: &config::Limits, budget: Arc<Budget>) -> Option<JoinHandle<()>> {
+    let allowed = limits.memory_allowed(memory::granted())?;
+    Some(tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(MEMORY_INTERVAL);
+        loop {
+            ticks.tick().await;
+            if let Some(bytes) = memory::resident() {
+                budget.note_resident(bytes, allowed);
+            }
+        }
+    }))
 }
 
 async fn sweep(registry: Arc<Registry>, clock: Clock) {

@@ -279,6 +279,7 @@ mod tests {
             limits.outbound_bytes_max             1 MiB                                 default
             limits.outbound_age_max               5s                                    default
             limits.outbound_total_bytes_max       256 MiB                               default
+            limits.memory_max                     auto                                  default
             limits.cursors_max                    16384                                 default
             limits.write_stall_max                10s                                   default
             limits.handshake_timeout              5s                                    default

@@ -151,6 +151,7 @@ fn limit_rows(limits: &Limits) -> Vec<Row> {
         bytes("limits.outbound_bytes_max", limits.outbound_bytes_max, 1..=GIB),
         span("limits.outbound_age_max", limits.outbound_age_max, SECOND..=HOUR),
         bytes("limits.outbound_total_bytes_max", limits.outbound_total_bytes_max, 1..=usize::MAX),
+        bytes("limits.memory_max", limits.memory_max.unwrap_or(GIB), 64 * MIB..=usize::MAX),
         count("limits.cursors_max", limits.cursors_max, 1..=MILLION),
         span("limits.write_stall_max", limits.write_stall_max, BLINK..=HOUR),
         span("limits.handshake_timeout", limits.handshake_timeout, BLINK..=HOUR),

@@ -47,6 +47,11 @@ pub struct Limits {
     /// This is what slow readers may make the broker grow by, however many they are.
     #[serde(with = "As::<Size>")]
     pub outbound_total_bytes_max: usize,
+    /// Memory of the whole process, histories among it. Default `"auto"`: 80 % of what its control
+    /// group, or the machine, allows.
+    /// As it fills, the same is given up in the same order as for what waits for connections.
+    #[serde(with = "As::<Or<Auto, Size>>")]
+    pub memory_max: Option<usize>,
     /// Topics in which one connection may be behind, or held by its rate, at once. Default 16384.
     /// Each costs a few words while it lasts.
     #[serde(with = "As::<Count>")]
@@ -137,6 +142,7 @@ impl Default for Limits {
             outbound_bytes_max: 1 << 20,
             outbound_age_max: Duration::from_secs(5),
             outbound_total_bytes_max: 256 << 20,
+            memory_max: None,
             cursors_max: 16_384,
             write_stall_max: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(5),
@@ -167,11 +173,27 @@ impl Limits {
         let auto = files_max.saturating_sub(FILES_RESERVED).max(1);
         self.connections_max.unwrap_or_else(|| usize::try_from(auto).unwrap_or(usize::MAX))
     }
+
+    /// The memory allowed to a process that is granted so much, if that is known. The rest is for what
+    /// the kernel charges to it, and for what is on its way between two looks.
+    pub fn memory_allowed(&self, granted: Option<u64>) -> Option<u64> {
+        let fixed = self.memory_max.map(|bytes| bytes as u64);
+        fixed.or_else(|| granted.map(|bytes| bytes / 5 * 4))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn automatic_memory_is_four_fifths_of_what_is_granted() {
+        let auto = Limits::default();
+        assert_eq!(auto.memory_allowed(Some(1000)), Some(800));
+        assert_eq!(auto.memory_allowed(None), None);
+        let fixed = Limits { memory_max: Some(10), ..auto };
+        assert_eq!(fixed.memory_allowed(None), Some(10));
+    }
 
     #[test]
     fn automatic_connections_leave_files_for_the_rest() {

@@ -1,4 +1,5 @@
-//! The memory that waits for all connections together, and what is given up when it runs short.
+//! The memory that waits for all connections together, and that of the whole process, and what is
+//! given up when either runs short.
 //! # Invariants: things are given up in one order, the least harmful first: new connections, then
 //! the queues of slow readers, then the slowest readers, then publishers.
 //! # Not here: the bound of one connection (`late`), the memory of histories (`topics`).
@@ -10,7 +11,7 @@ use crate::metrics::Counters;
 use crate::planted::{self, Bug};
 use crate::reason::Reason;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// What a broker that is short of memory gives up. Each level includes those before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +43,8 @@ const LEVELS: [(Pressure, usize); 4] = [
 pub struct Budget {
     bytes_max: usize,
     shards: Vec<Arc<Counters>>,
+    /// Percent of the memory that the process may have, as it was told last.
+    resident_percent: AtomicU64,
     /// The level, as of the last measurement: read often and rarely written, so that reading it
     /// costs no traffic between cores.
     level: AtomicU8,
@@ -50,13 +53,22 @@ pub struct Budget {
 impl Budget {
     /// A budget over what these shards count.
     pub fn new(bytes_max: usize, shards: Vec<Arc<Counters>>) -> Budget {
-        Budget { bytes_max, shards, level: AtomicU8::new(0) }
+        let resident_percent = AtomicU64::new(0);
+        Budget { bytes_max, shards, resident_percent, level: AtomicU8::new(0) }
+    }
+
+    /// Notes how much memory the process has of what it may have. From then on that counts too.
+    pub fn note_resident(&self, bytes: u64, bytes_max: u64) {
+        let percent = bytes.saturating_mul(100) / bytes_max.max(1);
+        self.resident_percent.store(percent, Ordering::Relaxed);
+        self.measure();
     }
 
     /// Adds up what waits, and notes how short memory is. Each shard does this once a turn.
     pub fn measure(&self) -> Pressure {
         let waiting: u64 = self.shards.iter().map(|shard| shard.outbound_bytes.get()).sum();
-        let percent = waiting.saturating_mul(100) / (self.bytes_max as u64).max(1);
+        let waiting_percent = waiting.saturating_mul(100) / (self.bytes_max as u64).max(1);
+        let percent = waiting_percent.max(self.resident_percent.load(Ordering::Relaxed));
         let applies = |(_, from): &&(Pressure, usize)| percent >= *from as u64;
         let pressure = LEVELS.iter().find(applies).map_or(Pressure::Calm, |(level, _)| *level);
         if self.level.load(Ordering::Relaxed) != pressure as u8 {
@@ -131,5 +143,23 @@ mod tests {
         ];
         assert_eq!(seen, order);
         assert!(order.is_sorted());
+    }
+
+    #[test]
+    fn the_memory_of_the_process_counts_as_what_waits_does() {
+        let shards = vec![Arc::<Counters>::default()];
+        let budget = Budget::new(1_000, shards.clone());
+        let levels = [(69, Pressure::Calm), (70, Pressure::RefuseNew), (85, Pressure::DropLive)];
+        for (resident, expected) in levels {
+            budget.note_resident(resident, 100);
+            assert_eq!(budget.pressure(), expected, "{resident} of 100");
+        }
+        shards.iter().for_each(|shard| shard.outbound_bytes.add(950));
+        assert_eq!(budget.measure(), Pressure::CloseSlowest, "the worse of both counts");
+        shards.iter().for_each(|shard| shard.outbound_bytes.add(0_u64.wrapping_sub(950)));
+        budget.note_resident(101, 100);
+        assert_eq!(budget.pressure(), Pressure::RefusePublishes);
+        budget.note_resident(10, 100);
+        assert_eq!(budget.pressure(), Pressure::Calm);
     }
 }

@@ -96,7 +96,8 @@ class Docker(unittest.TestCase):
             platform = ["--filter-platform", "x86_64-unknown-linux-gnu"]
             run("cargo", "metadata", "--locked", "--offline", "--format-version=1", *platform, cwd=context)
             read = 0
-            for source in context.glob("src/**/*.rs"):
+            # What only tests read is not needed for an image.
+            for source in set(context.glob("src/**/*.rs")) - set(context.glob("src/**/tests.rs")):
                 for path in re.findall(r'"((?:\.\./)+[^"{}\s]+\.\w+)"', source.read_text()):
                     self.assertTrue((source.parent / path).is_file(), f"{source} reads {path}")
                     read += 1
@@ -150,7 +151,8 @@ class Systemd(unittest.TestCase):
         self.assertLessEqual(exposure, EXPOSURE_MAX, said)
 
     def test_the_sockets_are_those_of_the_defaults(self):
-        listen = tomllib.loads((DEPLOY / "fanfare.toml").read_text())["listen"]
+        settings = tomllib.loads((DEPLOY / "fanfare.toml").read_text())["listen"]
+        listen = {name: value for name, value in settings.items() if isinstance(value, str)}
         for path in self.folder.glob("*.socket"):
             text = path.read_text()
             name = re.search(r"^FileDescriptorName=(\w+)$", text, re.M)[1]

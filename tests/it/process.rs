@@ -80,6 +80,15 @@ impl Process {
         (process, broker)
     }
 
+    /// Starts a broker with the settings in this file.
+    pub(crate) fn serve_settings(settings: &Path) -> (Process, Broker) {
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "--log-format=json", "--config"]).arg(settings);
+        let process = Process::spawn(command);
+        let broker = process.broker();
+        (process, broker)
+    }
+
     /// Where a broker that is starting listens.
     fn broker(&self) -> Broker {
         let [public, ingress, admin] = ["WebSocket and HTTP", "TCP ingress", "metrics and health"]

@@ -3,9 +3,10 @@
 //! # Not here: the bytes that wait for one connection (`slow`).
 
 use crate::client::{Client, WIRES, wire_of};
-use crate::harness::{Broker, with_broker, within};
+use crate::harness::{Broker, run, with_broker, within};
 use crate::http::Answer;
 use crate::pipe::Pipe;
+use crate::process::Process;
 use crate::publisher::Publisher;
 use crate::reader::{Reader, narrow};
 use crate::socket::{Socket, request};
@@ -237,5 +238,34 @@ fn with_no_memory_left_the_slowest_are_closed_and_publishers_refused() {
         assert!(broker.count("fanfare_refusals_total{reason=\"overloaded\"}").await > 0);
         drop(greedy);
         must_recover(broker, &mut publisher, &mut healthy, &message).await;
+    });
+}
+
+#[test]
+fn a_process_that_has_all_the_memory_it_may_have_refuses_publishers_and_keeps_its_connections() {
+    run(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("small.toml");
+        let settings = "shards = 2\nlimits.memory_max = \"64 MiB\"\n\
+            listen = { public = \"127.0.0.1:0\", ingress = \"127.0.0.1:0\", admin = \"127.0.0.1:0\" }";
+        std::fs::write(&file, settings).expect("a file");
+        let (_process, broker) = Process::serve_settings(&file);
+        let mut reader = Reader::begin(&broker, Wire::WebSocketJson, &json!({"topic": "t"})).await;
+        let mut publisher = Publisher::connect(&broker).await;
+        let text = "x".repeat(32 << 10);
+        let refused = async {
+            // Histories that no bound of their own keeps within 64 MiB.
+            for number in 0.. {
+                let publish = json!({"topic": format!("full.{}", number % 1_000), "text": text});
+                let reply = publisher.client.ask(&json!({"id": 1, "publish": publish})).await;
+                if reply["error"].is_object() {
+                    assert_eq!(reply["error"]["name"], "overloaded", "{reply}");
+                    return;
+                }
+            }
+        };
+        within("publishers to be refused", refused).await;
+        reader.ask(&json!({"id": 2, "ping": {}})).await;
+        publisher.client.ask(&json!({"id": 2, "ping": {}})).await;
     });
 }

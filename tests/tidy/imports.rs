@@ -31,6 +31,7 @@ pub(crate) const TABLE: &[Row] = &[
     ("listen",  "reason clock tls metrics shard"),
     ("http",    "reason clock tls topics auth metrics limits dialect shard engine session ws listen"),
     ("ingress", "reason clock topics metrics limits dialect shard engine session listen"),
+    ("memory", ""),
     ("systemd", ""),
     ("config",  "*"),
     ("keys",    "auth metrics config"),
