@@ -2,6 +2,7 @@
 # Runs the gates: everything that a change must pass, the quickest first.
 #   ./test.sh          all gates
 #   ./test.sh fast     all but those that drive a browser
+#   ./test.sh long     those that take many minutes, which the others leave out
 #   ./test.sh GATE…    these gates
 #   ./test.sh list     their names
 # What a gate needs and this machine lacks is installed first (apt-get as root, pip and npm into
@@ -14,6 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # To add a gate: write its function below, put its name here, and into BROWSER if it drives one.
 GATES=(fmt text clippy test planted doc autobahn js deploy interop page)
 BROWSER=(page)
+LONG=(fuzz)
 
 RUN=$(mktemp -d)
 trap 'rm -rf "$RUN"' EXIT
@@ -112,12 +114,36 @@ gate_page() {
   FANFARE_BIN=$FANFARE npm --prefix tests/page test
 }
 
+# New inputs for every fuzz target, FUZZ_SECONDS each (300). What is found is kept in fuzz/found, and
+# what breaks a promise in fuzz/artifacts.
+gate_fuzz() {
+  need_fuzz
+  local target options
+  # There is no unsafe code of ours for a sanitizer to watch, and without one it is faster.
+  local fuzz=(cargo +nightly fuzz)
+  "${fuzz[@]}" build --sanitizer none
+  for target in fuzz/corpus/*; do
+    target=${target##*/}
+    mkdir -p "fuzz/found/$target"
+    options=("-max_total_time=${FUZZ_SECONDS:-300}" -timeout=5 -rss_limit_mb=1024 -max_len=16384)
+    if [[ -e fuzz/dictionaries/$target.dict ]]; then
+      options+=("-dict=fuzz/dictionaries/$target.dict")
+    fi
+    say "$target"
+    "${fuzz[@]}" run --sanitizer none "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- \
+      "${options[@]}" -print_final_stats=1 -verbosity=0
+  done
+}
+
 main() {
   local gates=("${GATES[@]}") gate
   case "${1-}" in
     list)
-      printf '%s\n' "${GATES[@]}"
+      printf '%s\n' "${GATES[@]}" "${LONG[@]}"
       return
+      ;;
+    long)
+      gates=("${LONG[@]}")
       ;;
     fast)
       gates=()
@@ -128,7 +154,8 @@ main() {
     ?*)
       gates=("$@")
       for gate in "${gates[@]}"; do
-        is_in "$gate" "${GATES[@]}" || fail "there is no gate $gate; there are: ${GATES[*]}"
+        is_in "$gate" "${GATES[@]}" "${LONG[@]}" ||
+          fail "there is no gate $gate; there are: ${GATES[*]} ${LONG[*]}"
       done
       ;;
   esac

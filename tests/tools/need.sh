@@ -156,6 +156,16 @@ need_autobahn() {
   touch "$home/complete"
 }
 
+# A nightly compiler and cargo-fuzz.
+need_fuzz() {
+  need_rust
+  has rustup || fail "there is no rustup, and with it no nightly compiler to fuzz with"
+  cargo +nightly --version >/dev/null 2>&1 || rustup toolchain install nightly --profile minimal
+  cargo fuzz --version >/dev/null 2>&1 && return
+  say "installing cargo-fuzz"
+  cargo +stable install --locked cargo-fuzz
+}
+
 # Where cargo puts what it builds.
 target_folder() {
   realpath -m "${CARGO_TARGET_DIR:-target}"
