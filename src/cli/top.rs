@@ -76,10 +76,10 @@ fn printed(sample: &Sample) -> String {
     let (width, height) = PRINTED;
     let state = State { sample: Some(sample), problem: None };
     let lines = view::lines(&state, width, height);
-    let mut text: String = lines.iter().map(|line| format!("{}\n", line.text.trim_end())).collect();
-    while text.ends_with("\n\n") {
-        text.pop();
-    }
+    let lines: Vec<&str> = lines.iter().map(|line| line.text.trim_end()).collect();
+    let mut text = lines.join("\n");
+    text.truncate(text.trim_end_matches('\n').len());
+    text.push('\n');
     text
 }
 
@@ -145,7 +145,7 @@ fn parse_address(text: &str) -> Result<Endpoint, String> {
         return Err("the admin side is asked over http:// or https://".to_owned());
     }
     // An address alone would mean the publish API.
-    address.path = "/".to_owned();
+    "/".clone_into(&mut address.path);
     Ok(address)
 }
 

@@ -43,6 +43,7 @@ impl Screen {
     ///
     /// # Errors
     /// It cannot be written to.
+    #[expect(clippy::unused_self, reason = "only while there is a screen may it be drawn on")]
     pub(super) fn draw(&mut self, state: &State<'_>) -> io::Result<()> {
         let (width, height) = size();
         super::super::put(page(&view::lines(state, width, height)).as_bytes())
@@ -98,7 +99,7 @@ pub(super) fn keys() -> mpsc::Receiver<u8> {
     };
     if io::stdin().is_terminal() {
         // Without a thread there are no keys, and signals end it.
-        std::thread::Builder::new().name("keys".to_owned()).spawn(read).map(drop).unwrap_or(());
+        drop(std::thread::Builder::new().name("keys".to_owned()).spawn(read));
     }
     receiver
 }
