@@ -14,12 +14,13 @@ use crate::config::{self, Config, Listen};
 use crate::control::{self, Control, Request, Requests};
 use crate::demo::Feeds;
 use crate::engine::Engine;
+use crate::http::admin::{Admin, Lock};
 use crate::http::{self, Ops, Site};
 use crate::ingress;
 use crate::keys::{self, KeyError, KeySet};
 use crate::limits::Limits;
+use crate::limits::rate::Rate;
 use crate::listen::gate::GateOptions;
-use crate::listen::rate::Rate;
 use crate::listen::{Doorway, Entrance, Gate, Greeting, Open, ProxyHeader, adopt, bind};
 use crate::memory;
 use crate::metrics::{Counters, Page, Sources, Waiting};
@@ -189,8 +190,12 @@ impl Server {
         });
         let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
         let (control, requests) = control::channel();
-        let ops =
-            Arc::new(Ops { page: Page::new(sources), ready: AtomicBool::new(false), control });
+        let core = (&*shards, Arc::clone(&registry), sources.clone());
+        let address = addresses.admin.unwrap_or(addresses.public);
+        let lock = Lock::new(address, config.admin.token);
+        let operators = admin_of(core, Arc::clone(&broker), lock, control);
+        let page = Page::new(sources);
+        let ops = Arc::new(Ops { page, ready: AtomicBool::new(false), admin: operators });
         let gate = Arc::new(Gate::new(gate_options(config), budget, waiting));
         let site = site(Arc::clone(&broker), Arc::clone(&gate), config)?;
         let mut server = Server {
@@ -230,7 +235,7 @@ impl Server {
 
     /// Where an operator's requests are handed in.
     pub fn control(&self) -> &Control {
-        &self.ops.control
+        &self.ops.admin.control
     }
 
     /// What an operator asks next. Whoever owns the server carries it out and answers.
@@ -379,6 +384,26 @@ fn watch_memory(limits: &config::Limits, budget: Arc<Budget>) -> Option<JoinHand
     }))
 }
 
+/// The admin API over these parts.
+fn admin_of(
+    (shards, registry, sources): (&[ShardHandle], Arc<Registry>, Sources),
+    broker: Arc<Broker>,
+    lock: Lock,
+    control: Control,
+) -> Admin {
+    Admin {
+        lock,
+        broker,
+        registry,
+        shards: shards.iter().map(ShardHandle::jobs).collect(),
+        // The last block is that of the thread that serves it.
+        counters: sources.blocks.last().map(Arc::clone).unwrap_or_default(),
+        sources,
+        control,
+        watching: tokio::sync::Mutex::default(),
+    }
+}
+
 async fn sweep(registry: Arc<Registry>, clock: Clock) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     loop {
@@ -491,6 +516,7 @@ fn limits(config: &Config) -> Limits {
         filters_max: limits.filters_max,
         snapshot_topics_max: limits.snapshot_topics_max,
         resume: resume_options(config),
+        publishes: limits.publish_rate.map(|rate| Rate::new(rate, limits.publish_burst)),
         bad_commands_max: u32::try_from(limits.bad_commands_max).unwrap_or(u32::MAX),
         http_body_bytes_max: limits.http_body_bytes_max,
         ..Limits::default()

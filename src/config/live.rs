@@ -43,6 +43,7 @@ fn live(current: &Config, new: &Config) -> Config {
             ..current.listen.clone()
         },
         auth: new.auth.clone(),
+        admin: new.admin.clone(),
         tls: tls(&current.tls, &new.tls),
         websocket: WebSocket {
             origins: new.websocket.origins.clone(),

@@ -17,7 +17,7 @@ pub mod topics;
 #[cfg(test)]
 mod words;
 
-pub use auth::Auth;
+pub use auth::{Admin, Auth};
 pub use limits::Limits;
 pub use load::{ConfigError, Loaded, Setting, load};
 pub use source::{Flag, Source, Sources};
@@ -54,6 +54,8 @@ pub struct Config {
     pub listen: Listen,
     /// Who may do what.
     pub auth: Auth,
+    /// Who may operate the broker.
+    pub admin: Admin,
     /// What is encrypted, and by which certificate.
     pub tls: Tls,
     /// How WebSocket connections are treated.
@@ -85,7 +87,7 @@ pub struct Listen {
     /// TCP ingress for services, or `"off"`. Default 127.0.0.1:7601.
     #[serde(with = "As::<Or<Off, Address>>")]
     pub ingress: Option<SocketAddr>,
-    /// Metrics and health, or `"off"`. Default 127.0.0.1:7602.
+    /// Metrics, health and the admin API, or `"off"`. Default 127.0.0.1:7602.
     #[serde(with = "As::<Or<Off, Address>>")]
     pub admin: Option<SocketAddr>,
     /// Proxies that are believed when they say who their clients are, in `X-Forwarded-For` or a

@@ -3,7 +3,9 @@
 //! after an upgrade nothing of HTTP is left on the connection.
 //! # Not here: the WebSocket itself (`ws`), metrics and health (`ops`).
 
+pub mod admin;
 mod assets;
+mod body;
 mod entry;
 mod ops;
 mod publish;

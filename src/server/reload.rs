@@ -86,6 +86,7 @@ impl Server {
         self.broker.engine.registry().replace_rules(&config.topics.to_rules());
         self.gate.change(gate_options(&config));
         self.site.put(Arc::new(site));
+        self.ops.admin.lock.change(config.admin.token);
         // What was fetched before counts on until there is something else.
         if key_set.as_ref().is_some_and(KeySet::is_fetched) {
             self.broker.guard.replace(&authority);

@@ -30,6 +30,7 @@ mod serving;
 mod standing;
 pub mod stream;
 mod subscribers;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -42,6 +43,7 @@ pub use farewell::Farewell;
 pub use joining::{FilterAsk, Joiner};
 pub use liveness::TICK;
 pub use standing::{Standing, expires_in_ms};
+pub use survey::{Look, Sighting};
 
 use crate::clock::Now;
 use crate::dialect::{Event, encode, frame};
@@ -240,6 +242,8 @@ impl<S: Socket> Shard<S> {
             filters: 0,
             watches: 0,
             wire,
+            opened: u32::try_from(self.now.uptime.as_secs()).unwrap_or(u32::MAX),
+            sent: 0,
         });
         let id = ConnectionId { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation };
         self.counters.opened.of(wire).increment();

@@ -8,6 +8,9 @@
 mod kept;
 mod keys;
 mod members;
+mod outline;
+
+pub use outline::Outline;
 
 use super::filters::FilterTrie;
 use super::history::HistoryBudget;

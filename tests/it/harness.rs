@@ -75,7 +75,12 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts a broker with these settings on free ports.
     pub(crate) fn start(settings: &str) -> Broker {
-        let server = Server::start(&config(settings), None).expect("a broker");
+        Broker::of(&config(settings))
+    }
+
+    /// Starts a broker with this configuration.
+    pub(crate) fn of(config: &Config) -> Broker {
+        let server = Server::start(config, None).expect("a broker");
         Broker { addresses: server.addresses, server: Some(server) }
     }
 

@@ -11,12 +11,14 @@
               printed last is shown when it fails"
 )]
 
+mod admin;
 mod arrivals;
 mod batches;
 mod catch_up;
 mod certificates;
 mod client;
 mod compression;
+mod corpus;
 mod drain;
 mod edge;
 mod frames;
@@ -28,6 +30,7 @@ mod ingress;
 mod limits;
 mod liveness;
 mod noise;
+mod notation;
 mod ops;
 mod order;
 mod pipe;
@@ -52,4 +55,3 @@ mod tls;
 mod tls_client;
 mod transcripts;
 mod transports;
-mod violations;
