@@ -156,6 +156,11 @@ impl KeySet {
         Ok(Some(KeySet { place, refresh }))
     }
 
+    /// Whether it comes from the network, and not from a file.
+    pub fn is_fetched(&self) -> bool {
+        matches!(self.place, Place::Url(..))
+    }
+
     /// Gets the set again and again, for ever, and has the guard use it.
     pub async fn follow(self, guard: Arc<Guard>, counters: Arc<Counters>) {
         // A file was read at the start already.

@@ -6,8 +6,9 @@
 //! - [`session`]: where permission, limits and [`engine`] meet.
 //! - [`ws`], [`http`], [`ingress`]: the three ways in; [`listen`] hands sockets to shards.
 //! - [`server`]: puts the parts together; [`config`] says how; [`cli`] is what is typed;
-//!   [`systemd`] is who starts and watches it.
+//!   [`systemd`] is who starts and watches it, [`control`] how a running one is asked.
 //! - [`reason`], [`clock`], [`limits`], [`metrics`]: what everybody uses.
+//! - [`restart`]: what one broker leaves to the next.
 //! - [`demo`]: real feeds to look at; [`planted`]: bugs for the simulator to find.
 //!
 //! This library exists for the binary, the tests, the benchmarks and the fuzzers; it promises no
@@ -17,6 +18,7 @@ pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod dialect;
 pub mod engine;
@@ -29,6 +31,7 @@ pub mod memory;
 pub mod metrics;
 pub mod planted;
 pub mod reason;
+pub mod restart;
 pub mod server;
 pub mod session;
 pub mod shard;

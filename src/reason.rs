@@ -93,6 +93,7 @@ reasons! {
     Overloaded           = 117, "overloaded",           Later,  503, "a shard has as much work waiting as it may have";
     TooManyKeys          = 118, "tooManyKeys",          Never,  429, "the topic holds as many keys as it may";
     Unauthenticated      = 119, "unauthenticated",      Refresh, 401, "a token must be shown first";
+    TooOften             = 120, "tooOften",             Later,  429, "this connection publishes more often than it may";
 
     // A resume or a history query cannot be exact.
     EpochChanged         = 150, "epochChanged",         Never,  409, "the topic has begun anew since that position";
@@ -107,6 +108,7 @@ reasons! {
     NotFound             = 404, "notFound",             Never,  404, "there is nothing at this path";
     MethodNotAllowed     = 405, "methodNotAllowed",     Never,  405, "this path does not take this method";
     BadContentType       = 415, "badContentType",       Never,  415, "the body must be application/json";
+    BadHost              = 421, "badHost",              Never,  421, "this server has no such name";
     UpgradeRequired      = 426, "upgradeRequired",      Never,  426, "this path speaks WebSocket version 13";
     BadSubprotocol       = 430, "badSubprotocol",       Never,  400, "none of the offered subprotocols is spoken here";
     TooManyConnections   = 431, "tooManyConnections",   Later,  503, "the server has as many connections as it may have";
@@ -120,6 +122,10 @@ reasons! {
     BadProxyHeader       = 439, "badProxyHeader",       Never,  400, "the connection does not begin with a PROXY header of a trusted proxy";
     BadTls               = 440, "badTls",               Never,  400, "the TLS handshake failed";
     BadCertificate       = 441, "badCertificate",       Never,  403, "the client's certificate is missing or not valid";
+    NoConnection         = 442, "noConnection",         Never,  404, "there is no such connection";
+    TooManyRevocations   = 443, "tooManyRevocations",   Later,  503, "as many revocations are in force as may be";
+    TooManyRequests      = 444, "tooManyRequests",      Later,  503, "as many requests of this kind are being served as may be";
+    BadReload            = 445, "badReload",            Never,  422, "the new configuration is not in force, and nothing has changed";
 
     // A connection is closed; the client should reconnect.
     GoingAway            = 1001, "goingAway",           Resume, 503, "the server is stopping";
@@ -127,6 +133,7 @@ reasons! {
     TokenExpired         = 4401, "tokenExpired",         Refresh, 401, "the token has expired";
     SlowConsumer         = 4408, "slowConsumer",        Resume, 503, "the connection did not read fast enough";
     NoPong               = 4410, "noPong",              Resume, 503, "the connection did not answer a ping in time";
+    Disconnected         = 4411, "disconnected",        Resume, 503, "an operator has closed the connection";
     Shed                 = 4429, "shed",                Later,  503, "the broker is short of memory";
 
     // A connection is closed; the client should not reconnect as it is.

@@ -4,25 +4,31 @@
 //! ends before its deadline.
 //! # Not here: protocol, policy, signals (`cli`).
 
+mod drain;
+mod reload;
+mod succession;
+
 use crate::auth::Guard;
 use crate::clock::Clock;
 use crate::config::{self, Config, Listen};
+use crate::control::{self, Control, Request, Requests};
 use crate::demo::Feeds;
 use crate::engine::Engine;
+use crate::http::admin::{Admin, Lock};
 use crate::http::{self, Ops, Site};
 use crate::ingress;
 use crate::keys::{self, KeyError, KeySet};
 use crate::limits::Limits;
+use crate::limits::rate::Rate;
 use crate::listen::gate::GateOptions;
-use crate::listen::rate::Rate;
 use crate::listen::{Doorway, Entrance, Gate, Greeting, Open, ProxyHeader, adopt, bind};
 use crate::memory;
 use crate::metrics::{Counters, Page, Sources, Waiting};
-use crate::reason::{Reason, Refusal};
+use crate::reason::Reason;
 use crate::session::Broker;
 use crate::shard::pressure::Budget;
 use crate::shard::worker::{Beats, Busy, Seed, ShardHandle};
-use crate::shard::{Shard, ShardOptions, TICK};
+use crate::shard::{Shard, ShardOptions};
 use crate::systemd::Inherited;
 use crate::tls::{BadCredentials, Credentials, Demand, Paths};
 use crate::topics::idempotency::IdempotencyOptions;
@@ -32,6 +38,7 @@ use crate::topics::topic::{ResumeOptions, ShardId};
 use crate::ws::extensions::Compression;
 use crate::ws::handshake::Policy;
 use crate::ws::origin::{AllowedOrigin, OriginError};
+use reload::Slot;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -53,11 +60,20 @@ pub struct Server {
     shards: Arc<[ShardHandle]>,
     ops: Arc<Ops>,
     broker: Arc<Broker>,
+    /// What connections to the public side and to the ingress begin with.
+    site: Arc<Slot<Site>>,
+    counters: Arc<Counters>,
     gate: Arc<Gate>,
     credentials: Option<Arc<Credentials>>,
+    requests: Requests,
     entrances: Vec<Open>,
     tasks: Vec<JoinHandle<()>>,
-    grace: Duration,
+    /// Serves the admin side.
+    admin: Option<JoinHandle<()>>,
+    /// Follows a set of keys.
+    following: Option<JoinHandle<()>>,
+    /// What is in force.
+    config: Config,
 }
 
 /// The signs of life of all shards, and how many have been seen. It goes on during a drain.
@@ -160,8 +176,9 @@ impl Server {
             ingress: ingress.as_ref().zip(config.listen.ingress).map(|(l, a)| address_of(l, a)),
             admin: admin.as_ref().zip(config.listen.admin).map(|(l, a)| address_of(l, a)),
         };
-        let clock = Clock::start();
+        let (clock, kept) = succession::inherit(config);
         let Core { shards, registry, budget, sources } = Core::start(config, clock, &guard)?;
+        succession::restore(&registry, kept, clock.now());
         let waiting = sources.waiting.clone();
         let broker = Arc::new(Broker {
             engine: Engine::memory(Arc::clone(&registry)),
@@ -172,28 +189,39 @@ impl Server {
             budget: Arc::clone(&budget),
         });
         let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
-        let ops = Arc::new(Ops { page: Page::new(sources), ready: AtomicBool::new(false) });
+        let (control, requests) = control::channel();
+        let core = (&*shards, Arc::clone(&registry), sources.clone());
+        let address = addresses.admin.unwrap_or(addresses.public);
+        let lock = Lock::new(address, config.admin.token);
+        let operators = admin_of(core, Arc::clone(&broker), lock, control);
+        let page = Page::new(sources);
+        let ops = Arc::new(Ops { page, ready: AtomicBool::new(false), admin: operators });
+        let gate = Arc::new(Gate::new(gate_options(config), budget, waiting));
+        let site = site(Arc::clone(&broker), Arc::clone(&gate), config)?;
         let mut server = Server {
             addresses,
             shards,
             ops,
             broker,
-            gate: Arc::new(Gate::new(gate_options(config), budget, waiting)),
+            site: Arc::new(Slot::new(Arc::new(site))),
+            counters,
+            gate,
             credentials,
+            requests,
             entrances: Vec::new(),
             tasks: Vec::new(),
-            grace: config.shutdown.grace,
+            admin: None,
+            following: None,
+            config: config.clone(),
         };
         server.accept_public(public, config)?;
         server.accept_ingress(ingress, &config.tls)?;
         server.accept_admin(admin, &config.tls)?;
         server.tasks.push(tokio::spawn(sweep(registry, clock)));
         server.tasks.extend(watch_memory(&config.limits, Arc::clone(&server.broker.budget)));
-        if let Some(key_set) = key_set {
-            server.tasks.push(tokio::spawn(key_set.follow(guard, Arc::clone(&counters))));
-        }
+        server.follow_keys(key_set);
         if let Some(feeds) = feeds {
-            let broker = Arc::clone(&server.broker);
+            let (broker, counters) = (Arc::clone(&server.broker), Arc::clone(&server.counters));
             server.tasks.push(tokio::spawn(feed(feeds, broker, counters, clock)));
         }
         server.ops.ready.store(true, Ordering::Release);
@@ -203,6 +231,16 @@ impl Server {
     /// Who may do what. Whoever changes that calls [`Server::review`] then.
     pub fn guard(&self) -> &Arc<Guard> {
         &self.broker.guard
+    }
+
+    /// Where an operator's requests are handed in.
+    pub fn control(&self) -> &Control {
+        &self.ops.admin.control
+    }
+
+    /// What an operator asks next. Whoever owns the server carries it out and answers.
+    pub async fn asked(&mut self) -> Request {
+        self.requests.next().await
     }
 
     /// Has every shard look at once what its connections may do now. It would within a second.
@@ -227,54 +265,14 @@ impl Server {
         self.credentials.as_ref().map_or(Ok(()), |credentials| credentials.reload())
     }
 
-    /// Stops accepting, tells every connection, and waits until they have ended, at most for the
-    /// configured grace. Returns how many were cut off.
-    pub async fn drain(mut self) -> usize {
-        self.ops.ready.store(false, Ordering::Release);
-        for entrance in self.entrances.drain(..) {
-            // A shard that does not answer is not waited for.
-            tokio::time::timeout(TICK, entrance.close()).await.unwrap_or_default();
-        }
-        for task in self.tasks.drain(..) {
-            task.abort();
-        }
-        let refusal = Refusal::from(Reason::GoingAway);
-        let drains: Vec<_> = (0..self.shards.len())
-            .map(|index| {
-                let (shards, refusal, grace) =
-                    (Arc::clone(&self.shards), refusal.clone(), self.grace);
-                tokio::spawn(async move {
-                    match shards.get(index) {
-                        Some(shard) => shard.drain(refusal, grace).await,
-                        None => 0,
-                    }
-                })
-            })
-            .collect();
-        let mut left: usize = 0;
-        for drain in drains {
-            left = left.saturating_add(drain.await.unwrap_or(0));
-        }
-        left
-    }
-
     fn accept_public(&mut self, listener: TcpListener, config: &Config) -> Result<(), StartError> {
-        let origins = config.websocket.origins.iter().map(|raw| AllowedOrigin::parse(raw));
-        let origins = origins.collect::<Result<Vec<_>, _>>()?;
-        let compression =
-            if config.websocket.compression { Compression::Deflate } else { Compression::None };
-        let site = Arc::new(Site {
-            broker: Arc::clone(&self.broker),
-            policy: Policy { origins, compression },
-            request_timeout: config.limits.handshake_timeout,
-            gate: Arc::clone(&self.gate),
-        });
         let greeting = Greeting {
             proxy: config.listen.proxy_protocol.then_some(ProxyHeader),
             tls: config.tls.public.then(|| self.tls(Demand::Nothing)).flatten(),
         };
         let entrance = self.entrance(http::turn_away, greeting);
-        let serve = move |context, arrival| http::serve(context, Arc::clone(&site), arrival);
+        let site = Arc::clone(&self.site);
+        let serve = move |context, arrival| http::serve(context, site.get(), arrival);
         self.entrances.push(entrance.open(listener, serve)?);
         Ok(())
     }
@@ -285,12 +283,14 @@ impl Server {
         tls: &config::Tls,
     ) -> Result<(), StartError> {
         let Some(listener) = listener else { return Ok(()) };
-        let broker = Arc::clone(&self.broker);
+        let site = Arc::clone(&self.site);
         let tls = tls.ingress.then(|| self.tls(Demand::Certificate)).flatten();
         let mut entrance = self.entrance(ingress::turn_away, Greeting { proxy: None, tls });
         // Another thread than that of the public side, if there is one.
         entrance.host = entrance.shards.len().saturating_sub(1);
-        let serve = move |context, arrival| ingress::serve(context, Arc::clone(&broker), arrival);
+        let serve = move |context, arrival| {
+            ingress::serve(context, Arc::clone(&site.get().broker), arrival)
+        };
         self.entrances.push(entrance.open(listener, serve)?);
         Ok(())
     }
@@ -304,7 +304,7 @@ impl Server {
         let doorway = Doorway::new(listener).map_err(StartError::Admin)?;
         let ops = Arc::clone(&self.ops);
         let tls = tls.admin.then(|| self.tls(Demand::Certificate)).flatten();
-        self.tasks.push(tokio::spawn(http::serve_ops(ops, doorway, tls)));
+        self.admin = Some(tokio::spawn(http::serve_ops(ops, doorway, tls)));
         Ok(())
     }
 
@@ -326,7 +326,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for task in self.tasks.iter().chain(&self.admin).chain(&self.following) {
             task.abort();
         }
     }
@@ -384,6 +384,26 @@ fn watch_memory(limits: &config::Limits, budget: Arc<Budget>) -> Option<JoinHand
     }))
 }
 
+/// The admin API over these parts.
+fn admin_of(
+    (shards, registry, sources): (&[ShardHandle], Arc<Registry>, Sources),
+    broker: Arc<Broker>,
+    lock: Lock,
+    control: Control,
+) -> Admin {
+    Admin {
+        lock,
+        broker,
+        registry,
+        shards: shards.iter().map(ShardHandle::jobs).collect(),
+        // The last block is that of the thread that serves it.
+        counters: sources.blocks.last().map(Arc::clone).unwrap_or_default(),
+        sources,
+        control,
+        watching: tokio::sync::Mutex::default(),
+    }
+}
+
 async fn sweep(registry: Arc<Registry>, clock: Clock) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     loop {
@@ -437,13 +457,27 @@ fn open_files_max() -> u64 {
 
 /// The certificate, if there is to be TLS.
 fn credentials(tls: &config::Tls) -> Result<Option<Arc<Credentials>>, BadCredentials> {
-    let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else { return Ok(None) };
-    let paths = Paths {
-        certificate: certificate.clone(),
-        key: key.clone(),
-        client_ca: tls.client_ca.clone(),
-    };
+    let Some(paths) = paths(tls) else { return Ok(None) };
     Ok(Some(Arc::new(Credentials::load(paths)?)))
+}
+
+fn paths(tls: &config::Tls) -> Option<Paths> {
+    let config::Tls { certificate, key, client_ca, .. } = tls.clone();
+    Some(Paths { certificate: certificate?, key: key?, client_ca })
+}
+
+/// What the public side serves, and to whom.
+fn site(broker: Arc<Broker>, gate: Arc<Gate>, config: &Config) -> Result<Site, OriginError> {
+    let origins = config.websocket.origins.iter().map(|raw| AllowedOrigin::parse(raw));
+    let origins = origins.collect::<Result<Vec<_>, _>>()?;
+    let compression =
+        if config.websocket.compression { Compression::Deflate } else { Compression::None };
+    Ok(Site {
+        broker,
+        policy: Policy { origins, compression },
+        request_timeout: config.limits.handshake_timeout,
+        gate,
+    })
 }
 
 fn gate_options(config: &Config) -> GateOptions {
@@ -482,6 +516,7 @@ fn limits(config: &Config) -> Limits {
         filters_max: limits.filters_max,
         snapshot_topics_max: limits.snapshot_topics_max,
         resume: resume_options(config),
+        publishes: limits.publish_rate.map(|rate| Rate::new(rate, limits.publish_burst)),
         bad_commands_max: u32::try_from(limits.bad_commands_max).unwrap_or(u32::MAX),
         http_body_bytes_max: limits.http_body_bytes_max,
         ..Limits::default()

@@ -115,16 +115,22 @@ fn listens(_: &TcpListener) -> bool {
 pub enum State {
     /// Connections are welcome.
     Ready,
+    /// The configuration is read anew; [`State::Ready`] follows.
+    Reloading,
     /// The broker drains.
     Stopping,
 }
 
 /// Tells the service manager, if there is one.
 pub fn tell(state: State) {
-    send(match state {
-        State::Ready => NotifyState::Ready,
-        State::Stopping => NotifyState::Stopping,
-    });
+    match state {
+        State::Ready => send(&[NotifyState::Ready]),
+        State::Reloading => match NotifyState::monotonic_usec_now() {
+            Ok(now) => send(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::warn!(%error, "the service manager could not be told"),
+        },
+        State::Stopping => send(&[NotifyState::Stopping]),
+    }
 }
 
 /// Shows the watchdog, if there is one, twice in its patience that the broker is alive; not when
@@ -142,15 +148,15 @@ pub async fn watch(mut is_alive: impl FnMut() -> bool) {
     loop {
         tokio::time::sleep(patience / 2).await;
         if is_alive() {
-            send(NotifyState::Watchdog);
+            send(&[NotifyState::Watchdog]);
         } else {
             tracing::error!("a shard shows no life: the watchdog is not told otherwise");
         }
     }
 }
 
-fn send(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "the service manager could not be told");
     }
 }

@@ -238,6 +238,8 @@ const PLACES_MAX = 65_536;
 const KEPT_MAX = 10_000;
 /** The longest ping interval that is believed; a timer cannot count much further. */
 const PING_MAX_MS = 3_600_000;
+/** The longest time for which a server that stops is left alone. */
+const AFTER_MAX_MS = 3_600_000;
 /** What answers which command. */
 const ANSWERS = new Map([
   ['connect', 'connected'],
@@ -332,6 +334,8 @@ export class Client {
   #lastId = 0;
   #counted = 0;
   #attempt = 0;
+  /** How long the server has asked to stay away. */
+  #afterMs = 0;
   #connectedAt = 0;
   #heardAt = 0;
   #silenceMs = 0;
@@ -535,7 +539,8 @@ export class Client {
       return this.#finish({ state: 'closed', reason: error.message, code, error });
     }
     if (stable) this.#attempt = 0;
-    const delayMs = this.#backoff(this.#attempt++);
+    const delayMs = this.#afterMs + this.#backoff(this.#attempt++);
+    this.#afterMs = 0;
     this.#timer = setTimeout(this.#again, delayMs);
     this.#become({ state: 'waiting', code, reason, delayMs });
   }
@@ -765,7 +770,8 @@ export class Client {
 
   /** Returns whether the event could be understood. @param {any} event */
   #push(event) {
-    const { message, position, gap, snapshotEnd, unsubscribed, presenceState, joined, left, stale, fresh } = event;
+    const { message, position, gap, snapshotEnd, unsubscribed, presenceState, joined, left, stale, fresh, reconnect } =
+      event;
     if (message) {
       if (!isTopicOffset(message) || !decode(message)) return false;
       const feeds = this.#takers(message.topic, message.offset);
@@ -797,6 +803,10 @@ export class Client {
     } else if (fresh) {
       if (typeof fresh.topic !== 'string') return false;
       for (const feed of this.#route(fresh.topic)) feed.becameFresh(fresh.topic);
+    } else if (reconnect) {
+      const afterMs = reconnect.afterMs ?? 0;
+      if (typeof afterMs !== 'number' || !(afterMs >= 0)) return false;
+      this.#afterMs = Math.min(afterMs, AFTER_MAX_MS);
     } else if (unsubscribed) {
       this.#unsubscribed(this.#feeds.get(unsubscribed.topic));
     } else {

@@ -68,6 +68,12 @@ impl Guard {
         self.note_change();
     }
 
+    /// Puts another authority into force, with keys of its own in place of those that were fetched.
+    pub fn replace_whole(&self, authority: Authority) {
+        *self.authority.lock() = Arc::new(authority);
+        self.note_change();
+    }
+
     /// Puts other keys in place of those that were fetched before.
     pub fn replace_fetched(&self, keys: Vec<Key>) {
         let mut current = self.authority.lock();

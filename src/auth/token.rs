@@ -27,7 +27,7 @@ impl Hash {
     }
 
     /// Whether this is the same hash, in the same time whatever the answer.
-    pub(super) fn is(&self, other: &Hash) -> bool {
+    pub fn is(&self, other: &Hash) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 }

@@ -8,6 +8,7 @@ use super::probe::ProbeArgs;
 use super::secret::TokenArgs;
 use super::settings::{CheckArgs, ConfigArgs};
 use super::token::TokenCommand;
+use super::top::TopArgs;
 use crate::dialect::{MEMBER_NAME_BYTES_MAX, Overflow, Policy};
 use crate::topics::message::{Offset, Position, TTL_MAX};
 use crate::topics::name::{Target, TopicName};
@@ -78,6 +79,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Ask a broker whether it is ready: for health checks
     Probe(ProbeArgs),
+    /// Watch a broker: rates, slow connections, hot topics
+    Top(TopArgs),
 }
 
 impl Cli {
@@ -99,7 +102,8 @@ impl Cli {
             | Command::Check(_)
             | Command::Token(_)
             | Command::Bench(_)
-            | Command::Probe(_) => {}
+            | Command::Probe(_)
+            | Command::Top(_) => {}
         }
         Ok(cli)
     }

@@ -261,6 +261,7 @@ mod tests {
             auth.anonymous.publish                none                                  default
             auth.keys                             none                                  default
             auth.tokens                           none                                  default
+            admin.token                           off                                   default
             tls.certificate                       off                                   default
             tls.key                               off                                   default
             tls.client_ca                         off                                   default
@@ -279,6 +280,8 @@ mod tests {
             limits.outbound_bytes_max             1 MiB                                 default
             limits.outbound_age_max               5s                                    default
             limits.outbound_total_bytes_max       256 MiB                               default
+            limits.publish_rate                   50                                    default
+            limits.publish_burst                  100                                   default
             limits.memory_max                     auto                                  default
             limits.cursors_max                    16384                                 default
             limits.write_stall_max                10s                                   default
@@ -287,7 +290,7 @@ mod tests {
             limits.pending_timeout                10s                                   default
             limits.pending_max                    4096                                  default
             limits.tls_handshakes_max             1024                                  default
-            limits.accept_rate                    2000                                  default
+            limits.accept_rate                    10000                                 default
             limits.address_rate                   50                                    default
             limits.address_burst                  200                                   default
             limits.address_connections_max        off                                   default
@@ -322,7 +325,12 @@ mod tests {
             topics.rules[0].stale_after           off                                   default
             log.format                            auto                                  default
             log.level                             info                                  default
+            shutdown.delay                        0s                                    default
+            shutdown.spread                       1m                                    default
             shutdown.grace                        1m 30s                                FANFARE__SHUTDOWN__GRACE
+            shutdown.reconnect_after              0s                                    default
+            shutdown.snapshot                     off                                   default
+            shutdown.termination_grace            off                                   default
         "]].assert_eq(&table);
     }
 

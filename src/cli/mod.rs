@@ -17,6 +17,7 @@ mod serve;
 pub mod settings;
 mod subscribe;
 pub mod token;
+pub mod top;
 
 pub use args::{Cli, Command};
 
@@ -41,6 +42,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Token(command) => token::run(&command),
         Command::Bench(args) => bench::run(&args),
         Command::Probe(args) => probe::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Subscribe(args) => subscribe::run(&args),
     }

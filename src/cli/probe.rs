@@ -2,6 +2,7 @@
 //! # Invariants: it succeeds only on a 200 that came in time.
 //! # Not here: what the answer depends on (`http`).
 
+use super::args::TrustArgs;
 use super::client::{ClientError, get};
 use super::endpoint::{Endpoint, Security, Transport};
 use clap::Args;
@@ -29,7 +30,7 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
 }
 
 async fn probe(page: &Endpoint) -> Result<(), ClientError> {
-    let answer = timeout(TIMEOUT, Box::pin(get(page))).await;
+    let answer = timeout(TIMEOUT, Box::pin(get(page, (&TrustArgs::default(), None)))).await;
     let (status, body) = answer.map_err(|_| ClientError::Silent(TIMEOUT))??;
     if status != 200 {
         return Err(ClientError::Unwell { status, body: body.trim_end().to_owned() });

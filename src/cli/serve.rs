@@ -1,11 +1,13 @@
-//! `fanfare serve` and `fanfare demo`: starts a broker, says where it is, ends it on a signal.
-//! # Invariants: the first signal drains, the second ends at once; the exit status says whether
+//! `fanfare serve` and `fanfare demo`: starts a broker, says where it is, reads its configuration anew
+//! and ends it, on a signal or because an operator asks.
+//! # Invariants: the first signal to end drains, the second ends at once; the exit status says whether
 //! everybody was told.
 //! # Not here: what the broker consists of (`server`).
 
-use super::log;
+use super::log::{self, Level};
 use super::settings::ConfigArgs;
 use crate::config::{Config, Flag};
+use crate::control::{BadReload, Changes, Request};
 use crate::demo::Feeds;
 use crate::server::{Addresses, Server};
 use crate::systemd::{self, Inherited, State};
@@ -30,14 +32,16 @@ pub(super) fn run(args: &ConfigArgs, mode: Mode) -> ExitCode {
         Ok(sockets) => sockets,
         Err(error) => return super::fail(&error),
     };
-    let loaded = match args.load_with(flags(&sockets)) {
+    let given = flags(&sockets);
+    let loaded = match args.load_with(given.clone()) {
         Ok(loaded) => loaded,
         Err(error) => return super::fail(&error),
     };
-    log::start(&loaded.config.log);
+    let level = log::start(&loaded.config.log);
+    let settings = Settings { args, given, level };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(serve(&loaded.config, sockets, mode)),
+        Ok(runtime) => runtime.block_on(serve(&loaded.config, sockets, mode, &settings)),
         Err(error) => super::fail(&error),
     }
 }
@@ -51,14 +55,58 @@ fn flags(sockets: &Inherited) -> Vec<Flag> {
     sockets.addresses().map(flag).collect()
 }
 
-async fn serve(config: &Config, sockets: Inherited, mode: Mode) -> ExitCode {
+/// Where the configuration comes from, and what of it is not the server's.
+struct Settings<'a> {
+    args: &'a ConfigArgs,
+    /// What the sockets that were handed over say.
+    given: Vec<Flag>,
+    level: Level,
+}
+
+impl Settings<'_> {
+    /// Reads the configuration anew and puts it into force.
+    async fn reload(&self, server: &mut Server) -> Result<Changes, BadReload> {
+        systemd::tell(State::Reloading);
+        let result = Box::pin(self.put(server)).await;
+        match &result {
+            Ok(Changes { changed, read_anew, needs_restart }) => {
+                tracing::info!(
+                    changed = changed.join(" "),
+                    read_anew = read_anew.join(" "),
+                    needs_restart = needs_restart.join(" "),
+                    "the configuration was read anew"
+                );
+            }
+            Err(error) => {
+                tracing::error!(%error, "the configuration stays as it was");
+            }
+        }
+        systemd::tell(State::Ready);
+        result
+    }
+
+    async fn put(&self, server: &mut Server) -> Result<Changes, BadReload> {
+        let loaded = self.args.load_with(self.given.clone());
+        let config = loaded.map_err(|error| BadReload(error.to_string()))?.config;
+        let changes = server.reload(&config).await?;
+        self.level.change(config.log.level);
+        Ok(changes)
+    }
+}
+
+async fn serve(
+    config: &Config,
+    sockets: Inherited,
+    mode: Mode,
+    settings: &Settings<'_>,
+) -> ExitCode {
     // Listened to before anything else, so that no signal is lost.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return super::fail(&error),
     };
     let feeds = (mode == Mode::Demo).then(|| Feeds::new(PathBuf::from("/proc")));
-    let server = match Server::start_on(sockets, config, feeds) {
+    let mut server = match Server::start_on(sockets, config, feeds) {
         Ok(server) => server,
         Err(error) => return super::fail(&error),
     };
@@ -69,12 +117,30 @@ async fn serve(config: &Config, sockets: Inherited, mode: Mode) -> ExitCode {
     let mut pulse = server.pulse();
     tokio::spawn(systemd::watch(move || pulse.beats()));
     systemd::tell(State::Ready);
-    let signal = signals.next().await;
-    tracing::info!(signal, "stopping");
+    loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Reload => drop(settings.reload(&mut server).await),
+                Told::Stop(signal) => {
+                    tracing::info!(signal, "stopping");
+                    break;
+                }
+            },
+            request = server.asked() => match request {
+                // Whoever asked may have gone.
+                Request::Reload(answer) => drop(answer.send(settings.reload(&mut server).await)),
+                Request::Drain(answer) => {
+                    answer.send(()).unwrap_or_default();
+                    tracing::info!("stopping, as an operator asks");
+                    break;
+                }
+            },
+        }
+    }
     systemd::tell(State::Stopping);
     tokio::select! {
         left = server.drain() => finish(left),
-        signal = signals.next() => {
+        signal = signals.stop() => {
             tracing::warn!(signal, "stopping at once");
             // Not by returning, which would wait for the shards' threads.
             std::process::exit(1)
@@ -120,9 +186,16 @@ fn finish(left: usize) -> ExitCode {
     }
 }
 
+/// What a signal is for.
+enum Told {
+    Stop(&'static str),
+    Reload,
+}
+
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -130,13 +203,24 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+
+    /// The next one that is to end the broker. Whatever it is read from does not matter any more.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Told::Stop(signal) = self.next().await {
+                return signal;
+            }
         }
     }
 }

@@ -44,6 +44,17 @@ pub struct Auth {
     pub tokens: Vec<AuthToken>,
 }
 
+/// Who may operate the broker over the admin listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// The SHA-256 of the token that operators show, as `fanfare token hash` prints it, or `"off"`.
+    /// Default `"off"`: then whoever is on this machine may operate the broker, if `listen.admin` is
+    /// a loopback address, and nobody if it is not.
+    #[serde(with = "As::<Or<Off, Sha256>>")]
+    pub token: Option<Hash>,
+}
+
 impl Default for Auth {
     fn default() -> Auth {
         Auth {

@@ -3,7 +3,10 @@
 //! # Not here: how values are spelled (`form`).
 
 use super::form::{print_size, print_span};
-use super::{Auth, Cap, Config, History, Limits, Rule, SHARDS_MAX, Topics, listeners};
+use super::{
+    Auth, Cap, Config, History, Limits, Rule, SHARDS_MAX, SNAPSHOT_TIME_MAX, Shutdown, Topics,
+    listeners,
+};
 use crate::topics::terms::Overflow;
 use std::fmt;
 use std::net::IpAddr;
@@ -42,6 +45,7 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
     check_histories(&config.topics)?;
     check_rules(&config.topics)?;
     check_auth(&config.auth)?;
+    check_shutdown(&config.shutdown)?;
     listeners::check(config)
 }
 
@@ -135,7 +139,10 @@ fn general_rows(config: &Config) -> Vec<Row> {
         count("listen.trusted_proxies", config.listen.trusted_proxies.len(), 0..=PROXIES_MAX),
         span("websocket.ping_interval", socket.ping_interval, SECOND..=HOUR),
         span("websocket.pong_timeout", socket.pong_timeout, BLINK..=HOUR),
+        span("shutdown.delay", config.shutdown.delay, Duration::ZERO..=HOUR),
+        span("shutdown.spread", config.shutdown.spread, Duration::ZERO..=HOUR),
         span("shutdown.grace", config.shutdown.grace, Duration::ZERO..=HOUR),
+        span("shutdown.reconnect_after", config.shutdown.reconnect_after, Duration::ZERO..=HOUR),
     ]
 }
 
@@ -151,6 +158,8 @@ fn limit_rows(limits: &Limits) -> Vec<Row> {
         bytes("limits.outbound_bytes_max", limits.outbound_bytes_max, 1..=GIB),
         span("limits.outbound_age_max", limits.outbound_age_max, SECOND..=HOUR),
         bytes("limits.outbound_total_bytes_max", limits.outbound_total_bytes_max, 1..=usize::MAX),
+        count("limits.publish_rate", limits.publish_rate.unwrap_or(1), 1..=MILLION),
+        count("limits.publish_burst", limits.publish_burst, 1..=MILLION),
         bytes("limits.memory_max", limits.memory_max.unwrap_or(GIB), 64 * MIB..=usize::MAX),
         count("limits.cursors_max", limits.cursors_max, 1..=MILLION),
         span("limits.write_stall_max", limits.write_stall_max, BLINK..=HOUR),
@@ -347,6 +356,24 @@ fn check_auth(auth: &Auth) -> Result<(), Fault> {
         return Err(fault("auth.jwks", text));
     }
     check_tokens(auth)
+}
+
+fn check_shutdown(shutdown: &Shutdown) -> Result<(), Fault> {
+    let Some(patience) = shutdown.termination_grace else { return Ok(()) };
+    let writing = shutdown.snapshot.as_ref().map_or(Duration::ZERO, |_| SNAPSHOT_TIME_MAX);
+    let longest = shutdown.delay + shutdown.spread + shutdown.grace + writing;
+    if longest <= patience {
+        return Ok(());
+    }
+    let text = format!(
+        "`shutdown.termination_grace` is {}, but `shutdown.delay`, `shutdown.spread`, \
+         `shutdown.grace` and what it takes to write `shutdown.snapshot` are {} together, so connections would be cut off: shorten these, or have \
+         whoever supervises the broker wait longer",
+        print_span(patience),
+        print_span(longest)
+    );
+    let keys = ["termination_grace", "delay", "spread", "grace", "snapshot"];
+    Err(Fault { keys: keys.map(|key| format!("shutdown.{key}")).to_vec(), text })
 }
 
 /// Names and hashes of API tokens are there once: who is meant would be a matter of order.

@@ -324,7 +324,7 @@ mod tests {
     fn the_keys_are_those_of_the_structs_in_their_order() {
         let keys: Vec<_> = known().leaves().into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys.first().map(String::as_str), Some("shards"));
-        assert_eq!(keys.last().map(String::as_str), Some("shutdown.grace"));
+        assert_eq!(keys.last().map(String::as_str), Some("shutdown.termination_grace"));
         for key in ["listen.public", "websocket.origins", "topics.rules[0].history.age"] {
             assert!(keys.iter().any(|known| known == key), "{key}");
         }

@@ -9,6 +9,7 @@ mod form;
 mod keys;
 pub mod limits;
 mod listeners;
+pub mod live;
 pub mod load;
 pub mod source;
 mod spelled;
@@ -16,7 +17,7 @@ pub mod topics;
 #[cfg(test)]
 mod words;
 
-pub use auth::Auth;
+pub use auth::{Admin, Auth};
 pub use limits::Limits;
 pub use load::{ConfigError, Loaded, Setting, load};
 pub use source::{Flag, Source, Sources};
@@ -34,6 +35,9 @@ use std::time::Duration;
 /// Most shards: a message names the shards that want it in the bits of one word.
 pub const SHARDS_MAX: usize = 64;
 
+/// The longest time that writing `shutdown.snapshot` takes: after it the broker ends without.
+pub const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -50,6 +54,8 @@ pub struct Config {
     pub listen: Listen,
     /// Who may do what.
     pub auth: Auth,
+    /// Who may operate the broker.
+    pub admin: Admin,
     /// What is encrypted, and by which certificate.
     pub tls: Tls,
     /// How WebSocket connections are treated.
@@ -81,7 +87,7 @@ pub struct Listen {
     /// TCP ingress for services, or `"off"`. Default 127.0.0.1:7601.
     #[serde(with = "As::<Or<Off, Address>>")]
     pub ingress: Option<SocketAddr>,
-    /// Metrics and health, or `"off"`. Default 127.0.0.1:7602.
+    /// Metrics, health and the admin API, or `"off"`. Default 127.0.0.1:7602.
     #[serde(with = "As::<Or<Off, Address>>")]
     pub admin: Option<SocketAddr>,
     /// Proxies that are believed when they say who their clients are, in `X-Forwarded-For` or a
@@ -248,15 +254,43 @@ impl Choice for LogLevel {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
-    /// Time connections have to take what waits for them and to close. Default 5s; 0s is at once.
-    /// A longer grace makes a restart take longer.
+    /// Time between not being ready and no longer accepting: as long as whoever directs clients here
+    /// takes to notice. Default 0s; behind a load balancer some 10s.
+    #[serde(with = "As::<Span>")]
+    pub delay: Duration,
+    /// Time over which connections are told to go, evenly, so that they do not all come back at the
+    /// same moment. Default 60s; of a few, each shard tells 100 a second.
+    #[serde(with = "As::<Span>")]
+    pub spread: Duration,
+    /// Time those who are told last have to take what waits for them and to close. Default 5s; 0s is
+    /// at once. A longer grace makes a restart take longer.
     #[serde(with = "As::<Span>")]
     pub grace: Duration,
+    /// How long clients are asked to wait before they connect again. Default 0s, where others take
+    /// them over; else about as long as a restart takes.
+    #[serde(with = "As::<Span>")]
+    pub reconnect_after: Duration,
+    /// File in which a broker that stops as it was told leaves its topics to the next one, which goes on
+    /// with their epochs, histories, keys and idempotency keys and removes the file, or `"off"`. Default
+    /// `"off"`. Writing takes at most 10s more, and is given up then.
+    #[serde(with = "As::<Or<Off, FileName>>")]
+    pub snapshot: Option<PathBuf>,
+    /// How long whoever supervises waits before it kills the broker, or `"off"`. Default `"off"`.
+    /// With it the broker refuses to start if a drain could take longer.
+    #[serde(with = "As::<Or<Off, Span>>")]
+    pub termination_grace: Option<Duration>,
 }
 
 impl Default for Shutdown {
     fn default() -> Shutdown {
-        Shutdown { grace: Duration::from_secs(5) }
+        Shutdown {
+            delay: Duration::ZERO,
+            spread: Duration::from_mins(1),
+            grace: Duration::from_secs(5),
+            reconnect_after: Duration::ZERO,
+            snapshot: None,
+            termination_grace: None,
+        }
     }
 }
 

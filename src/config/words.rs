@@ -368,6 +368,20 @@ fn settings_that_do_not_fit_each_other_are_refused_with_both() {
             "`limits.subscriptions_max` is 128, less than `limits.filters_max`, which is 129",
         ),
         (
+            "shutdown.delay = '10s'\nshutdown.termination_grace = '70s'",
+            "`shutdown.termination_grace` is 1m 10s, but `shutdown.delay`, `shutdown.spread`, \
+             `shutdown.grace` and what it takes to write `shutdown.snapshot` are 1m 15s together, so \
+             connections would be cut off: shorten these, or have whoever supervises the broker wait \
+             longer",
+        ),
+        (
+            "shutdown.snapshot = 'x'\nshutdown.termination_grace = '1m 5s'",
+            "`shutdown.termination_grace` is 1m 5s, but `shutdown.delay`, `shutdown.spread`, \
+             `shutdown.grace` and what it takes to write `shutdown.snapshot` are 1m 15s together, so \
+             connections would be cut off: shorten these, or have whoever supervises the broker wait \
+             longer",
+        ),
+        (
             "websocket.pong_timeout = '30s'",
             "`websocket.ping_interval` is 25s, less than `websocket.pong_timeout`, which is 30s",
         ),

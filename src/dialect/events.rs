@@ -453,6 +453,16 @@ fn a_topic_goes_stale_and_comes_back_the_same_in_both_spellings() {
 }
 
 #[test]
+fn where_to_go_next_is_told_the_same_in_both_spellings() {
+    for (after_ms, json) in
+        [(0, r#"{"reconnect":{}}"#), (1_500, r#"{"reconnect":{"afterMs":1500}}"#)]
+    {
+        let said = Body::Reconnect(schema::Reconnect { after_ms });
+        check(0, &Event::Reconnect { after_ms }, json, said);
+    }
+}
+
+#[test]
 fn every_way_in_which_a_topic_of_a_filter_is_not_recovered_has_its_word() {
     let cases = [
         (Reason::EpochChanged, "epochChanged", schema::RecoveryFailure::EpochChanged),

@@ -213,7 +213,7 @@ pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
             Event::Error(refusal) => write_error(refusal, fields),
             Event::Gap(gap) => write_gap(gap, fields),
             Event::SnapshotEnd(end) => write_snapshot_end(end, fields),
-            Event::Pong | Event::Ping => {}
+            Event::Pong | Event::Ping | Event::Reconnect { after_ms: 0 } => {}
             Event::HistoryPage(page) => write_history_page(page, fields),
             Event::Position(position) => write_topic_position(position, fields),
             Event::Updated(updated) => write_updated(updated, fields),
@@ -223,6 +223,7 @@ pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
             }
             Event::Stale(stale) => write_stale(stale, fields),
             Event::Fresh(topic) => fields.string("topic", topic.as_str()),
+            Event::Reconnect { after_ms } => fields.number("afterMs", (*after_ms).into()),
         });
     });
 }
@@ -255,6 +256,7 @@ fn name(event: &Event) -> &'static str {
         Event::Left(_) => "left",
         Event::Stale(_) => "stale",
         Event::Fresh(_) => "fresh",
+        Event::Reconnect { .. } => "reconnect",
     }
 }
 

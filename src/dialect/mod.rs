@@ -199,6 +199,11 @@ pub enum Event {
     Stale(Stale),
     /// A topic that was stale has a message again, which follows.
     Fresh(TopicName),
+    /// The connection is closed next, because the broker stops.
+    Reconnect {
+        /// How long the client should wait before it connects again, in milliseconds.
+        after_ms: u32,
+    },
 }
 
 /// The server's hello.

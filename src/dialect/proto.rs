@@ -335,6 +335,7 @@ pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
         }
         Event::Stale(stale) => write_stale(stale, tags),
         Event::Fresh(topic) => tags.string(1, topic.as_str()),
+        Event::Reconnect { after_ms } => tags.number(1, (*after_ms).into()),
     });
 }
 
@@ -360,6 +361,7 @@ fn tag(event: &Event) -> u32 {
         Event::SnapshotEnd(_) => 10,
         Event::Pong => 11,
         Event::Ping => 12,
+        Event::Reconnect { .. } => 13,
         Event::HistoryPage(_) => 14,
         Event::Position(_) => 15,
         Event::Updated(_) => 6,

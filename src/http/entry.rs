@@ -84,7 +84,7 @@ pub(super) fn publisher<B>(
     anonymous.map(Some).ok_or_else(|| Reason::Unauthenticated.into())
 }
 
-fn check_url<B>(request: &Request<B>) -> Result<(), Refusal> {
+pub(super) fn check_url<B>(request: &Request<B>) -> Result<(), Refusal> {
     let query = request.uri().query().unwrap_or_default();
     let mut names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
     if names.any(|name| URL_NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))) {
@@ -97,7 +97,7 @@ fn check_url<B>(request: &Request<B>) -> Result<(), Refusal> {
 
 /// The token of an `authorization` header of the scheme `Bearer`. Other schemes are for others, for
 /// instance for a proxy.
-fn bearer<B>(request: &Request<B>) -> Result<Option<Token>, Refusal> {
+pub(super) fn bearer<B>(request: &Request<B>) -> Result<Option<Token>, Refusal> {
     let mut values = request.headers().get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
     if second.is_some() {

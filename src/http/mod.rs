@@ -3,7 +3,9 @@
 //! after an upgrade nothing of HTTP is left on the connection.
 //! # Not here: the WebSocket itself (`ws`), metrics and health (`ops`).
 
+pub mod admin;
 mod assets;
+mod body;
 mod entry;
 mod ops;
 mod publish;
@@ -160,7 +162,7 @@ fn welcome(request: &Request<Incoming>, guest: &Guest) -> Result<(Upgrade, Answe
     let site = &guest.site;
     let (accepted, shown) = entry::upgrade(request, &guest.context, site)?;
     let forwarded = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
-    let client = hops::client(guest.client, forwarded, &site.gate.options.trusted);
+    let client = hops::client(guest.client, forwarded, &site.gate.options().trusted);
     let held = if client == guest.client {
         None
     } else {

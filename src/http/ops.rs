@@ -1,7 +1,8 @@
-//! The admin side: metrics and health.
-//! # Invariants: it serves no page and takes no command.
+//! The admin side: metrics and health for everybody who reaches it, and the admin API.
+//! # Invariants: it serves no page; a command is the API's.
 //! # Not here: what is counted (`metrics`).
 
+use super::admin::Admin;
 use super::{Answer, HEAD_BYTES_MAX, refuse};
 use crate::listen::pipe::Pipe;
 use crate::listen::{Doorway, Places, shake_hands};
@@ -30,6 +31,8 @@ pub struct Ops {
     pub page: Page,
     /// Whether new connections are welcome.
     pub ready: AtomicBool,
+    /// What operators see and do.
+    pub admin: Admin,
 }
 
 /// Connections at once: a few scrapers and a person.
@@ -65,8 +68,8 @@ async fn begin(stream: TcpStream, tls: Option<(Arc<Credentials>, Demand)>) -> Op
 
 async fn serve_one(ops: Arc<Ops>, pipe: Pipe) {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = route(&request, &ops);
-        async move { Ok::<_, Infallible>(answer) }
+        let ops = Arc::clone(&ops);
+        async move { Ok::<_, Infallible>(route(request, &ops).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -79,20 +82,19 @@ async fn serve_one(ops: Arc<Ops>, pipe: Pipe) {
     }
 }
 
-fn route(request: &Request<Incoming>, ops: &Ops) -> Answer {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return refuse(
-            &Refusal::new(Reason::MethodNotAllowed, "the admin side is only read").into(),
-        );
-    }
+async fn route(request: Request<Incoming>, ops: &Ops) -> Answer {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
+        "/metrics" | "/healthz" | "/readyz" if !is_read => {
+            refuse(&Refusal::new(Reason::MethodNotAllowed, "this is only read").into())
+        }
         "/metrics" => text(ops.page.text(), "text/plain; version=0.0.4; charset=utf-8"),
         "/healthz" => text("ok\n", "text/plain; charset=utf-8"),
         "/readyz" if ops.ready.load(Ordering::Acquire) => {
             text("ready\n", "text/plain; charset=utf-8")
         }
         "/readyz" => refuse(&Refusal::from(Reason::NotReady).into()),
-        _ => refuse(&Refusal::from(Reason::NotFound).into()),
+        _ => ops.admin.answer(request).await.unwrap_or_else(|refused| refuse(&refused)),
     }
 }
 

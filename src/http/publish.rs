@@ -3,7 +3,7 @@
 //! publishes nothing.
 //! # Not here: what a message may be (`dialect`), permission and limits on it (`session`).
 
-use super::{Answer, Site, entry, error_body, json};
+use super::{Answer, Site, body, entry, error_body, json};
 use crate::auth::{Ask, Identity};
 use crate::dialect::decode_draft;
 use crate::reason::{Reason, Refusal};
@@ -13,9 +13,7 @@ use crate::topics::message::Position;
 use crate::topics::registry::Recent;
 use crate::ws::origin;
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
 use hyper::{Request, StatusCode};
 use serde_json::value::RawValue;
 use std::rc::Rc;
@@ -27,11 +25,12 @@ pub(super) async fn publish(
     site: &Site,
 ) -> Result<Answer, Refusal> {
     origin::check(request.headers(), &site.policy.origins)?;
-    check_content_type(&request)?;
+    body::check_type(&request)?;
     // Before the body, which costs memory.
     let publisher = entry::publisher(&request, context, site)?;
     let publisher = publisher.as_ref();
-    let body = read_body(request, site).await?;
+    let bytes_max = site.broker.limits.http_body_bytes_max;
+    let body = body::read(request, bytes_max, site.request_timeout).await?;
     let text = std::str::from_utf8(&body)
         .map_err(|_| Refusal::new(Reason::BadRequest, "the body is not UTF-8"))?;
     let answer = if text.trim_start().starts_with('[') {
@@ -91,28 +90,4 @@ fn publish_list(
 fn position_body(position: Position) -> Bytes {
     let Position { epoch, offset } = position;
     format!(r#"{{"epoch":"{epoch}","offset":{offset},"durability":"memory"}}"#).into()
-}
-
-/// A page may send other types across origins without being asked first.
-fn check_content_type(request: &Request<Incoming>) -> Result<(), Refusal> {
-    let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let kind = value.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
-    if kind.eq_ignore_ascii_case("application/json") {
-        Ok(())
-    } else {
-        Err(Reason::BadContentType.into())
-    }
-}
-
-async fn read_body(request: Request<Incoming>, site: &Site) -> Result<Bytes, Refusal> {
-    let max = site.broker.limits.http_body_bytes_max;
-    let body = Limited::new(request.into_body(), max).collect();
-    match tokio::time::timeout(site.request_timeout, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Refusal::new(Reason::TooLarge, format!("the limit of a body is {max} bytes")))
-        }
-        Ok(Err(_)) => Err(Refusal::new(Reason::BadRequest, "the body did not arrive whole")),
-        Err(_) => Err(Refusal::new(Reason::BadRequest, "the body did not arrive in time")),
-    }
 }

@@ -5,7 +5,8 @@
 //! # Not here: accepting (`listen`), what the numbers are (`config`).
 
 use super::hops::{Network, is_trusted};
-use super::rate::{Addresses, Origin, Rate};
+use super::rate::{Addresses, Origin};
+use crate::limits::rate::Rate;
 use crate::metrics::Waiting;
 use crate::reason::Reason;
 use crate::shard::pressure::{Budget, Pressure};
@@ -18,7 +19,7 @@ use std::time::Duration;
 /// How many of something there may be, and are.
 #[derive(Debug)]
 pub struct Places {
-    max: usize,
+    max: AtomicUsize,
     taken: Arc<AtomicUsize>,
 }
 
@@ -30,12 +31,17 @@ impl Places {
 
     /// Room for `max`, and where others see how many are taken.
     pub fn counting(max: usize, taken: Arc<AtomicUsize>) -> Arc<Places> {
-        Arc::new(Places { max, taken })
+        Arc::new(Places { max: AtomicUsize::new(max), taken })
+    }
+
+    /// Makes room for so many. Those who are there stay, however many they are.
+    pub fn resize(&self, max: usize) {
+        self.max.store(max, Ordering::Release);
     }
 
     /// Takes a place, or says that there is none.
     pub fn take(self: &Arc<Places>) -> Option<Place> {
-        if self.taken.fetch_add(1, Ordering::AcqRel) >= self.max {
+        if self.taken.fetch_add(1, Ordering::AcqRel) >= self.max.load(Ordering::Acquire) {
             self.taken.fetch_sub(1, Ordering::AcqRel);
             return None;
         }
@@ -79,8 +85,7 @@ pub struct GateOptions {
 /// The gate that all listeners of a broker share.
 #[derive(Debug)]
 pub struct Gate {
-    /// What it was made with.
-    pub options: GateOptions,
+    options: Mutex<Arc<GateOptions>>,
     /// TLS handshakes under way.
     pub handshakes: Arc<Places>,
     /// Connections that have not sent their whole first request.
@@ -133,8 +138,21 @@ impl Gate {
             connections: Places::new(options.connections_max),
             addresses: Arc::default(),
             budget,
-            options,
+            options: Mutex::new(Arc::new(options)),
         }
+    }
+
+    /// What is in force.
+    pub fn options(&self) -> Arc<GateOptions> {
+        Arc::clone(&self.options.lock())
+    }
+
+    /// Puts other options into force, for those who come from now on.
+    pub fn change(&self, options: GateOptions) {
+        self.handshakes.resize(options.handshakes_max);
+        self.pending.resize(options.pending_max);
+        self.connections.resize(options.connections_max);
+        *self.options.lock() = Arc::new(options);
     }
 
     /// Lets a connection of this peer in.
@@ -149,13 +167,13 @@ impl Gate {
         let held = if self.is_proxy(peer) { None } else { self.admit(peer, now)? };
         let place = self.connections.take().ok_or(Reason::TooManyConnections)?;
         let pending = self.pending.take().ok_or(Reason::TooManyPending)?;
-        let pending = Pending { until: now + self.options.total, _place: pending };
+        let pending = Pending { until: now + self.options().total, _place: pending };
         Ok(Ticket { place, pending, client: peer, held })
     }
 
     /// Whether a peer is a proxy that we believe: it connects for others.
     pub fn is_proxy(&self, peer: IpAddr) -> bool {
-        is_trusted(&self.options.trusted, peer)
+        is_trusted(&self.options().trusted, peer)
     }
 
     /// Counts a connection of a client. This machine itself may connect as it likes.
@@ -167,11 +185,12 @@ impl Gate {
             return Ok(None);
         }
         let address = Origin::from(client);
+        let options = self.options();
         let mut addresses = self.addresses.lock();
-        if !addresses.may_connect(address, self.options.address_rate, now) {
+        if !addresses.may_connect(address, options.address_rate, now) {
             return Err(Reason::TooManyFromAddress);
         }
-        let Some(max) = self.options.connections_per_address else { return Ok(None) };
+        let Some(max) = options.connections_per_address else { return Ok(None) };
         if !addresses.open(address, max) {
             return Err(Reason::TooManyFromAddress);
         }

@@ -48,7 +48,7 @@ pub(super) async fn greet(
     ticket: &mut Ticket,
     now: impl Fn() -> Duration,
 ) -> Result<Pipe, Reason> {
-    let step = || gate.options.step.min(ticket.pending.until.saturating_sub(now()));
+    let step = || gate.options().step.min(ticket.pending.until.saturating_sub(now()));
     if greeting.proxy == Some(ProxyHeader) {
         if !gate.is_proxy(ticket.client) {
             return Err(Reason::BadProxyHeader);

@@ -206,7 +206,7 @@ impl Session {
 
     /// What a subscription wants of the past of a topic, under what the topic's rule grants it.
     fn ask_of(&self, topic: &TopicName, subscribe: &Subscribe) -> Ask {
-        let rule = self.broker.engine.registry().rules().of(topic);
+        let rule = self.broker.engine.registry().rule(topic);
         Ask {
             since: None,
             last: subscribe.last as usize,

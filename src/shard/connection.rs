@@ -70,6 +70,10 @@ pub(super) struct Connection<S> {
     /// How many of its memberships only tell who joins and leaves.
     pub(super) watches: u32,
     pub(super) wire: Wire,
+    /// When it was opened, in seconds since the start.
+    pub(super) opened: u32,
+    /// Bytes that its socket has taken.
+    pub(super) sent: u64,
 }
 
 impl<S: Socket> Connection<S> {
@@ -146,6 +150,6 @@ mod tests {
     #[test]
     fn a_connection_is_small() {
         let size = size_of::<Connection<Rc<crate::shard::conduit::Conduit>>>();
-        assert!(size <= 104, "{size} bytes");
+        assert!(size <= 120, "{size} bytes");
     }
 }

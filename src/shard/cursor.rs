@@ -82,6 +82,11 @@ impl Cursors {
         !self.ready.is_empty()
     }
 
+    /// How many wait for the socket rather than for their rate.
+    pub(super) fn waiting(&self) -> usize {
+        self.by_topic.values().filter(|cursor| cursor.held.is_none()).count()
+    }
+
     /// Whether messages had no room in the queue.
     pub(super) fn has_overflowed(&self) -> bool {
         self.overflowed > 0
@@ -143,6 +148,7 @@ mod tests {
         cursors.set(3, Cursor::waiting(Offset(9), Mode::Conflate));
         cursors.set(1, Cursor::waiting(Offset(6), Mode::Gap));
         assert!(cursors.has_overflowed() && cursors.has_ready());
+        assert_eq!((cursors.waiting(), cursors.len()), (2, 3));
         let (topic, cursor) = cursors.take_ready().expect("one waits");
         assert_eq!((topic, cursor.since), (1, Offset(6)));
         assert!(!cursors.has_overflowed());

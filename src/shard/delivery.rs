@@ -179,7 +179,9 @@ impl<S: Socket> Shard<S> {
         let (wire, counters) = (connection.wire, &*self.counters);
         self.turn.follow(pending, &mut self.order);
         self.plan.make(&self.turn, pending, wire, &self.order);
-        let result = match written(connection, &self.plan, &self.turn, counters) {
+        let taken = written(connection, &self.plan, &self.turn, counters);
+        connection.sent += taken.as_ref().map_or(0, |taken| *taken as u64);
+        let result = match taken {
             Ok(taken) if taken == self.plan.len => {
                 counters.deliveries.add(self.plan.messages);
                 Ok(())
@@ -230,8 +232,9 @@ impl<S: Socket> Shard<S> {
             let second = connection.flush();
             result = result.and_then(|first| Ok(first + second?));
         }
-        let Some(connection) = self.connection(id) else { return };
+        let Some(connection) = self.connection_mut(id) else { return };
         let (after, is_ready) = (connection.waiting(), connection.has_ready());
+        connection.sent += result.as_ref().map_or(0, |written| written.bytes as u64);
         self.note_outbound(before, after);
         let Ok(written) = result else { return self.lose(id) };
         self.counters.sent_bytes.add_len(written.bytes);

@@ -14,6 +14,7 @@ mod conflation;
 mod connection;
 mod cursor;
 mod delivery;
+mod farewell;
 mod grant;
 mod joining;
 mod late;
@@ -29,6 +30,7 @@ mod serving;
 mod standing;
 pub mod stream;
 mod subscribers;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -37,9 +39,11 @@ pub mod worker;
 
 pub use connection::ConnectionId;
 pub use delivery::Progress;
+pub use farewell::Farewell;
 pub use joining::{FilterAsk, Joiner};
 pub use liveness::TICK;
 pub use standing::{Standing, expires_in_ms};
+pub use survey::{Look, Sighting};
 
 use crate::clock::Now;
 use crate::dialect::{Event, encode, frame};
@@ -191,6 +195,11 @@ impl<S: Socket> Shard<S> {
         }
     }
 
+    /// Treats connections in another way from now on.
+    pub fn change_options(&mut self, options: ShardOptions) {
+        self.options = options;
+    }
+
     /// Tells the shard what time it is. Nothing in it reads a clock.
     pub fn set_now(&mut self, now: Now) {
         self.now = now;
@@ -233,6 +242,8 @@ impl<S: Socket> Shard<S> {
             filters: 0,
             watches: 0,
             wire,
+            opened: u32::try_from(self.now.uptime.as_secs()).unwrap_or(u32::MAX),
+            sent: 0,
         });
         let id = ConnectionId { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation };
         self.counters.opened.of(wire).increment();

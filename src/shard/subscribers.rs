@@ -171,6 +171,11 @@ impl Subscribers {
 
     /// What these memberships are subscriptions to.
     pub(super) fn targets(&self, memberships: &Memberships) -> Vec<Target> {
+        self.some_targets(memberships, usize::MAX)
+    }
+
+    /// At most `max` of those.
+    pub(super) fn some_targets(&self, memberships: &Memberships, max: usize) -> Vec<Target> {
         let target = |(place, _): (Place, u32)| {
             if place.is_group() {
                 let group = self.groups.get(place.slot())?;
@@ -181,7 +186,19 @@ impl Subscribers {
             let is_topic = topic.head.stream == Stream::Messages;
             is_topic.then(|| Target::Topic(topic.head.name.clone()))
         };
-        memberships.iter().filter_map(target).collect()
+        memberships.iter().filter_map(target).take(max).collect()
+    }
+
+    /// Members of a topic and of the groups that match it; one that is in both counts twice.
+    pub(super) fn member_count(&self, topic: &TopicName) -> usize {
+        let slot = self.by_name.get(topic);
+        let exact = slot.and_then(|slot| self.topics.get(*slot as usize));
+        let mut count = exact.map_or(0, |topic| topic.members.len());
+        self.trie.for_each_match(topic, |group| {
+            let group = group.and_then(|slot| self.groups.get(slot as usize));
+            count += group.map_or(0, |group| group.members.len());
+        });
+        count
     }
 
     /// Where those are who watch who joins and leaves a topic, if anybody does.

@@ -3,13 +3,13 @@
 //! # Not here: what the handed work does (`http`, `ws`, `ingress`).
 
 use super::conduit::Conduit;
+use super::farewell::told;
 use super::liveness::TICK;
 use super::pressure::Budget;
-use super::{ConnectionId, Progress, Shard, ShardOptions};
+use super::{ConnectionId, Farewell, Progress, Shard, ShardOptions};
 use crate::auth::Guard;
 use crate::clock::{Clock, Now};
 use crate::metrics::Counters;
-use crate::reason::Refusal;
 use crate::topics::mailbox::{Mailbox, MailboxOptions};
 use crate::topics::registry::Registry;
 use crate::topics::topic::ShardId;
@@ -250,36 +250,57 @@ impl ShardHandle {
         self.beats.clone()
     }
 
-    /// Closes every connection and waits until they have ended, at most for `grace`. Returns how
-    /// many are left.
-    pub async fn drain(&self, refusal: Refusal, grace: Duration) -> usize {
+    /// Has the shard do something, and does not wait until it is done. A shard that takes nothing for
+    /// a [`TICK`] is not told.
+    pub async fn tell(&self, act: impl FnOnce(&mut Shard<Rc<Conduit>>) + Send + 'static) {
+        let job: Job = Box::new(move |context| context.with(act));
+        if tokio::time::timeout(TICK, self.jobs.send(job)).await.is_err() {
+            tracing::error!("a shard takes no work");
+        }
+    }
+
+    /// Tells every connection to go and waits until they have ended, at most for the spread and the
+    /// grace of `farewell`. Returns how many are left.
+    pub async fn drain(&self, farewell: Farewell) -> usize {
         let (done, waiting) = tokio::sync::oneshot::channel();
+        let patience = farewell.spread + farewell.grace + 2 * TICK;
         let job: Job = Box::new(move |context| {
-            tokio::task::spawn_local(drain(Rc::clone(context), refusal, grace, done));
+            tokio::task::spawn_local(drain(Rc::clone(context), farewell, done));
         });
         if self.jobs.send(job).await.is_err() {
             return 0;
         }
         // A thread that does not even answer has not let go of anybody.
-        let answer = tokio::time::timeout(grace + 2 * TICK, waiting).await;
+        let answer = tokio::time::timeout(patience, waiting).await;
         answer.map_or(usize::MAX, Result::unwrap_or_default)
     }
 }
 
 async fn drain(
     context: Rc<Context>,
-    refusal: Refusal,
-    grace: Duration,
+    farewell: Farewell,
     done: tokio::sync::oneshot::Sender<usize>,
 ) {
     const STEP: Duration = Duration::from_millis(10);
-    let end = context.now().uptime + grace;
+    let begin = context.now().uptime;
+    let ids = context.with(|shard| shard.ids());
+    let span = farewell.span(ids.len());
+    let mut already = 0;
     loop {
+        let elapsed = context.now().uptime.saturating_sub(begin);
+        let now = told(ids.len(), elapsed, span);
         let left = context.with(|shard| {
-            shard.close_all(&refusal);
+            if now < ids.len() {
+                shard.dismiss(ids.get(already..now).unwrap_or_default(), &farewell);
+            } else {
+                // Whoever came meanwhile is among them.
+                let all = shard.ids();
+                shard.dismiss(&all, &farewell);
+            }
             shard.connection_count()
         });
-        if left == 0 || context.now().uptime >= end {
+        already = now;
+        if left == 0 || elapsed >= span + farewell.grace {
             // Nobody waits for the answer when the server gave up first.
             done.send(left).ok();
             return;

@@ -83,13 +83,13 @@ pub enum BadCredentials {
 /// The certificate in force, for listeners of both kinds.
 #[derive(Debug)]
 pub struct Credentials {
-    paths: Paths,
     current: Mutex<Current>,
 }
 
 /// What is made of one reading of the files.
 #[derive(Clone, Debug)]
-struct Current {
+pub struct Current {
+    paths: Paths,
     open: Arc<ServerConfig>,
     demanding: Arc<ServerConfig>,
 }
@@ -100,8 +100,8 @@ impl Credentials {
     /// # Errors
     /// What is wrong with them.
     pub fn load(paths: Paths) -> Result<Credentials, BadCredentials> {
-        let current = Mutex::new(Current::read(&paths)?);
-        Ok(Credentials { paths, current })
+        let current = Mutex::new(Current::read(paths)?);
+        Ok(Credentials { current })
     }
 
     /// Reads the files anew. Connections that are there go on as they are; those to come see what is
@@ -111,9 +111,14 @@ impl Credentials {
     /// # Errors
     /// What is wrong with them; then nothing has changed.
     pub fn reload(&self) -> Result<(), BadCredentials> {
-        let current = Current::read(&self.paths)?;
-        *self.current.lock() = current;
+        let paths = self.current.lock().paths.clone();
+        self.put(Current::read(paths)?);
         Ok(())
+    }
+
+    /// Puts into force what was read, perhaps from other files, as [`Credentials::reload`] does.
+    pub fn put(&self, current: Current) {
+        *self.current.lock() = current;
     }
 
     /// What the next handshake begins with.
@@ -127,12 +132,16 @@ impl Credentials {
 }
 
 impl Current {
-    fn read(paths: &Paths) -> Result<Current, BadCredentials> {
-        let mut open = server_config(paths, None)?;
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read(paths: Paths) -> Result<Current, BadCredentials> {
+        let mut open = server_config(&paths, None)?;
         open.alpn_protocols = vec![b"http/1.1".to_vec()];
         let roots = paths.client_ca.as_deref().map(read_roots).transpose()?;
-        let demanding = server_config(paths, roots)?;
-        Ok(Current { open: Arc::new(open), demanding: Arc::new(demanding) })
+        let demanding = server_config(&paths, roots)?;
+        Ok(Current { paths, open: Arc::new(open), demanding: Arc::new(demanding) })
     }
 }
 

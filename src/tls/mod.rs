@@ -7,7 +7,7 @@
 
 pub mod credentials;
 
-pub use credentials::{BadCredentials, Credentials, Demand, Paths};
+pub use credentials::{BadCredentials, Credentials, Current, Demand, Paths};
 
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{

@@ -175,6 +175,11 @@ impl History {
         self.ring.len()
     }
 
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.ring.is_empty()

@@ -3,6 +3,7 @@
 //! together is bounded, and a key that had to go early is counted.
 //! # Not here: the topic's lock, which makes look-up and append one step (`registry`).
 
+use super::kept::KeptAnswer;
 use super::message::{Draft, Offset};
 use crate::planted::{self, Bug};
 use std::collections::hash_map::RandomState;
@@ -79,8 +80,9 @@ pub struct Answers {
 /// What was answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
-    /// Stands for the message, see [`IdempotencyWindow::digest`].
-    pub digest: u64,
+    /// Stands for the message, see [`IdempotencyWindow::digest`]; `None` where that is not known any
+    /// more: then any message is taken for it.
+    pub digest: Option<u64>,
     /// The place it was given.
     pub offset: Offset,
 }
@@ -101,7 +103,10 @@ impl Answers {
     pub fn find(&self, key: &str, digest: u64) -> Found {
         match self.by_key.get(key) {
             None => Found::Nothing,
-            Some(answer) if answer.digest == digest || planted::is(Bug::KeyShared) => {
+            Some(answer)
+                if answer.digest.is_none_or(|known| known == digest)
+                    || planted::is(Bug::KeyShared) =>
+            {
                 Found::Same(answer.offset)
             }
             Some(_) => Found::Other,
@@ -117,8 +122,19 @@ impl Answers {
         uptime: Duration,
         window: &IdempotencyWindow,
     ) {
+        self.restore(key, answer, uptime + window.options.window, window);
+    }
+
+    /// The same for an answer that is kept until `end`, which is no earlier than that of those before.
+    pub fn restore(
+        &mut self,
+        key: &str,
+        answer: Answer,
+        end: Duration,
+        window: &IdempotencyWindow,
+    ) {
         let key: Arc<str> = Arc::from(key);
-        self.order.push_back((Arc::clone(&key), uptime + window.options.window));
+        self.order.push_back((Arc::clone(&key), end));
         self.by_key.insert(key, answer);
         // A topic keeps its newest key in any case: a publisher that was answered may ask again.
         let is_over = window.used.fetch_add(1, Ordering::Relaxed) >= window.options.keys_max;
@@ -133,6 +149,15 @@ impl Answers {
         while self.order.front().is_some_and(|(_, end)| *end <= uptime) {
             self.drop_oldest(window);
         }
+    }
+
+    /// All of them, in the order in which they end.
+    pub fn kept(&self) -> Vec<KeptAnswer> {
+        let answer = |(key, end): &(Arc<str>, Duration)| {
+            let offset = self.by_key.get(key)?.offset;
+            Some(KeptAnswer { key: (&**key).into(), offset, end: *end })
+        };
+        self.order.iter().filter_map(answer).collect()
     }
 
     /// Whether no answer is kept.
@@ -162,7 +187,7 @@ mod tests {
             keys_max: 100,
         });
         let mut answers = Answers::default();
-        let answer = Answer { digest: 1, offset: Offset(7) };
+        let answer = Answer { digest: Some(1), offset: Offset(7) };
         answers.keep("a", answer, Duration::ZERO, &window);
         assert_eq!(answers.find("a", 1), Found::Same(Offset(7)));
         assert_eq!(answers.find("a", 2), Found::Other);
@@ -182,7 +207,7 @@ mod tests {
         });
         let mut answers = Answers::default();
         for (offset, key) in (1..).zip(["a", "b", "c"]) {
-            let answer = Answer { digest: 0, offset: Offset(offset) };
+            let answer = Answer { digest: Some(0), offset: Offset(offset) };
             answers.keep(key, answer, Duration::ZERO, &window);
         }
         assert_eq!(answers.find("a", 0), Found::Nothing);

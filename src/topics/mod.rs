@@ -22,6 +22,7 @@ pub mod history;
 pub mod idempotency;
 #[cfg(test)]
 mod invariants;
+pub mod kept;
 mod label;
 pub mod latest;
 pub mod mailbox;

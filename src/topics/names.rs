@@ -49,6 +49,37 @@ impl Names {
     }
 }
 
+impl Names {
+    /// The names behind `after` that a filter matches, in their order: at most `found_max` of them,
+    /// and after looking at `looked_at_max` at most. The second is the name to go on behind, unless
+    /// the end was reached.
+    pub fn page(
+        &self,
+        filter: Option<&TopicFilter>,
+        after: Option<&TopicName>,
+        (found_max, looked_at_max): (usize, usize),
+    ) -> (Vec<TopicName>, Option<TopicName>) {
+        let prefix = filter.map_or("", literal_prefix);
+        let behind = after.map(TopicName::as_bytes).filter(|name| *name >= prefix.as_bytes());
+        let from = behind.map_or(Bound::Included(prefix.as_bytes()), Bound::Excluded);
+        let mut rest = self
+            .0
+            .range::<[u8], _>((from, Bound::Unbounded))
+            .take_while(|name| name.as_bytes().starts_with(prefix.as_bytes()))
+            .peekable();
+        let (mut found, mut last) = (Vec::new(), None);
+        for name in rest.by_ref().take(looked_at_max) {
+            last = Some(name);
+            found.extend(filter.is_none_or(|filter| filter.matches(name)).then(|| name.clone()));
+            if found.len() >= found_max {
+                break;
+            }
+        }
+        let is_end = rest.peek().is_none();
+        (found, last.filter(|_| !is_end).cloned())
+    }
+}
+
 /// What every name that the filter matches begins with.
 fn literal_prefix(filter: &TopicFilter) -> &str {
     let raw = filter.as_str();
@@ -82,6 +113,8 @@ mod tests {
         fn exactly_what_matches_is_found(
             names in prop::collection::btree_set("[ab/]{1,2}(\\.[ab/]{1,2}){0,2}", 0..40),
             raw in "([ab/]{1,2}|\\*)(\\.([ab/]{1,2}|\\*)){0,1}(\\.>)?",
+            found_max in 1usize..5,
+            looked_at_max in 1usize..9,
         ) {
             let all: Vec<_> =
                 names.iter().map(|name| TopicName::parse(name).expect("valid name")).collect();
@@ -92,7 +125,18 @@ mod tests {
             let filter = filter(&raw);
             let expected: Vec<_> =
                 all.into_iter().filter(|name| filter.matches(name)).collect();
-            prop_assert_eq!(index.matching(&filter, 100), Ok(expected));
+            prop_assert_eq!(index.matching(&filter, 100), Ok(expected.clone()));
+            let (mut pages, mut after) = (Vec::new(), None);
+            loop {
+                let (page, next) = index.page(Some(&filter), after.as_ref(), (found_max, looked_at_max));
+                prop_assert!(page.len() <= found_max);
+                pages.extend(page);
+                after = next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            prop_assert_eq!(pages, expected);
         }
     }
 }

@@ -5,8 +5,12 @@
 //! refused; nothing is encoded and nobody waits under a lock.
 //! # Not here: sockets, connections, encoding.
 
+mod kept;
 mod keys;
 mod members;
+mod outline;
+
+pub use outline::Outline;
 
 use super::filters::FilterTrie;
 use super::history::HistoryBudget;
@@ -15,7 +19,7 @@ use super::mailbox::{Inbox, Mailbox, Permit, Wake};
 use super::message::{Draft, Epoch, Message, Offset, Position, Stream, TopicHead};
 use super::name::{TopicFilter, TopicName};
 use super::names::Names;
-use super::rule::Rules;
+use super::rule::{Rule, Rules};
 use super::topic::{
     Ask, Heard, Page, ResumeOptions, Seam, ShardId, ShardSet, Stretch, Topic, TopicState,
 };
@@ -27,7 +31,7 @@ use parking_lot::RwLock;
 use smallvec::SmallVec;
 use std::collections::hash_map::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// How the registry is bounded, and what topics hold.
 #[derive(Clone, Debug)]
@@ -96,16 +100,20 @@ pub struct Registry {
     budget: HistoryBudget,
     window: IdempotencyWindow,
     options: RegistryOptions,
+    rules: RwLock<Arc<Rules>>,
+    /// Nothing is committed any more.
+    closed: AtomicBool,
     epochs: EpochSource,
 }
 
 impl Registry {
     /// An empty registry that posts to these mailboxes, one per shard in the order of their ids.
     pub fn new(
-        options: RegistryOptions,
+        mut options: RegistryOptions,
         mailboxes: Vec<Arc<Mailbox>>,
         epochs: EpochSource,
     ) -> Registry {
+        let rules = RwLock::new(Arc::new(std::mem::take(&mut options.rules)));
         Registry {
             topics: DashMap::with_hasher(RandomState::new()),
             count: AtomicUsize::new(0),
@@ -117,6 +125,8 @@ impl Registry {
             budget: HistoryBudget::new(options.history_bytes_max),
             window: IdempotencyWindow::new(options.idempotency),
             options,
+            rules,
+            closed: AtomicBool::new(false),
             epochs,
         }
     }
@@ -125,6 +135,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Reason::Overloaded`] when a shard has no room: then no shard got it and it has no place.
+    /// [`Reason::NotReady`] when the broker is about to end.
     /// [`Reason::TooManyTopics`], [`Reason::EngineUnavailable`] when the topic cannot be made;
     /// [`Reason::IdempotencyMismatch`] when the key was used for another message.
     pub fn commit(&self, draft: Draft, now: Now) -> Result<Position, Reason> {
@@ -269,9 +280,24 @@ impl Registry {
         Some(latest)
     }
 
-    /// What applies to a topic, whether it is there or not.
-    pub fn rules(&self) -> &Rules {
-        &self.options.rules
+    /// What topics keep and grant that begin now.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read())
+    }
+
+    /// What a topic keeps and grants, or would if it began now.
+    pub fn rule(&self, topic: &TopicName) -> Arc<Rule> {
+        match self.topic(topic) {
+            Some(topic) => Arc::clone(&topic.head.rule),
+            None => Arc::clone(self.rules().of(topic)),
+        }
+    }
+
+    /// Puts other rules into force for topics that begin from now on; one that is there keeps its
+    /// own. Groups that were not there at the start are counted as `other`.
+    pub fn replace_rules(&self, rules: &Rules) {
+        let mut current = self.rules.write();
+        *current = Arc::new(rules.counted_for(current.group_names()));
     }
 
     /// Messages that a topic still holds: those after `since`, or the latest. At most `limit`, and
@@ -349,6 +375,10 @@ impl Registry {
         mut draft: Draft,
         now: Now,
     ) -> Result<(Offset, Option<u8>), Reason> {
+        // Under the topic's lock, so whoever takes the topic out sees all that was committed.
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Reason::NotReady);
+        }
         let idempotency_key = draft.idempotency_key.take();
         let digest = idempotency_key.as_ref().map_or(0, |_| self.window.digest(&draft));
         if let Some(key) = &idempotency_key {
@@ -369,7 +399,8 @@ impl Registry {
         }
         if let Some(key) = idempotency_key.filter(|_| !planted::is(Bug::KeyForgotten)) {
             let answers = &mut state.aside().answers;
-            answers.keep(&key, Answer { digest, offset }, now.uptime, &self.window);
+            let answer = Answer { digest: Some(digest), offset };
+            answers.keep(&key, answer, now.uptime, &self.window);
         }
         if planted::is(Bug::RefusedYetKept) && offset.0.is_multiple_of(8) {
             return Err(Reason::Overloaded);
@@ -467,7 +498,7 @@ impl Registry {
         let drawn = if planted::is(Bug::EpochReused) { Some(1) } else { (self.epochs)() };
         let bits = drawn.ok_or(Reason::EngineUnavailable)?;
         let id = self.next_id.fetch_add(2, Ordering::Relaxed);
-        let rule = Arc::clone(self.options.rules.of(name));
+        let rule = Arc::clone(self.rules().of(name));
         let head = TopicHead::new(id, name.clone(), Epoch::from_bits(bits), rule);
         let companion = Registry::companion(&head, now);
         let topic = new_topic(head, companion, now);

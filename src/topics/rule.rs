@@ -101,6 +101,19 @@ impl Rules {
         if self.groups.is_empty() { vec!["other".to_owned()] } else { self.groups.clone() }
     }
 
+    /// The same, counted for these groups: what belongs to none of them counts for `other`.
+    #[must_use]
+    pub fn counted_for(&self, groups: Vec<String>) -> Rules {
+        let recount = |rule: &Arc<Rule>| {
+            let name = self.groups.get(usize::from(rule.group));
+            let place = groups.iter().position(|group| Some(group) == name);
+            let group = place.and_then(|place| u8::try_from(place).ok()).unwrap_or_default();
+            Arc::new(Rule { group, ..Rule::clone(rule) })
+        };
+        let ordered = self.ordered.iter().map(|(filter, rule)| (filter.clone(), recount(rule)));
+        Rules { ordered: ordered.collect(), other: recount(&self.other), groups }
+    }
+
     /// The rule of a topic.
     pub fn of(&self, topic: &TopicName) -> &Arc<Rule> {
         let first = self.ordered.iter().find(|(filter, _)| filter.matches(topic));
@@ -147,6 +160,16 @@ mod tests {
         }
         let name = TopicName::parse("ticker.IBM").expect("a name");
         assert_eq!(rules.of(&name).group, 1);
+    }
+
+    #[test]
+    fn groups_keep_their_numbers_whatever_the_order_of_the_rules() {
+        let named = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let rules = Rules { groups: named(&["other", "a", "b"]), ..rules(&["x.a", "x.b"]) };
+        let counted = rules.counted_for(named(&["other", "b", "c"]));
+        let groups: Vec<_> = counted.ordered.iter().map(|(_, rule)| rule.group).collect();
+        assert_eq!(groups, [0, 1]);
+        assert_eq!((counted.other.group, counted.groups), (0, named(&["other", "b", "c"])));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::reason::{Reason, Refusal};
 use hyper::HeaderMap;
 use hyper::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// An origin whose pages may use this server beside the server's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +99,29 @@ pub fn check(headers: &HeaderMap, allowed: &[AllowedOrigin]) -> Result<(), Refus
     }
     let detail = format!("origin {shown:?} is neither the host of the request nor allowed");
     Err(Refusal::new(Reason::BadOrigin, detail))
+}
+
+/// Refuses a request that calls this server by a name which is not an address of this machine alone,
+/// nor one of `own`. Whoever owns a name can point it here, and then a page under that name counts as
+/// the server's own for a browser; what such a page cannot do is to send another `Host`.
+///
+/// # Errors
+/// [`Reason::BadHost`]; [`Reason::BadRequest`] when it cannot be read.
+pub fn check_host(headers: &HeaderMap, own: &[IpAddr]) -> Result<(), Refusal> {
+    let place = host(headers)?;
+    if place.host.eq_ignore_ascii_case("localhost") {
+        return Ok(());
+    }
+    let address = place.host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let is_ours = |address: IpAddr| {
+        let address = address.to_canonical();
+        address.is_loopback() || own.iter().any(|own| own.to_canonical() == address)
+    };
+    if address.is_ok_and(is_ours) {
+        return Ok(());
+    }
+    let shown = place.host.get(..SHOWN_BYTES_MAX).unwrap_or(place.host);
+    Err(Refusal::new(Reason::BadHost, format!("the host header says {shown:?}")))
 }
 
 /// Reads the one `Host` that a request must have.

@@ -43,7 +43,10 @@ def seconds(text):
 
 
 def grace(path):
-    return seconds(tomllib.loads(path.read_text())["shutdown"]["grace"])
+    """How long a drain may take."""
+    shutdown = {"delay": "0s", "spread": "60s", "grace": "5s"}
+    shutdown |= tomllib.loads(path.read_text())["shutdown"]
+    return sum(seconds(shutdown[key]) for key in ("delay", "spread", "grace"))
 
 
 class Yaml(unittest.TestCase):

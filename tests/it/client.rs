@@ -190,7 +190,12 @@ impl Client {
 
     /// The server must close now and end.
     pub(crate) async fn ending(mut self) -> Ending {
-        let ending = match self.next().await {
+        let mut next = self.next().await;
+        // A broker that stops says so before.
+        if matches!(&next, Next::Said(event) if !event["reconnect"].is_null()) {
+            next = self.next().await;
+        }
+        let ending = match next {
             Next::Close(Some((code, reason))) => {
                 self.pipe().try_send(&socket::frame(FIN | CLOSE, &code.to_be_bytes())).await;
                 Ending::of(code, &reason)

@@ -49,17 +49,20 @@ fn nobody_is_let_in_any_more() {
     run(async {
         let broker = Broker::start("");
         let addresses = broker.addresses;
-        let ports = [Some(addresses.public), addresses.ingress, addresses.admin];
+        let broker_admin = broker.admin();
+        let ports = [Some(addresses.public), addresses.ingress];
         // Somebody who takes a while to go.
         let mut last = Socket::open(&broker, None).await;
         let refused = async {
-            let close = last.frame().await.close();
-            assert_eq!(close.map(|(code, _)| code), Some(1001));
+            assert_eq!(last.farewell().await, Some(1001));
             for address in ports.into_iter().flatten() {
                 let tried = within("connecting", tokio::net::TcpStream::connect(address)).await;
                 let error = tried.expect_err("somebody listens").kind();
                 assert_eq!(error, std::io::ErrorKind::ConnectionRefused);
             }
+            // Who watches over the broker still sees it, and that it is not ready.
+            let ready = http::get(broker_admin, "/readyz").await;
+            assert_eq!(ready.status, 503);
             drop(last);
         };
         let (left, ()) = tokio::join!(broker.drain(), refused);
@@ -79,7 +82,7 @@ fn whoever_does_not_answer_is_cut_off_and_counted() {
         let (left, ending) = tokio::join!(broker.drain(), answering.ending());
         assert_eq!((left, ending.code), (3, 1001));
         for mut socket in silent {
-            assert_eq!(socket.frame().await.close().map(|(code, _)| code), Some(1001));
+            assert_eq!(socket.farewell().await, Some(1001));
             socket.pipe.end().await;
         }
     });
@@ -134,5 +137,43 @@ fn connections_that_are_no_web_socket_do_not_hold_it_up() {
         assert_eq!(broker.drain().await, 0);
         idle.end().await;
         begun.end().await;
+    });
+}
+
+#[test]
+fn a_broker_that_is_to_stop_is_not_ready_before_it_turns_anybody_away() {
+    run(async {
+        let broker = Broker::start("shutdown.delay = \"500ms\"");
+        let beside = Broker::elsewhere(broker.public(), broker.ingress(), broker.admin());
+        let seen = async {
+            while http::get(beside.admin(), "/readyz").await.status == 200 {}
+            // Somebody who was directed here before that was noticed.
+            let mut late = Client::connect(&beside, Wire::WebSocketJson).await;
+            let publish = json!({"topic": "t", "data": 1});
+            let reply = late.ask(&json!({"id": 1, "publish": publish})).await;
+            assert_eq!(reply["published"]["offset"], 1, "{reply}");
+            late.ending().await
+        };
+        let (left, ending) = tokio::join!(broker.drain(), seen);
+        assert_eq!((left, ending.code), (0, 1001));
+    });
+}
+
+#[test]
+fn clients_are_told_when_to_come_back_on_every_wire() {
+    run(async {
+        let broker = Broker::start("shutdown.reconnect_after = \"1500ms\"");
+        let mut clients = Vec::new();
+        for wire in WIRES {
+            clients.push(Client::connect(&broker, wire).await);
+        }
+        let told = async {
+            for mut client in clients {
+                assert_eq!(client.hear().await, json!({"reconnect": {"afterMs": 1500}}));
+                assert_eq!(client.ending().await.code, 1001);
+            }
+        };
+        let (left, ()) = tokio::join!(broker.drain(), told);
+        assert_eq!(left, 0);
     });
 }

@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::http;
 use fanfare::auth::Guard;
 use fanfare::config::{Config, Sources, load};
+use fanfare::control::{BadReload, Changes};
 use fanfare::server::{Addresses, Server};
 use fanfare::topics::message::Wire;
 use serde_json::json;
@@ -28,6 +29,7 @@ shards = 2
 listen.public = "127.0.0.1:0"
 listen.ingress = "127.0.0.1:0"
 listen.admin = "127.0.0.1:0"
+shutdown.spread = "1s"
 "#;
 
 /// Panics that shards' threads have had in this process.
@@ -73,7 +75,12 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts a broker with these settings on free ports.
     pub(crate) fn start(settings: &str) -> Broker {
-        let server = Server::start(&config(settings), None).expect("a broker");
+        Broker::of(&config(settings))
+    }
+
+    /// Starts a broker with this configuration.
+    pub(crate) fn of(config: &Config) -> Broker {
+        let server = Server::start(config, None).expect("a broker");
         Broker { addresses: server.addresses, server: Some(server) }
     }
 
@@ -89,6 +96,16 @@ impl Broker {
         let left = within("the drain", server.drain()).await;
         assert_eq!(SHARD_PANICS.load(Ordering::SeqCst), 0, "a shard's thread panicked");
         left
+    }
+
+    /// Puts these settings into force on a broker of this process.
+    pub(crate) async fn reload(&mut self, settings: &str) -> Result<Changes, BadReload> {
+        self.reload_to(&config(settings)).await
+    }
+
+    /// Puts a whole configuration into force on a broker of this process.
+    pub(crate) async fn reload_to(&mut self, config: &Config) -> Result<Changes, BadReload> {
+        self.server.as_mut().expect("a broker of this process").reload(config).await
     }
 
     /// Who may do what on a broker of this process.

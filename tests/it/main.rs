@@ -11,6 +11,7 @@
               printed last is shown when it fails"
 )]
 
+mod admin;
 mod arrivals;
 mod batches;
 mod catch_up;
@@ -39,7 +40,9 @@ mod presence;
 mod process;
 mod publisher;
 mod reader;
+mod reload;
 mod repeats;
+mod restart;
 mod rules;
 mod shedding;
 mod slow;

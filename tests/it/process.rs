@@ -59,15 +59,20 @@ impl Process {
     }
 
     /// The same, with more arguments.
-    fn serve_with(public: &str, ingress: &str, more: &[&str]) -> (Process, Broker) {
+    pub(crate) fn serve_with(public: &str, ingress: &str, more: &[&str]) -> (Process, Broker) {
+        let process = Process::begin(public, ingress, more);
+        let broker = process.broker();
+        (process, broker)
+    }
+
+    /// Starts a broker that has yet to say where it listens.
+    pub(crate) fn begin(public: &str, ingress: &str, more: &[&str]) -> Process {
         let arguments = [
             ["serve", "--listen", public],
             ["--ingress", ingress, "--shards=2"],
             ["--admin", "127.0.0.1:0", "--log-format=json"],
         ];
-        let process = Process::start(&[&arguments.concat(), more].concat());
-        let broker = process.broker();
-        (process, broker)
+        Process::start(&[&arguments.concat(), more].concat())
     }
 
     /// Starts a broker that may have so many files open, with these settings.
@@ -90,7 +95,7 @@ impl Process {
     }
 
     /// Where a broker that is starting listens.
-    fn broker(&self) -> Broker {
+    pub(crate) fn broker(&self) -> Broker {
         let [public, ingress, admin] = ["WebSocket and HTTP", "TCP ingress", "metrics and health"]
             .map(|purpose| self.address(&format!("listening for {purpose}")));
         Broker::elsewhere(public, ingress, admin)
@@ -98,22 +103,27 @@ impl Process {
 
     /// The address in the log line with this message.
     fn address(&self, message: &str) -> SocketAddr {
+        let line = self.line(message);
+        line["address"].as_str().expect("an address").parse().expect("an address")
+    }
+
+    /// The log line with this message.
+    pub(crate) fn line(&self, message: &str) -> Value {
         loop {
             let line = self.lines.recv_timeout(DEADLINE).expect(message);
             let line: Value = serde_json::from_str(&line).expect("a log line is JSON");
             if line["message"] == message {
-                let address = line["address"].as_str().expect("an address");
-                return address.parse().expect("an address");
+                return line;
             }
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
     }
 
     /// Waits for the end. Returns the exit code, if it was not a signal.
-    async fn code(&mut self) -> Option<i32> {
+    pub(crate) async fn code(&mut self) -> Option<i32> {
         let ended = async {
             loop {
                 if let Some(status) = self.child.try_wait().expect("a child") {
@@ -213,7 +223,7 @@ fn a_second_signal_ends_it_at_once_and_says_so() {
         let (mut process, broker) = Process::serve("127.0.0.1:0", "127.0.0.1:0");
         let mut silent = crate::socket::Socket::open(&broker, None).await;
         process.signal(Signal::TERM);
-        assert_eq!(silent.frame().await.close().map(|(code, _)| code), Some(1001));
+        assert_eq!(silent.farewell().await, Some(1001));
         process.signal(Signal::TERM);
         assert_eq!(process.code().await, Some(1));
         silent.pipe.end().await;

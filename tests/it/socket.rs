@@ -134,6 +134,12 @@ impl Socket {
         self.try_frame().await.expect("a frame before the end")
     }
 
+    /// The code of the close that the server stops with, after it has said that it does.
+    pub(crate) async fn farewell(&mut self) -> Option<u16> {
+        assert_eq!(self.frame().await.text(), r#"{"reconnect":{}}"#);
+        self.frame().await.close().map(|(code, _)| code)
+    }
+
     /// The next frame of the server, unless it ends.
     pub(crate) async fn try_frame(&mut self) -> Option<Frame> {
         let head = self.pipe.take(2).await?;

@@ -270,6 +270,8 @@ pub(crate) fn event(event: schema::Event) -> Value {
         Body::Left(schema::Left { topic, member }) => ("left", presence(&topic, member)),
         Body::Stale(said) => ("stale", stale(&said)),
         Body::Fresh(said) => ("fresh", json!({"topic": said.topic})),
+        Body::Reconnect(schema::Reconnect { after_ms: 0 }) => ("reconnect", json!({})),
+        Body::Reconnect(said) => ("reconnect", json!({"afterMs": said.after_ms})),
     };
     let mut json = json!({ name: body });
     put(&mut json, "id", (event.id != 0).then(|| event.id.into()));

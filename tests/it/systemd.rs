@@ -100,6 +100,14 @@ fn a_broker_serves_the_sockets_that_it_is_handed_and_tells_how_it_fares() {
         // Idle or not, its shards show life, again and again.
         assert_eq!(managed.heard(), "WATCHDOG=1");
         assert_eq!(managed.heard(), "WATCHDOG=1");
+        kill_process(Pid::from_child(&managed.child), Signal::HUP).expect("it is there");
+        let words = std::iter::repeat_with(|| managed.heard());
+        let mut words = words.skip_while(|word| word == "WATCHDOG=1");
+        let reloading = words.next().expect("a word");
+        let since = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+        assert!(since.is_some_and(|since| since.parse::<u64>().is_ok()), "{reloading}");
+        assert_eq!(words.find(|word| word != "WATCHDOG=1").as_deref(), Some("READY=1"));
+        drop(words);
         kill_process(Pid::from_child(&managed.child), Signal::TERM).expect("it is there");
         assert_eq!(client.ending().await.code, 1001);
         let stopping = std::iter::repeat_with(|| managed.heard());

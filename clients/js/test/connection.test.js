@@ -73,6 +73,19 @@ test('a connection that did not last does not start the backoff anew, one that d
   }
 });
 
+test('a server that stops is left alone for as long as it asks, once', async (t) => {
+  t.mock.method(Math, 'random', () => 0.5);
+  const { server, peer, states } = await start(t, { backoffMs: 4, backoffMaxMs: 100 });
+  peer.send({ reconnect: { afterMs: 7 } });
+  peer.close(1001, 'goingAway: the server is stopping');
+  assert.equal((await states.next('waiting')).delayMs, 9);
+  const next = await server.greet();
+  await states.until('connected', ({ state }) => state === 'connected');
+  next.send({ reconnect: {} });
+  next.close(1001, 'goingAway: the server is stopping');
+  assert.equal((await states.next('waiting')).delayMs, 4);
+});
+
 test('a server that is silent for its ping interval and the patience is left', async (t) => {
   const server = await serve(t);
   const client = open(t, server.url, { silenceMs: 20 });

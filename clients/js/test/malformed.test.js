@@ -35,6 +35,7 @@ const EVENTS = {
   left: { topic: 'a', member: { connection: 'c', name: 'n' } },
   stale: { topic: 'a', since: 1 },
   fresh: { topic: 'a' },
+  reconnect: { afterMs: 1 },
   error: { code: 1, name: 'x', retry: 'later', message: 'm' },
   ping: {},
 };

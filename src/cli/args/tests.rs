@@ -65,6 +65,7 @@ fn the_first_help_fits_a_screen_and_shows_examples() {
               token      Make tokens, look into them, and hash them for a configuration
               bench      Measure a broker beside the limit of this machine
               probe      Ask a broker whether it is ready: for health checks
+              top        Watch a broker: rates, slow connections, hot topics
 
             Options:
               -h, --help     Print help

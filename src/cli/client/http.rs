@@ -87,8 +87,12 @@ pub(super) async fn send(
 }
 
 /// Asks for a page: the status and the text of the answer.
-pub(super) async fn get(page: &Endpoint, stream: Stream) -> Result<(u16, String), ClientError> {
-    let request = request(&page.authority(), &page.path, None).body(Full::default());
+pub(super) async fn get(
+    page: &Endpoint,
+    stream: Stream,
+    token: Option<&Token>,
+) -> Result<(u16, String), ClientError> {
+    let request = request(&page.authority(), &page.path, token).body(Full::default());
     let response = send(&mut speak(stream).await?, request).await?;
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;

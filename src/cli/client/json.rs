@@ -261,6 +261,7 @@ struct Event<'a> {
     left: Option<Movement>,
     stale: Option<Stale>,
     fresh: Option<Topic>,
+    reconnect: Option<Reconnect>,
 }
 
 impl Event<'_> {
@@ -288,9 +289,18 @@ impl Event<'_> {
             }),
             self.stale.map(|Stale { topic, since }| Body::Stale(schema::Stale { topic, since })),
             self.fresh.map(|Topic { topic }| Body::Fresh(schema::Fresh { topic })),
+            self.reconnect
+                .map(|Reconnect { after_ms }| Body::Reconnect(schema::Reconnect { after_ms })),
         ];
         Ok(bodies.into_iter().flatten().next())
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Reconnect {
+    #[serde(default)]
+    after_ms: u32,
 }
 
 #[derive(Deserialize)]

@@ -207,8 +207,12 @@ pub(super) async fn explain<T>(
 ///
 /// # Errors
 /// There was no answer.
-pub(super) async fn get(page: &Endpoint) -> Result<(u16, String), ClientError> {
-    http::get(page, Box::new(connect(page).await?)).await
+pub(super) async fn get(
+    page: &Endpoint,
+    (trust, token): (&TrustArgs, Option<&Token>),
+) -> Result<(u16, String), ClientError> {
+    let stream = tls::begin(page, connect(page).await?, trust).await?;
+    http::get(page, stream, token).await
 }
 
 async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ClientError> {

@@ -74,7 +74,7 @@ impl Registry {
     /// # Errors
     /// [`Reason::NotAllowed`] where the topic's rule keeps no presence.
     pub fn attendance(&self, topic: &TopicName) -> Result<Attendance, Reason> {
-        if self.rules().of(topic).presence == Presence::Off {
+        if self.rule(topic).presence == Presence::Off {
             return Err(Reason::NotAllowed);
         }
         let topic = self.topic(topic);

@@ -150,6 +150,7 @@ fn event(body: Body) -> Result<Event, String> {
             let positions = positions.into_iter().map(topic_position).collect();
             Event::SnapshotEnd { topic, positions }
         }
+        Body::Reconnect(_) => return Err("a farewell of a broker that stays".to_owned()),
         Body::Refreshed(_) => return Err("a refresh that nobody asked for".to_owned()),
         Body::Pong(_) => Event::Pong {},
         Body::Ping(_) => Event::Ping {},

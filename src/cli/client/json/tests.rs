@@ -124,6 +124,8 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
         Said::Stale(dialect::Stale { topic: topic("a.b"), since_ms: 5 }),
         Said::Stale(dialect::Stale { topic: topic("a.b"), since_ms: 0 }),
         Said::Fresh(topic("a.b")),
+        Said::Reconnect { after_ms: 0 },
+        Said::Reconnect { after_ms: 1_500 },
     ];
     let overflows = [Overflow::CatchUp, Overflow::Gap, Overflow::Disconnect];
     events.extend(overflows.map(|overflow| granted(Policy::All, Some(overflow))));
