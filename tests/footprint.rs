@@ -2,7 +2,7 @@
 //! # Invariants: everything happens on the one thread of the one test of this binary; every byte
 //! that is asked for counts, also if it is given back at once.
 //! # Not here: what good input takes (`allocations`), what inflating takes (`dialect::deflate`).
-#![allow(clippy::expect_used, reason = "a test stops at what it did not expect")]
+#![allow(clippy::indexing_slicing, reason = "a test stops at what it did not expect")]
 
 use fanfare::dialect::{Dialect, POSITIONS_MAX, decode_draft};
 use fanfare::ingress::Lengths;
@@ -83,7 +83,7 @@ fn hostile_input_takes_at_most_twice_its_size_and_8_kib() {
         check_frames("a length of a fragment", &head(0x02, length));
         check_frames("a length and a byte", &[&head(0x82, length)[..], b"x"].concat());
     }
-    let half = [&head(0x02, 65_536)[..], &[0; 30_000]].concat();
+    let half = [&head(0x02, 65_536)[..], &vec![0; 30_000]].concat();
     check_frames("half a message", &half);
     let tiny = vec![0x02, 0x80, 0, 0, 0, 0];
     let more = [0x00, 0x81, 0, 0, 0, 0, b'x'].repeat(63);
@@ -92,8 +92,8 @@ fn hostile_input_takes_at_most_twice_its_size_and_8_kib() {
 
     check_ingress("a length of 64 KiB", &65_536_u32.to_be_bytes());
     check_ingress("a length of 4 GiB", &u32::MAX.to_be_bytes());
-    check_ingress("half a message", &[&65_536_u32.to_be_bytes()[..], &[0; 30_000]].concat());
-    check_ingress("ten thousand empty messages", &[0; 40_000]);
+    check_ingress("half a message", &[&65_536_u32.to_be_bytes()[..], &vec![0; 30_000]].concat());
+    check_ingress("ten thousand empty messages", &vec![0; 40_000]);
 
     let long = "x".repeat(60_000);
     let deep = "[".repeat(60_000);

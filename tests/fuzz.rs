@@ -5,6 +5,8 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::fn_params_excessive_bools,
+    clippy::option_option,
     unreachable_pub,
     reason = "a test stops at what it did not expect, and what it printed last is shown"
 )]

@@ -172,7 +172,7 @@ fn overflow(value: i32) -> Option<Value> {
         Known::CatchUp => "catchUp",
         Known::Gap => "gap",
         Known::Disconnect => "disconnect",
-        _ => "unspecified",
+        Known::Unspecified => "unspecified",
     })
 }
 
@@ -182,7 +182,7 @@ fn policy(value: i32) -> Option<Value> {
         Known::All => "all",
         Known::Latest => "latest",
         Known::MaxHz => "maxHz",
-        _ => "unspecified",
+        Known::Unspecified => "unspecified",
     })
 }
 

@@ -50,8 +50,7 @@ fn parts(name: &str) -> Vec<&str> {
 /// What a filter means, one segment at a time.
 fn covers(filter: &[&str], topic: &[&str]) -> bool {
     match (filter, topic) {
-        ([], []) => true,
-        ([">"], [_, ..]) => true,
+        ([], []) | ([">"], [_, ..]) => true,
         ([first, filter @ ..], [name, topic @ ..]) => {
             (first == name || *first == "*") && covers(filter, topic)
         }
