@@ -76,11 +76,8 @@ fn printed(sample: &Sample) -> String {
     let (width, height) = PRINTED;
     let state = State { sample: Some(sample), problem: None };
     let lines = view::lines(&state, width, height);
-    let mut text: String = lines.iter().map(|line| format!("{}\n", line.text.trim_end())).collect();
-    while text.ends_with("\n\n") {
-        text.pop();
-    }
-    text
+    let lines: Vec<&str> = lines.iter().map(|line| line.text.trim_end()).collect();
+    format!("{}\n", lines.join("\n").trim_end())
 }
 
 /// A line for each look. Ends as soon as the broker cannot be asked: nobody may be watching.
@@ -145,7 +142,7 @@ fn parse_address(text: &str) -> Result<Endpoint, String> {
         return Err("the admin side is asked over http:// or https://".to_owned());
     }
     // An address alone would mean the publish API.
-    address.path = "/".to_owned();
+    "/".clone_into(&mut address.path);
     Ok(address)
 }
 

@@ -19,6 +19,8 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 pub(super) struct Screen {
     /// How keys were read before, if there is a keyboard.
     before: Option<Termios>,
+    /// What was drawn last.
+    page: String,
 }
 
 impl Screen {
@@ -34,7 +36,7 @@ impl Screen {
             modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
             tcsetattr(io::stdin(), OptionalActions::Now, &modes)?;
         }
-        let screen = Screen { before };
+        let screen = Screen { before, page: String::new() };
         super::super::put(ENTER.as_bytes())?;
         Ok(screen)
     }
@@ -45,7 +47,9 @@ impl Screen {
     /// It cannot be written to.
     pub(super) fn draw(&mut self, state: &State<'_>) -> io::Result<()> {
         let (width, height) = size();
-        super::super::put(page(&view::lines(state, width, height)).as_bytes())
+        self.page.clear();
+        write_page(&view::lines(state, width, height), &mut self.page);
+        super::super::put(self.page.as_bytes())
     }
 }
 
@@ -67,9 +71,9 @@ fn size() -> (usize, usize) {
     }
 }
 
-/// What draws these lines over what was there, without a flicker.
-fn page(lines: &[Line]) -> String {
-    let mut page = String::from("\x1b[H");
+/// Writes what draws these lines over what was there, without a flicker.
+fn write_page(lines: &[Line], page: &mut String) {
+    page.push_str("\x1b[H");
     for (index, line) in lines.iter().enumerate() {
         let (begin, end) = match line.style {
             Style::Plain => ("", ""),
@@ -82,7 +86,6 @@ fn page(lines: &[Line]) -> String {
         write!(page, "{newline}{begin}{}{end}\x1b[K", line.text).unwrap_or_default();
     }
     page.push_str("\x1b[J");
-    page
 }
 
 /// The keys that are pressed. The thread that waits for them ends with the process.
@@ -98,7 +101,7 @@ pub(super) fn keys() -> mpsc::Receiver<u8> {
     };
     if io::stdin().is_terminal() {
         // Without a thread there are no keys, and signals end it.
-        std::thread::Builder::new().name("keys".to_owned()).spawn(read).map(drop).unwrap_or(());
+        std::thread::Builder::new().name("keys".to_owned()).spawn(read).map_or((), drop);
     }
     receiver
 }
@@ -112,6 +115,8 @@ mod tests {
         let line = |text: &str, style| Line { text: text.to_owned(), style };
         let lines = [line("top", Style::Title), line("a", Style::Plain), line("b", Style::Head)];
         let expected = "\x1b[H\x1b[7mtop\x1b[0m\x1b[K\r\na\x1b[K\r\n\x1b[1mb\x1b[0m\x1b[K\x1b[J";
-        assert_eq!(page(&lines), expected);
+        let mut page = String::new();
+        write_page(&lines, &mut page);
+        assert_eq!(page, expected);
     }
 }

@@ -223,7 +223,7 @@ mod tests {
         let slow = |index: usize| Slow {
             id: format!("{}-{index}.1", index % 2),
             peer: Some(format!("127.0.0.1:4{index:04}")),
-            subject: (index % 2 == 0).then(|| "alice".to_owned()),
+            subject: index.is_multiple_of(2).then(|| "alice".to_owned()),
             wire: "websocket_json".to_owned(),
             connected_ms: 1_763_683_200_000 - index as u64 * 100_000,
             queued_bytes: (1 << 20) >> index,

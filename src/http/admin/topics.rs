@@ -27,7 +27,7 @@ const HOTTEST_MAX: usize = 100;
 const WATCHED_MAX: usize = 50_000;
 
 /// A topic that has been silent for so long is not watched.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// For how long topics are watched, in milliseconds, and how long at most.
 const WATCH_MS: usize = 1_000;
