@@ -100,8 +100,10 @@ pub(super) fn keys() -> mpsc::Receiver<u8> {
         }
     };
     if io::stdin().is_terminal() {
-        // Without a thread there are no keys, and signals end it.
-        std::thread::Builder::new().name("keys".to_owned()).spawn(read).map_or((), drop);
+        let thread = std::thread::Builder::new().name("keys".to_owned()).spawn(read);
+        if let Err(error) = thread {
+            tracing::debug!(%error, "keys are not read; signals end it");
+        }
     }
     receiver
 }
