@@ -2,17 +2,20 @@
 # Runs the gates: everything that a change must pass, the quickest first.
 #   ./test.sh          all gates
 #   ./test.sh fast     all but those that drive a browser
+#   ./test.sh long     those that take many minutes, which the others leave out
 #   ./test.sh GATE…    these gates
 #   ./test.sh list     their names
 # What a gate needs and this machine lacks is installed first (apt-get as root, pip and npm into
-# ~/.cache/fanfare and node_modules). What cannot be had fails its gate; nothing is skipped.
+# ~/.cache/fanfare and node_modules). What cannot be had fails its gate; only autobahn, which needs
+# CPython 2.7, says that there is none and passes.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # To add a gate: write its function below, put its name here, and into BROWSER if it drives one.
-GATES=(fmt text clippy test planted doc js deploy interop page)
+GATES=(fmt text clippy test planted doc autobahn js deploy interop page)
 BROWSER=(page)
+LONG=(fuzz)
 
 RUN=$(mktemp -d)
 trap 'rm -rf "$RUN"' EXIT
@@ -53,6 +56,28 @@ gate_doc() {
   RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 }
 
+# The cases of the Autobahn TestSuite against examples/echo.rs, which is our own `ws` module.
+gate_autobahn() {
+  need_rust
+  need_command python3 python3
+  if ! need_autobahn; then
+    say 'not run: the Autobahn TestSuite needs CPython 2.7, and there is none (PYTHON27, pyenv)'
+    return
+  fi
+  cargo build --locked --example echo
+  local echo url='' messages=20
+  "$(target_folder)/debug/examples/echo" >"$RUN/echo" &
+  echo=$!
+  while kill -0 "$echo" && ! url=$(grep '^ws:' "$RUN/echo"); do
+    sleep 0.1
+  done
+  say "the suite's cases against $url, $messages messages in each of compression"
+  timeout 900 "$AUTOBAHN_PYTHON" tests/autobahn/launch.py "$RUN" "$url" "$messages" \
+    >"$RUN/autobahn.log" 2>&1 || tail -20 "$RUN/autobahn.log"
+  kill "$echo"
+  python3 tests/autobahn/judge.py "$RUN"
+}
+
 # The JavaScript client: its types and its tests.
 gate_js() {
   npm_ci clients/js
@@ -89,12 +114,36 @@ gate_page() {
   FANFARE_BIN=$FANFARE npm --prefix tests/page test
 }
 
+# New inputs for every fuzz target, FUZZ_SECONDS each (300). What is found is kept in fuzz/found, and
+# what breaks a promise in fuzz/artifacts.
+gate_fuzz() {
+  need_fuzz
+  local target options
+  # There is no unsafe code of ours for a sanitizer to watch, and without one it is faster.
+  local fuzz=(cargo +nightly fuzz)
+  "${fuzz[@]}" build --sanitizer none
+  for target in fuzz/corpus/*; do
+    target=${target##*/}
+    mkdir -p "fuzz/found/$target"
+    options=("-max_total_time=${FUZZ_SECONDS:-300}" -timeout=5 -rss_limit_mb=1024 -max_len=16384)
+    if [[ -e fuzz/dictionaries/$target.dict ]]; then
+      options+=("-dict=fuzz/dictionaries/$target.dict")
+    fi
+    say "$target"
+    "${fuzz[@]}" run --sanitizer none "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- \
+      "${options[@]}" -print_final_stats=1 -verbosity=0
+  done
+}
+
 main() {
   local gates=("${GATES[@]}") gate
   case "${1-}" in
     list)
-      printf '%s\n' "${GATES[@]}"
+      printf '%s\n' "${GATES[@]}" "${LONG[@]}"
       return
+      ;;
+    long)
+      gates=("${LONG[@]}")
       ;;
     fast)
       gates=()
@@ -105,7 +154,8 @@ main() {
     ?*)
       gates=("$@")
       for gate in "${gates[@]}"; do
-        is_in "$gate" "${GATES[@]}" || fail "there is no gate $gate; there are: ${GATES[*]}"
+        is_in "$gate" "${GATES[@]}" "${LONG[@]}" ||
+          fail "there is no gate $gate; there are: ${GATES[*]} ${LONG[*]}"
       done
       ;;
   esac

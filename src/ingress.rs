@@ -116,7 +116,7 @@ impl Protocol for Connection {
 
 /// Cuts a stream of bytes into messages.
 #[derive(Debug)]
-struct Lengths {
+pub struct Lengths {
     max: usize,
     /// The beginning of a message that has arrived in part, its length included.
     gathered: Vec<u8>,
@@ -125,13 +125,20 @@ struct Lengths {
 }
 
 impl Lengths {
-    fn new(max: usize) -> Lengths {
+    /// For messages of at most `max` bytes.
+    pub fn new(max: usize) -> Lengths {
         Lengths { max, gathered: Vec::new(), lent: false }
     }
 
     /// Takes bytes from the front of `input` up to the end of the next message. `Ok(None)` means
     /// that more are needed and `input` is empty.
-    fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<&'a [u8]>, Refusal> {
+    ///
+    /// # Errors
+    /// [`Reason::MessageTooBig`], as soon as the length says so.
+    pub fn next<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<&'a [u8]>, Refusal> {
         if self.lent {
             self.gathered = Vec::new();
             self.lent = false;

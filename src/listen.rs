@@ -13,11 +13,11 @@ pub mod rate;
 pub use gate::{Gate, Place, Places, Ticket};
 pub use greet::{Greeting, ProxyHeader, shake_hands};
 
+use crate::limits::rate::Spent;
 use crate::reason::Reason;
 use crate::shard::worker::{Busy, Context, Jobs};
 use greet::greet;
 use pipe::Pipe;
-use rate::Spent;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::fs::File;
@@ -36,6 +36,9 @@ const BACKLOG: i32 = 1024;
 
 /// Bytes that the kernel may hold for a peer that does not read, beyond what is in flight.
 const UNSENT_BYTES_MAX: u32 = 64 << 10;
+
+/// Least time that a listener waits which accepts more often than it may.
+const PACE_MIN: Duration = Duration::from_millis(5);
 
 /// Binds an address.
 ///
@@ -200,7 +203,8 @@ impl Entrance {
             if !std::mem::replace(&mut is_delayed, true) {
                 context.with(|shard| shard.counters().accepts_delayed.increment());
             }
-            tokio::time::sleep(wait).await;
+            // Several together: to wake for each costs more than to accept it.
+            tokio::time::sleep(wait.max(PACE_MIN)).await;
         }
     }
 

@@ -93,6 +93,7 @@ reasons! {
     Overloaded           = 117, "overloaded",           Later,  503, "a shard has as much work waiting as it may have";
     TooManyKeys          = 118, "tooManyKeys",          Never,  429, "the topic holds as many keys as it may";
     Unauthenticated      = 119, "unauthenticated",      Refresh, 401, "a token must be shown first";
+    TooOften             = 120, "tooOften",             Later,  429, "this connection publishes more often than it may";
 
     // A resume or a history query cannot be exact.
     EpochChanged         = 150, "epochChanged",         Never,  409, "the topic has begun anew since that position";

@@ -19,8 +19,8 @@ use crate::http::{self, Ops, Site};
 use crate::ingress;
 use crate::keys::{self, KeyError, KeySet};
 use crate::limits::Limits;
+use crate::limits::rate::Rate;
 use crate::listen::gate::GateOptions;
-use crate::listen::rate::Rate;
 use crate::listen::{Doorway, Entrance, Gate, Greeting, Open, ProxyHeader, adopt, bind};
 use crate::memory;
 use crate::metrics::{Counters, Page, Sources, Waiting};
@@ -516,6 +516,7 @@ fn limits(config: &Config) -> Limits {
         filters_max: limits.filters_max,
         snapshot_topics_max: limits.snapshot_topics_max,
         resume: resume_options(config),
+        publishes: limits.publish_rate.map(|rate| Rate::new(rate, limits.publish_burst)),
         bad_commands_max: u32::try_from(limits.bad_commands_max).unwrap_or(u32::MAX),
         http_body_bytes_max: limits.http_body_bytes_max,
         ..Limits::default()

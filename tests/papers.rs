@@ -227,3 +227,25 @@ fn every_function_that_is_named_is_there() {
     }
     assert!(named > 30, "only {named} functions are named");
 }
+
+#[test]
+fn every_threat_has_a_test_or_says_why_not() {
+    let rows = table(&read("docs/threat-model.md"), "threats");
+    assert_eq!(rows.len(), 38, "threats");
+    for (index, row) in rows.iter().enumerate() {
+        let name = format!("T{}", index + 1);
+        assert_eq!(row[0], name);
+        let tests: Vec<_> = row[3].split('`').skip(1).step_by(2).collect();
+        let owns_up = ["**Not built", "**Not tested"].iter().any(|words| row[2].contains(words));
+        assert!(!tests.is_empty() || owns_up, "{name} has no test and does not say why");
+        for place in tests {
+            let (path, test) = place.split_once(" · ").expect("a file and a test");
+            let source = read(path);
+            let ways = [format!("fn {test}("), format!("def {test}("), format!("test('{test}'")];
+            assert!(
+                ways.iter().any(|way| source.contains(way)),
+                "{name}: {path} has no test {test}"
+            );
+        }
+    }
+}

@@ -52,6 +52,11 @@ impl Identity {
         self.proof == Proof::None
     }
 
+    /// Whether it is a service that was given an API token, not one of many users.
+    pub fn is_service(&self) -> bool {
+        matches!(self.proof, Proof::Token(_))
+    }
+
     /// When it counts no more, in milliseconds since 1970.
     pub fn ends_ms(&self) -> Option<u64> {
         let ends = self.expires_s?.saturating_add(self.leeway_s);

@@ -280,6 +280,8 @@ mod tests {
             limits.outbound_bytes_max             1 MiB                                 default
             limits.outbound_age_max               5s                                    default
             limits.outbound_total_bytes_max       256 MiB                               default
+            limits.publish_rate                   50                                    default
+            limits.publish_burst                  100                                   default
             limits.memory_max                     auto                                  default
             limits.cursors_max                    16384                                 default
             limits.write_stall_max                10s                                   default
@@ -288,7 +290,7 @@ mod tests {
             limits.pending_timeout                10s                                   default
             limits.pending_max                    4096                                  default
             limits.tls_handshakes_max             1024                                  default
-            limits.accept_rate                    2000                                  default
+            limits.accept_rate                    10000                                 default
             limits.address_rate                   50                                    default
             limits.address_burst                  200                                   default
             limits.address_connections_max        off                                   default

@@ -77,7 +77,10 @@ fn printed(sample: &Sample) -> String {
     let state = State { sample: Some(sample), problem: None };
     let lines = view::lines(&state, width, height);
     let lines: Vec<&str> = lines.iter().map(|line| line.text.trim_end()).collect();
-    format!("{}\n", lines.join("\n").trim_end())
+    let mut text = lines.join("\n");
+    text.truncate(text.trim_end_matches('\n').len());
+    text.push('\n');
+    text
 }
 
 /// A line for each look. Ends as soon as the broker cannot be asked: nobody may be watching.

@@ -158,6 +158,8 @@ fn limit_rows(limits: &Limits) -> Vec<Row> {
         bytes("limits.outbound_bytes_max", limits.outbound_bytes_max, 1..=GIB),
         span("limits.outbound_age_max", limits.outbound_age_max, SECOND..=HOUR),
         bytes("limits.outbound_total_bytes_max", limits.outbound_total_bytes_max, 1..=usize::MAX),
+        count("limits.publish_rate", limits.publish_rate.unwrap_or(1), 1..=MILLION),
+        count("limits.publish_burst", limits.publish_burst, 1..=MILLION),
         bytes("limits.memory_max", limits.memory_max.unwrap_or(GIB), 64 * MIB..=usize::MAX),
         count("limits.cursors_max", limits.cursors_max, 1..=MILLION),
         span("limits.write_stall_max", limits.write_stall_max, BLINK..=HOUR),

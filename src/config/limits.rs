@@ -47,6 +47,14 @@ pub struct Limits {
     /// This is what slow readers may make the broker grow by, however many they are.
     #[serde(with = "As::<Size>")]
     pub outbound_total_bytes_max: usize,
+    /// Publishes of one connection in a second, or `"off"`. Default 50. Not for API tokens, and not
+    /// where nobody is asked who they are.
+    /// Each may cost a write to every subscriber.
+    #[serde(with = "As::<Or<Off, Count>>")]
+    pub publish_rate: Option<usize>,
+    /// Publishes at once, after a rest. Default 100.
+    #[serde(with = "As::<Count>")]
+    pub publish_burst: usize,
     /// Memory of the whole process, histories among it. Default `"auto"`: 80 % of what its control
     /// group, or the machine, allows.
     /// As it fills, the same is given up in the same order as for what waits for connections.
@@ -81,7 +89,8 @@ pub struct Limits {
     /// Each costs processor time that its peer has not paid for yet.
     #[serde(with = "As::<Count>")]
     pub tls_handshakes_max: usize,
-    /// Connections that each listener accepts in a second, and at once. Default 2000.
+    /// Connections that each listener accepts in a second, and at once. Default 10000, about
+    /// half of what one core can.
     /// Those beyond it wait in the system's queue of 1024, and then try again by themselves.
     #[serde(with = "As::<Count>")]
     pub accept_rate: usize,
@@ -142,6 +151,8 @@ impl Default for Limits {
             outbound_bytes_max: 1 << 20,
             outbound_age_max: Duration::from_secs(5),
             outbound_total_bytes_max: 256 << 20,
+            publish_rate: Some(50),
+            publish_burst: 100,
             memory_max: None,
             cursors_max: 16_384,
             write_stall_max: Duration::from_secs(10),
@@ -150,7 +161,7 @@ impl Default for Limits {
             pending_timeout: Duration::from_secs(10),
             pending_max: 4096,
             tls_handshakes_max: 1024,
-            accept_rate: 2000,
+            accept_rate: 10_000,
             address_rate: 50,
             address_burst: 200,
             address_connections_max: None,

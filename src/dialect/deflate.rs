@@ -49,7 +49,7 @@ pub enum InflateError {
 /// Appends `body`, compressed, to `payload`, and says whether that pays. If it does not, what was
 /// appended is of no use.
 #[must_use]
-pub(super) fn deflate(body: &[u8], payload: &mut Vec<u8>) -> bool {
+pub fn deflate(body: &[u8], payload: &mut Vec<u8>) -> bool {
     if body.len() < BODY_BYTES_MIN {
         return false;
     }

@@ -9,6 +9,7 @@ pub mod deflate;
 pub mod frame;
 pub mod schema;
 
+mod depth;
 mod fields;
 mod json;
 mod proto;

@@ -5,6 +5,7 @@
 //! [`POSITIONS_MAX`] are kept, however many are sent.
 //! # Not here: syntax (`json`, `proto`).
 
+use super::depth::{DEPTH_MAX, is_too_deep};
 use super::secret::Secret;
 use super::{
     Action, BadCommand, Command, Connect, History, MEMBER_NAME_BYTES_MAX, Overflow, POSITIONS_MAX,
@@ -488,6 +489,11 @@ impl Data<'_> {
                 .and_then(|text| serde_json::from_str(text).ok())
                 .ok_or_else(|| bad_payload("`data` must be one JSON value in UTF-8"))?,
         };
+        if is_too_deep(value.get().as_bytes()) {
+            let detail =
+                format!("`data` has more than {DEPTH_MAX} arrays and objects in each other");
+            return Err(bad_payload(&detail));
+        }
         let mut bytes = value.get().as_bytes().to_vec();
         for byte in &mut bytes {
             if matches!(*byte, b'\n' | b'\r') {

@@ -5,7 +5,8 @@
 //! # Not here: accepting (`listen`), what the numbers are (`config`).
 
 use super::hops::{Network, is_trusted};
-use super::rate::{Addresses, Origin, Rate};
+use super::rate::{Addresses, Origin};
+use crate::limits::rate::Rate;
 use crate::metrics::Waiting;
 use crate::reason::Reason;
 use crate::shard::pressure::{Budget, Pressure};

@@ -1,52 +1,15 @@
-//! How often something may happen: of one kind, and of each address.
+//! How often each address may connect, and how many connections it has.
 //! # Invariants: an address costs memory only while it uses up its rate or has connections; however
 //! many addresses there are, the table of rates is bounded, and forgets the oldest first.
-//! # Not here: what happens to whoever comes too often (`listen`).
+//! # Not here: rates themselves (`limits`), what happens to whoever comes too often (`listen`).
 
+use crate::limits::rate::{Rate, Spent};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 /// Addresses whose rate is remembered; each costs some 60 bytes.
 const ADDRESSES_MAX: usize = 65_536;
-
-/// So many a second, and so many at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Time that each takes.
-    each: Duration,
-    /// How far ahead of time it may happen.
-    ahead: Duration,
-}
-
-impl Rate {
-    /// A rate; numbers below 1 count as 1.
-    pub fn new(per_second: usize, burst: usize) -> Rate {
-        let count = |number: usize| u32::try_from(number.max(1)).unwrap_or(u32::MAX);
-        let each = Duration::from_secs(1) / count(per_second);
-        Rate { each, ahead: each.saturating_mul(count(burst) - 1) }
-    }
-}
-
-/// When a rate is used up until. The default has not been used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spent(Duration);
-
-impl Spent {
-    /// Lets it happen once, or says how long to wait.
-    ///
-    /// # Errors
-    /// The time after which it may happen.
-    pub fn take(&mut self, rate: Rate, now: Duration) -> Result<(), Duration> {
-        let from = self.0.max(now);
-        let wait = self.0.saturating_sub(now).saturating_sub(rate.ahead);
-        if wait > Duration::ZERO {
-            return Err(wait);
-        }
-        self.0 = from + rate.each;
-        Ok(())
-    }
-}
 
 /// The part of an address that counts as one: an IPv4 address, or the /64 that one IPv6 customer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,7 +51,7 @@ impl Addresses {
     /// Forgets those whose rate is whole again, and the oldest if that is not enough.
     fn make_room(&mut self, now: Duration) {
         while let Some(oldest) = self.order.front() {
-            let is_whole = self.spent.get(oldest).is_none_or(|spent| spent.0 <= now);
+            let is_whole = self.spent.get(oldest).is_none_or(|spent| spent.is_whole(now));
             if !is_whole && self.order.len() < ADDRESSES_MAX {
                 return;
             }
@@ -119,7 +82,6 @@ impl Addresses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
     use std::net::Ipv4Addr;
 
     fn address(number: u32) -> Origin {
@@ -128,24 +90,6 @@ mod tests {
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
-    }
-
-    #[test]
-    fn a_burst_passes_at_once_and_the_rest_at_the_rate() {
-        let rate = Rate::new(10, 3);
-        let mut spent = Spent::default();
-        for _ in 0..3 {
-            assert_eq!(spent.take(rate, ms(1000)), Ok(()));
-        }
-        assert_eq!(spent.take(rate, ms(1000)), Err(ms(100)));
-        assert_eq!(spent.take(rate, ms(1099)), Err(ms(1)));
-        assert_eq!(spent.take(rate, ms(1100)), Ok(()));
-        assert_eq!(spent.take(rate, ms(1100)), Err(ms(100)));
-        // After a pause the burst is there again, and no more than it.
-        for _ in 0..3 {
-            assert_eq!(spent.take(rate, ms(9000)), Ok(()));
-        }
-        assert!(spent.take(rate, ms(9000)).is_err());
     }
 
     #[test]
@@ -184,24 +128,5 @@ mod tests {
             addresses.close(address(number));
         }
         assert!(addresses.open.is_empty(), "an address without connections costs nothing");
-    }
-
-    proptest! {
-        #[test]
-        fn in_no_time_more_passes_than_the_rate_and_the_burst(
-            per_second in 1usize..1000,
-            burst in 1usize..100,
-            pauses in prop::collection::vec(0u64..50, 1..300),
-        ) {
-            let rate = Rate::new(per_second, burst);
-            let (mut spent, mut now, mut passed) = (Spent::default(), ms(0), 0);
-            for pause in pauses {
-                now += ms(pause);
-                passed += usize::from(spent.take(rate, now).is_ok());
-                let millis = usize::try_from(now.as_millis()).expect("short");
-                let most = burst + millis * per_second / 1000 + 1;
-                prop_assert!(passed <= most, "{passed} in {now:?}");
-            }
-        }
     }
 }

@@ -17,6 +17,7 @@ use crate::dialect::{
 };
 use crate::engine::Engine;
 use crate::limits::Limits;
+use crate::limits::rate::Spent;
 use crate::metrics::{Counters, ENGINE_SAMPLE};
 use crate::planted::{self, Bug};
 use crate::reason::{Reason, Refusal};
@@ -94,6 +95,8 @@ pub struct Session {
     /// What the client calls itself.
     name: Option<Box<str>>,
     bad_commands: u32,
+    /// What it has used up of the publishes that it may have.
+    published: Spent,
     recent: Recent,
 }
 
@@ -114,7 +117,14 @@ pub struct Close(pub Refusal);
 impl Session {
     /// The session of a connection that the shard has taken in.
     pub fn new(broker: Arc<Broker>, connection: ConnectionId) -> Session {
-        Session { broker, connection, name: None, bad_commands: 0, recent: Recent::default() }
+        Session {
+            broker,
+            connection,
+            name: None,
+            bad_commands: 0,
+            published: Spent::default(),
+            recent: Recent::default(),
+        }
     }
 
     /// What this session's broker allows.
@@ -177,7 +187,7 @@ impl Session {
         shard: &mut Shard<S>,
     ) -> Result<(), Close> {
         if shard.is_guarded()
-            && let Err(refused) = self.permit(Ask::Publish(&draft.topic), shard)
+            && let Err(refused) = self.may_publish(&draft, shard)
         {
             self.refuse(id, refused.into(), shard);
             // Whoever has shown no token gets no further by trying.
@@ -192,6 +202,20 @@ impl Session {
             Err(refusal) => self.refuse(id, refusal, shard),
         }
         Ok(())
+    }
+
+    /// Asks whether this connection may publish this now.
+    fn may_publish<S: Socket>(&mut self, draft: &Draft, shard: &Shard<S>) -> Result<(), Reason> {
+        self.permit(Ask::Publish(&draft.topic), shard)?;
+        let is_service = shard.identity(self.connection).is_some_and(|it| it.is_service());
+        let rate = self.broker.limits.publishes.filter(|_| !is_service);
+        match rate {
+            Some(rate) => {
+                let taken = self.published.take(rate, shard.now().uptime);
+                taken.map_err(|_| Reason::TooOften)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Asks whether this connection may do something.

@@ -147,16 +147,16 @@ mod tests {
 
     #[test]
     fn the_memory_of_the_process_counts_as_what_waits_does() {
-        let shards = vec![Arc::<Counters>::default()];
-        let budget = Budget::new(1_000, shards.clone());
+        let shard = Arc::<Counters>::default();
+        let budget = Budget::new(1_000, vec![Arc::clone(&shard)]);
         let levels = [(69, Pressure::Calm), (70, Pressure::RefuseNew), (85, Pressure::DropLive)];
         for (resident, expected) in levels {
             budget.note_resident(resident, 100);
             assert_eq!(budget.pressure(), expected, "{resident} of 100");
         }
-        shards.iter().for_each(|shard| shard.outbound_bytes.add(950));
+        shard.outbound_bytes.add(950);
         assert_eq!(budget.measure(), Pressure::CloseSlowest, "the worse of both counts");
-        shards.iter().for_each(|shard| shard.outbound_bytes.add(0_u64.wrapping_sub(950)));
+        shard.outbound_bytes.add(0_u64.wrapping_sub(950));
         budget.note_resident(101, 100);
         assert_eq!(budget.pressure(), Pressure::RefusePublishes);
         budget.note_resident(10, 100);

@@ -169,6 +169,6 @@ mod tests {
     fn the_task_of_an_idle_connection_is_small() {
         let size = size_of_future(serve::<Arc<()>>);
         // With what tokio keeps of a task it fills 384 bytes.
-        assert!(size <= 272, "{size} bytes");
+        assert!(size <= 280, "{size} bytes");
     }
 }

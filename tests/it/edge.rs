@@ -1,8 +1,9 @@
 //! The handshake over real sockets: which requests become a WebSocket, and what the others are told.
-//! # Not here: what may be said afterwards (`violations`, `frames`).
+//! # Not here: requests that are refused whatever the configuration, and what may be said afterwards
+//! (`corpus`, `frames`).
 
 use crate::client::Client;
-use crate::harness::{Broker, Bystander, with_broker, within};
+use crate::harness::{Bystander, with_broker, within};
 use crate::http::{self, Answer};
 use crate::pipe::Pipe;
 use crate::socket::{self, BINARY, FIN, Socket, TEXT, must_accept, request};
@@ -10,57 +11,6 @@ use fanfare::reason::Reason;
 use fanfare::topics::message::Wire;
 use prost::Message as _;
 use serde_json::json;
-
-/// A request for a WebSocket with one thing changed.
-fn changed(broker: &Broker, from: &str, to: &str) -> String {
-    let request = request(broker.public(), "");
-    assert!(request.contains(from), "{request}");
-    request.replacen(from, to, 1)
-}
-
-#[test]
-fn a_request_that_is_not_for_a_web_socket_is_refused_with_its_reason() {
-    with_broker("", async |broker| {
-        let mut bystander = Bystander::join(broker).await;
-        let host = format!("host: {}\r\n", broker.public());
-        let key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-        let twice = |line: &str| format!("{line}{line}");
-        #[rustfmt::skip]
-        let cases = [
-            ("GET /ws", "POST /ws", Reason::MethodNotAllowed, "begins with GET"),
-            ("GET /ws", "DELETE /ws", Reason::MethodNotAllowed, "begins with GET"),
-            ("HTTP/1.1", "HTTP/1.0", Reason::BadRequest, "HTTP/1.0, not HTTP/1.1"),
-            ("version: 13", "version: 12", Reason::UpgradeRequired, "which is 13"),
-            ("version: 13", "version: x", Reason::UpgradeRequired, "which is 13"),
-            ("sec-websocket-version: 13\r\n", "", Reason::UpgradeRequired, "which is 13"),
-            ("version: 13\r\n", "version: 13\r\nsec-websocket-version: 8\r\n", Reason::UpgradeRequired, "which is 13"),
-            ("upgrade: websocket\r\n", "", Reason::UpgradeRequired, "lacks"),
-            ("upgrade: websocket", "upgrade: h2c", Reason::UpgradeRequired, "lacks"),
-            ("connection: Upgrade\r\n", "", Reason::UpgradeRequired, "lacks"),
-            ("connection: Upgrade", "connection: close", Reason::UpgradeRequired, "lacks"),
-            (key, "", Reason::BadRequest, "sec-websocket-key"),
-            (key, "sec-websocket-key: x\r\n", Reason::BadRequest, "base64 of 16 bytes"),
-            (key, "sec-websocket-key:\r\n", Reason::BadRequest, "base64 of 16 bytes"),
-            (key, "sec-websocket-key: AAAAAAAAAAAAAAAAAAAA\r\n", Reason::BadRequest, "base64 of 16 bytes"),
-            (key, &twice(key), Reason::BadRequest, "sec-websocket-key"),
-            (&host, "", Reason::BadRequest, "host"),
-            (&host, &twice(&host), Reason::BadRequest, "host"),
-            (&host, &format!("{host}content-length: 5\r\n"), Reason::BadRequest, "no body"),
-            (&host, &format!("{host}transfer-encoding: chunked\r\n"), Reason::BadRequest, "no body"),
-        ];
-        for (from, to, reason, part) in cases {
-            println!("{from:?} to {to:?}");
-            let answer = http::ask(broker.public(), &changed(broker, from, to)).await;
-            let message = answer.must_refuse(reason);
-            assert!(message.contains(part), "{message}");
-            assert!(answer.header("connection").is_some(), "{answer:?}");
-            let (allow, version) = (answer.header("allow"), answer.header("sec-websocket-version"));
-            assert_eq!(allow, (reason == Reason::MethodNotAllowed).then_some("GET"));
-            assert_eq!(version, (reason == Reason::UpgradeRequired).then_some("13"));
-        }
-        bystander.is_fine().await;
-    });
-}
 
 #[test]
 fn a_page_of_a_foreign_origin_is_refused() {
@@ -239,19 +189,6 @@ fn what_is_not_http_is_answered_with_400_or_not_at_all() {
             pipe.rest().await;
             bystander.is_fine().await;
         }
-    });
-}
-
-#[test]
-fn a_refused_request_ends_the_connection_so_that_no_frame_is_read_as_a_request() {
-    with_broker("", async |broker| {
-        let mut pipe = Pipe::connect(broker.public()).await;
-        let smuggled = http::publish_request(broker.public(), r#"{"topic":"t","text":"x"}"#);
-        let request = changed(broker, "version: 13", "version: 8") + &smuggled;
-        pipe.send(request.as_bytes()).await;
-        Answer::read(&mut pipe).await.must_refuse(Reason::UpgradeRequired);
-        pipe.end().await;
-        assert_eq!(broker.count("fanfare_published_total").await, 0);
     });
 }
 

@@ -1,5 +1,5 @@
 //! What RFC 6455 allows a client, and what it must be answered.
-//! # Not here: what it forbids (`violations`), what commands mean (`transcripts`).
+//! # Not here: what it forbids (`corpus`), what commands mean (`transcripts`).
 
 use crate::client::{Client, WIRES, length_delimited};
 use crate::harness::{Broker, Bystander, with_broker};
@@ -195,6 +195,20 @@ fn a_client_that_ends_without_a_close_is_forgotten() {
             let series = format!("fanfare_subscriptions{{target=\"{target}\"}}");
             assert_eq!(broker.count(&series).await, 0);
         }
+    });
+}
+
+#[test]
+fn a_message_that_ends_in_the_middle_is_forgotten() {
+    with_broker("", async |broker| {
+        for cut in [1, 2, 5, 10, 14, 15, 1000] {
+            let mut socket = Socket::open(broker, None).await;
+            let bytes = frame(FIN | TEXT, &vec![b' '; 65_536]);
+            socket.pipe.send(&bytes[..cut]).await;
+            socket.pipe.finish();
+            socket.pipe.end().await;
+        }
+        broker.until("fanfare_connections{wire=\"websocket_json\"}", |open| open == 0).await;
     });
 }
 

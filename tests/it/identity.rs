@@ -450,3 +450,28 @@ fn no_token_is_compressed_for_before_it_was_shown() {
         assert!(answer.header("sec-websocket-extensions").is_some(), "{answer:?}");
     });
 }
+
+#[test]
+fn users_publish_so_often_and_services_as_often_as_they_can() {
+    let house = House::new();
+    let settings = house.settings("limits.publish_rate = 1\nlimits.publish_burst = 3");
+    with_broker(&settings, async |broker| {
+        for (token, taken) in [(house.token("ann", 3600, &["a"]), 3), (SERVICE.into(), 10)] {
+            let mut client = Client::connect(broker, Wire::TcpProto).await;
+            connect(&mut client, &token).await;
+            let mut answers = Vec::new();
+            for id in 2..12 {
+                let publish = json!({"topic": "a", "data": id});
+                answers.push(client.ask(&json!({"id": id, "publish": publish})).await);
+            }
+            let refused = |answer: &&Value| answer["error"]["name"] == "tooOften";
+            let published = |answer: &&Value| answer["published"].is_object();
+            assert!(answers.iter().take(taken).all(|answer| published(&answer)), "{answers:?}");
+            // A second may pass on a busy machine, and bring one back.
+            let count = answers.iter().filter(refused).count();
+            assert_eq!(count > 0, taken < 10, "{answers:?}");
+            assert_eq!(answers.iter().filter(published).count() + count, 10, "{answers:?}");
+        }
+        assert!(broker.count("fanfare_refusals_total{reason=\"tooOften\"}").await > 0);
+    });
+}

@@ -1,6 +1,6 @@
 //! Bytes that nobody meant: random ones, and good ones gone wrong, on every port. The broker stays,
 //! nobody else notices, and no shard panics.
-//! # Not here: single violations and what they are told (`violations`, `ingress`).
+//! # Not here: single violations and what they are told (`corpus`, `ingress`).
 
 use crate::client::{Client, WIRES, length_delimited};
 use crate::harness::{Broker, Bystander, Dice, with_broker};

@@ -9,7 +9,7 @@ use crate::process::Process;
 use fanfare::topics::message::Wire;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// Brokers that follow one another.
@@ -157,12 +157,13 @@ fn a_crash_keeps_no_epoch() {
 
 #[test]
 fn a_file_that_is_not_whole_begins_anew_and_is_told() {
-    fn cut(bytes: &mut Vec<u8>) {
-        bytes.truncate(bytes.len() / 2);
+    fn cut(bytes: &[u8]) -> Vec<u8> {
+        bytes[..bytes.len() / 2].to_vec()
     }
-    fn change(bytes: &mut Vec<u8>) {
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
+    fn change(bytes: &[u8]) -> Vec<u8> {
+        let mut changed = bytes.to_vec();
+        changed[bytes.len() / 2] ^= 1;
+        changed
     }
     run(async {
         for spoil in [cut, change] {
@@ -170,7 +171,8 @@ fn a_file_that_is_not_whole_begins_anew_and_is_told() {
             let (process, broker) = house.serve();
             let third = third_of_five(&broker).await;
             stop(process).await;
-            spoil_file(&house.file(), spoil);
+            let left = std::fs::read(house.file()).expect("a file");
+            std::fs::write(house.file(), spoil(&left)).expect("a file");
             let settings = house.settings();
             let more = ["--config", settings.to_str().expect("UTF-8")];
             let process = Process::begin("127.0.0.1:0", "127.0.0.1:0", &more);
@@ -182,12 +184,6 @@ fn a_file_that_is_not_whole_begins_anew_and_is_told() {
             assert!(!goes_on(&broker, &third).await);
         }
     });
-}
-
-fn spoil_file(path: &Path, spoil: fn(&mut Vec<u8>)) {
-    let mut bytes = std::fs::read(path).expect("a file");
-    spoil(&mut bytes);
-    std::fs::write(path, bytes).expect("a file");
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(crate) const TABLE: &[Row] = &[
     ("session", "*"),
     ("demo",    "reason clock topics"),
     ("ws",      "reason clock topics auth metrics limits dialect shard engine session"),
-    ("listen",  "reason clock tls metrics shard"),
+    ("listen",  "reason clock tls metrics limits shard"),
     ("http",    "reason clock tls topics auth metrics limits dialect shard engine session ws listen control memory"),
     ("ingress", "reason clock topics metrics limits dialect shard engine session listen"),
     ("systemd", ""),

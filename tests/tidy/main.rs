@@ -87,6 +87,11 @@ fn only_the_registry_knows_the_concurrent_map() {
 }
 
 #[test]
+fn no_client_chooses_the_keys_of_a_weak_hash() {
+    hold(words::weak_hashes);
+}
+
+#[test]
 fn nothing_is_left_unfinished_or_ignored() {
     hold(words::stubs);
 }

@@ -179,7 +179,7 @@ fn is_root(path: &str) -> bool {
     let targets = ["tests", "benches", "examples", "src/bin", "fuzz/fuzz_targets"];
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let parent = folder.rsplit_once('/').map_or("", |(parent, _)| parent);
-    matches!(path, "build.rs" | "src/lib.rs" | "src/main.rs")
+    matches!(path, "build.rs" | "src/lib.rs" | "src/main.rs" | "fuzz/src/lib.rs")
         || targets.contains(&folder)
         || (name == "main.rs" && targets.contains(&parent))
 }

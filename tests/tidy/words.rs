@@ -9,6 +9,19 @@ const PURE: [&str; 7] = ["auth", "clock", "demo", "dialect", "limits", "reason",
 /// Words of code that a pure module has no use for.
 const IMPURE: [&str; 8] =
     ["async", "await", "fastwebsockets", "hyper", "hyper_util", "socket2", "tokio", "tokio_util"];
+/// The file that hashes numbers.
+const NUMBERS: &str = "src/shard/subscribers.rs";
+/// What a hash without a key is called.
+const WEAK: [&str; 8] = [
+    "AHashMap",
+    "BuildHasherDefault",
+    "FnvHashMap",
+    "FxHashMap",
+    "ahash",
+    "foldhash",
+    "hashbrown",
+    "rustc_hash",
+];
 /// Macros that write to the terminal.
 const PRINTS: [&str; 4] = ["eprint", "eprintln", "print", "println"];
 /// Macros that stand for code that was not written.
@@ -65,6 +78,19 @@ pub(crate) fn concurrent_map(tree: &Tree) -> Vec<String> {
                 let what = format!("`{}` outside `topics/registry`", token.text);
                 findings.push(file.finding(token.line, &what));
             }
+        }
+    }
+    findings
+}
+
+/// Peers choose names and addresses, and could choose them to collide: only numbers that the broker
+/// gives out itself may have a hash without a key.
+pub(crate) fn weak_hashes(tree: &Tree) -> Vec<String> {
+    let mut findings = Vec::new();
+    for file in tree.sources().filter(|file| file.path != NUMBERS) {
+        for token in tokens(&file.text).iter().filter(|token| WEAK.contains(&&*token.text)) {
+            let what = format!("`{}` outside `{NUMBERS}`", token.text);
+            findings.push(file.finding(token.line, &what));
         }
     }
     findings
@@ -157,6 +183,14 @@ mod tests {
 
     fn check(rule: fn(&Tree) -> Vec<String>, files: &[(&str, &str)], expected: &[&str]) {
         assert_eq!(rule(&Tree::planted(files)), expected);
+    }
+
+    #[test]
+    fn a_weak_hash_is_found_outside_its_file() {
+        let map = "use std::hash::BuildHasherDefault;\n";
+        let files = [("src/shard/subscribers.rs", map), ("src/a.rs", map), ("tests/b.rs", map)];
+        let expected = ["src/a.rs:1: `BuildHasherDefault` outside `src/shard/subscribers.rs`"];
+        assert_eq!(weak_hashes(&Tree::planted(&files)), expected);
     }
 
     #[test]

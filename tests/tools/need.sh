@@ -127,6 +127,50 @@ need_prometheus() {
   need_command promtool prometheus
 }
 
+# Sets AUTOBAHN_PYTHON to a CPython 2.7 that has the Autobahn TestSuite; fails where there is none.
+need_autobahn() {
+  local requirements=tests/autobahn/requirements.txt python home
+  for python in "${PYTHON27:-}" "$HOME"/.pyenv/versions/2.7.*/bin/python python2.7; do
+    "$python" -c 'import sys, ssl; sys.exit(sys.version_info[:2] != (2, 7))' 2>/dev/null && break
+    python=''
+  done
+  [[ -n $python ]] || return 1
+  home="$CACHE/autobahn-$(cksum <"$requirements" | cut -d' ' -f1)"
+  AUTOBAHN_PYTHON="$home/venv/bin/python"
+  [[ -e $home/complete ]] && return
+  say "installing $requirements into $home"
+  rm -rf "$home"
+  mkdir -p "$home"
+  {
+    # The last virtualenv that can make one of 2.7, which has no venv of its own.
+    "$python" -m pip install --target "$home/virtualenv" virtualenv==20.15.1 &&
+      PYTHONPATH="$home/virtualenv" "$python" -m virtualenv "$home/venv" &&
+      "$AUTOBAHN_PYTHON" -m pip install -r "$requirements"
+  } >"$RUN/autobahn-install" 2>&1 || {
+    tail -20 "$RUN/autobahn-install" >&2
+    fail "pip could not install what $requirements names"
+  }
+  # Masks and UTF-8 in C: with it the suite is ten times as fast, without it just as right.
+  "$AUTOBAHN_PYTHON" -m pip install wsaccel==0.6.3 >"$RUN/autobahn-install" 2>&1 ||
+    say "wsaccel could not be built: the suite will be slow"
+  touch "$home/complete"
+}
+
+# A nightly compiler and cargo-fuzz.
+need_fuzz() {
+  need_rust
+  has rustup || fail "there is no rustup, and with it no nightly compiler to fuzz with"
+  cargo +nightly --version >/dev/null 2>&1 || rustup toolchain install nightly --profile minimal
+  cargo fuzz --version >/dev/null 2>&1 && return
+  say "installing cargo-fuzz"
+  cargo +stable install --locked cargo-fuzz
+}
+
+# Where cargo puts what it builds.
+target_folder() {
+  realpath -m "${CARGO_TARGET_DIR:-target}"
+}
+
 # What judges deploy/, and whose tests run it. Sets PYTHON like need_python.
 need_deploy() {
   venv tests/tools/deploy.txt
@@ -149,6 +193,6 @@ need_broker() {
   need_rust
   # With the tests, whose dependencies' features differ: otherwise everything is compiled twice.
   cargo build --locked --bins --tests
-  FANFARE=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/fanfare
+  FANFARE=$(target_folder)/debug/fanfare
   export FANFARE
 }

@@ -19,8 +19,6 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 pub(super) struct Screen {
     /// How keys were read before, if there is a keyboard.
     before: Option<Termios>,
-    /// What was drawn last.
-    page: String,
 }
 
 impl Screen {
@@ -36,7 +34,7 @@ impl Screen {
             modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
             tcsetattr(io::stdin(), OptionalActions::Now, &modes)?;
         }
-        let screen = Screen { before, page: String::new() };
+        let screen = Screen { before };
         super::super::put(ENTER.as_bytes())?;
         Ok(screen)
     }
@@ -45,11 +43,10 @@ impl Screen {
     ///
     /// # Errors
     /// It cannot be written to.
+    #[expect(clippy::unused_self, reason = "only while there is a screen may it be drawn on")]
     pub(super) fn draw(&mut self, state: &State<'_>) -> io::Result<()> {
         let (width, height) = size();
-        self.page.clear();
-        write_page(&view::lines(state, width, height), &mut self.page);
-        super::super::put(self.page.as_bytes())
+        super::super::put(page(&view::lines(state, width, height)).as_bytes())
     }
 }
 
@@ -71,9 +68,9 @@ fn size() -> (usize, usize) {
     }
 }
 
-/// Writes what draws these lines over what was there, without a flicker.
-fn write_page(lines: &[Line], page: &mut String) {
-    page.push_str("\x1b[H");
+/// What draws these lines over what was there, without a flicker.
+fn page(lines: &[Line]) -> String {
+    let mut page = String::from("\x1b[H");
     for (index, line) in lines.iter().enumerate() {
         let (begin, end) = match line.style {
             Style::Plain => ("", ""),
@@ -86,6 +83,7 @@ fn write_page(lines: &[Line], page: &mut String) {
         write!(page, "{newline}{begin}{}{end}\x1b[K", line.text).unwrap_or_default();
     }
     page.push_str("\x1b[J");
+    page
 }
 
 /// The keys that are pressed. The thread that waits for them ends with the process.
@@ -100,10 +98,8 @@ pub(super) fn keys() -> mpsc::Receiver<u8> {
         }
     };
     if io::stdin().is_terminal() {
-        let thread = std::thread::Builder::new().name("keys".to_owned()).spawn(read);
-        if let Err(error) = thread {
-            tracing::debug!(%error, "keys are not read; signals end it");
-        }
+        // Without a thread there are no keys, and signals end it.
+        drop(std::thread::Builder::new().name("keys".to_owned()).spawn(read));
     }
     receiver
 }
@@ -117,8 +113,6 @@ mod tests {
         let line = |text: &str, style| Line { text: text.to_owned(), style };
         let lines = [line("top", Style::Title), line("a", Style::Plain), line("b", Style::Head)];
         let expected = "\x1b[H\x1b[7mtop\x1b[0m\x1b[K\r\na\x1b[K\r\n\x1b[1mb\x1b[0m\x1b[K\x1b[J";
-        let mut page = String::new();
-        write_page(&lines, &mut page);
-        assert_eq!(page, expected);
+        assert_eq!(page(&lines), expected);
     }
 }

@@ -1,0 +1,4 @@
+//! Fuzzes `json_proto_diff` of [`fanfare_fuzz`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fanfare_fuzz::json_proto_diff(input));

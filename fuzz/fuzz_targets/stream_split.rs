@@ -1,0 +1,4 @@
+//! Fuzzes `stream_split` of [`fanfare_fuzz`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fanfare_fuzz::stream_split(input));
