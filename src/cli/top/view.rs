@@ -257,7 +257,8 @@ mod tests {
         let lines = lines(state, width, height);
         assert!(lines.len() <= height && lines.iter().all(|it| it.text.chars().count() <= width));
         let text: Vec<_> = lines.iter().map(|line| line.text.trim_end()).collect();
-        expected.assert_eq(&format!("{}\n", text.join("\n")));
+        // The first line begins where the others would without their indentation.
+        expected.assert_eq(&format!("{width}x{height}\n{}\n", text.join("\n")));
     }
 
     #[test]
@@ -267,6 +268,7 @@ mod tests {
             &State { sample: Some(&sample), problem: None },
             (80, 24),
             &expect![[r"
+                80x24
                  fanfare/0.1.0 at 127.0.0.1:7602, up 2d 3h, 2 shards               00:00:00 UTC
 
                      messages/s      bytes/s                       now             per s   total
@@ -302,6 +304,7 @@ mod tests {
             &State { sample: Some(&sample), problem: None },
             (120, 40),
             &expect![[r"
+                120x40
                  fanfare/0.1.0 at 127.0.0.1:7602, up 2d 3h, 2 shards                                                       00:00:00 UTC
 
                      messages/s      bytes/s                       now             per s   total
@@ -350,6 +353,7 @@ mod tests {
             &State { sample: Some(&sample), problem },
             (80, 24),
             &expect![[r"
+                80x24
                  fanfare/0.1.0 at 127.0.0.1:7602, up 2d 3h, 2 shards               00:00:00 UTC
                 the connection was lost: it ended
                      messages/s      bytes/s                       now             per s   total
