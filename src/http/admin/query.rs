@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_or_out_of_bounds_is_refused_with_what_would_be_right() {
-        let query = Query::parse("limit=0&limt=1").unwrap();
+        let query = Query::parse("limit=0&bound=1").unwrap();
         let words = |refused: Result<_, Refusal>| refused.unwrap_err().detail.unwrap();
         let number = query.number("limit", 5, 1..=10);
         assert_eq!(&*words(number.map(drop)), "`limit` must be a number from 1 to 10");
