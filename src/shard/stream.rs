@@ -186,3 +186,84 @@ impl Drop for Stream {
         self.context.with(|shard| shard.remove(self.id));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Authority, Guard};
+    use crate::clock::Clock;
+    use crate::dialect::Event;
+    use crate::shard::ShardOptions;
+    use crate::shard::conduit::More;
+    use crate::shard::pressure::Budget;
+    use crate::shard::worker::Seed;
+    use crate::topics::mailbox::MailboxOptions;
+    use crate::topics::message::Wire;
+    use crate::topics::registry::{Registry, RegistryOptions};
+    use crate::topics::topic::ShardId;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    /// Answers whatever it hears, but has a bug.
+    struct Buggy(ConnectionId);
+
+    impl Protocol for Buggy {
+        fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<Conduit>>) -> usize {
+            shard.send(self.0, 1, &Event::Pong);
+            assert!(!input.contains(&b'!'), "the bug");
+            input.len()
+        }
+    }
+
+    /// Both ends of a connection.
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let near = TcpStream::connect(listener.local_addr().expect("an address")).expect("a peer");
+        near.set_read_timeout(Some(DEADLINE)).expect("an option");
+        let (far, _) = listener.accept().expect("a connection");
+        far.set_nonblocking(true).expect("an option");
+        (near, far)
+    }
+
+    #[test]
+    fn a_panic_in_the_middle_of_a_command_costs_one_connection() {
+        let id = ShardId::new(0).expect("a shard");
+        let guard = Arc::new(Guard::new(Authority::open()));
+        let seed = Seed::new(id, MailboxOptions::default(), guard);
+        let mailboxes = vec![Arc::clone(&seed.mailbox)];
+        let epochs = Box::new(|| Some(1));
+        let registry = Arc::new(Registry::new(RegistryOptions::default(), mailboxes, epochs));
+        let budget = Arc::new(Budget::new(usize::MAX, vec![Arc::clone(&seed.counters)]));
+        let options = ShardOptions::default();
+        let shard = seed.start(registry, options, budget, Clock::start()).expect("a shard");
+        let (peers, sockets): (Vec<_>, Vec<_>) = (0..3).map(|_| pair()).unzip();
+        let serve = move |context: &Rc<Context>| {
+            for socket in sockets {
+                let stream = tokio::net::TcpStream::from_std(socket).expect("a socket");
+                let socket = Rc::new(Conduit::new(stream, More::default()));
+                let id = context.with(|shard| shard.open(Rc::clone(&socket), Wire::TcpProto));
+                let stream = Stream::new(Rc::clone(context), socket, id);
+                tokio::task::spawn_local(stream.serve(Vec::new(), Buggy(id)));
+            }
+        };
+        shard.jobs().run(serve).expect("room");
+        let mut answer = [0; 64];
+        (&peers[1]).write_all(b"!").expect("written");
+        // What was said before the bug may still arrive; then it is over.
+        while (&peers[1]).read(&mut answer).unwrap_or_default() > 0 {}
+        for mut peer in [&peers[0], &peers[2]] {
+            peer.write_all(b"a").expect("written");
+            assert!(peer.read(&mut answer).expect("an answer") > 0);
+        }
+        let (sender, count) = mpsc::channel();
+        let look = move |context: &Rc<Context>| {
+            sender.send(context.with(|shard| shard.connection_count())).expect("heard");
+        };
+        shard.jobs().run(look).expect("room");
+        assert_eq!(count.recv_timeout(DEADLINE), Ok(2));
+    }
+}
