@@ -206,7 +206,7 @@ mod tests {
     use std::sync::{Arc, mpsc};
     use std::time::Duration;
 
-    const DEADLINE: Duration = Duration::from_secs(60);
+    const DEADLINE: Duration = Duration::from_mins(1);
 
     /// Answers whatever it hears, but has a bug.
     struct Buggy(ConnectionId);
