@@ -336,3 +336,35 @@ fn no_token_and_no_secret_shows_in_a_log_or_on_the_metrics_page() {
         }
     });
 }
+
+#[test]
+fn nobody_writes_a_line_of_the_log_but_the_broker() {
+    run(async {
+        let level = ["--log-level=trace"];
+        let (mut process, broker) = Process::serve_with("127.0.0.1:0", "127.0.0.1:0", &level);
+        let forged = "\u{1b}[2J\u{7}\r\n{\"level\":\"ERROR\",\"message\":\"forged\"}\u{85}\u{202e}";
+        for head in ["GET /forged\u{1b}[2J HTTP/1.1", "GET /%1b%0aforged?a=%0d%0a HTTP/1.1"] {
+            let mut pipe = Pipe::connect(broker.public()).await;
+            let name = "x-forwarded-for: \u{1b}forged\r\norigin: http://forged\u{1b}";
+            pipe.try_send(format!("{head}\r\nhost: forged\u{1b}\r\n{name}\r\n\r\n").as_bytes())
+                .await;
+            pipe.rest().await;
+        }
+        for wire in WIRES {
+            let mut client = Client::connect(&broker, wire).await;
+            client.ask(&json!({"id": 1, "connect": {"token": forged}})).await;
+            client.ask(&json!({"id": 2, "subscribe": {"topic": forged}})).await;
+            let publish = json!({"topic": "forged", "key": forged, "data": {forged: forged}});
+            client.ask(&json!({"id": 3, "publish": publish})).await;
+        }
+        process.signal(Signal::TERM);
+        process.code().await;
+        let log = process.rest();
+        assert!(log.contains("an HTTP connection broke"), "the log has what happened: {log}");
+        assert!(!log.contains("forged"), "the log has what peers said: {log}");
+        for line in log.lines() {
+            serde_json::from_str::<Value>(line).expect(line);
+            assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
+        }
+    });
+}
