@@ -9,6 +9,7 @@ mod client;
 pub mod endpoint;
 mod line;
 mod log;
+mod numbers;
 mod payload;
 pub mod probe;
 mod publish;

@@ -219,7 +219,7 @@ impl Form for FileName {
     }
 }
 
-/// A list of networks. A variable has only text, so text with commas is taken too.
+/// A list of networks.
 pub(super) struct Networks;
 
 impl Form for Networks {
@@ -230,23 +230,7 @@ impl Form for Networks {
     }
 
     fn read(spelled: &Spelled) -> Result<Vec<Network>, String> {
-        let misfit = |spelled: &Spelled| spelled.misfit(&Self::expected());
-        match spelled {
-            Spelled::Text(text) => text
-                .split(',')
-                .map(str::trim)
-                .filter(|part| !part.is_empty())
-                .map(|part| part.parse().map_err(|_| misfit(&Spelled::from(part))))
-                .collect(),
-            Spelled::List(items) => items
-                .iter()
-                .map(|item| match item {
-                    Spelled::Text(text) => text.parse().map_err(|_| misfit(item)),
-                    _ => Err(misfit(item)),
-                })
-                .collect(),
-            _ => Err(misfit(spelled)),
-        }
+        read_list(spelled, &Self::expected(), |text| text.parse().ok())
     }
 
     fn write(value: &Vec<Network>) -> Written {
@@ -337,7 +321,6 @@ impl Form for Group {
 }
 
 /// A list of web origins, kept as browsers send them: lower case, without a default port.
-/// A variable has only text, so text with commas is taken too.
 pub(super) struct Origins;
 
 impl Form for Origins {
@@ -348,27 +331,33 @@ impl Form for Origins {
     }
 
     fn read(spelled: &Spelled) -> Result<Vec<String>, String> {
-        let misfit = |spelled: &Spelled| spelled.misfit(&Self::expected());
-        match spelled {
-            Spelled::Text(text) => text
-                .split(',')
-                .map(str::trim)
-                .filter(|part| !part.is_empty())
-                .map(|part| parse_origin(part).ok_or_else(|| misfit(&Spelled::from(part))))
-                .collect(),
-            Spelled::List(items) => items
-                .iter()
-                .map(|item| match item {
-                    Spelled::Text(text) => parse_origin(text).ok_or_else(|| misfit(item)),
-                    _ => Err(misfit(item)),
-                })
-                .collect(),
-            _ => Err(misfit(spelled)),
-        }
+        read_list(spelled, &Self::expected(), parse_origin)
     }
 
     fn write(value: &Vec<String>) -> Written {
         Written::List(value.clone())
+    }
+}
+
+/// The items of a list of texts, or of a text with commas: a variable has no other lists.
+fn read_list<T>(
+    spelled: &Spelled,
+    expected: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, String> {
+    let item = |item: &Spelled| match item {
+        Spelled::Text(text) => parse(text).ok_or_else(|| item.misfit(expected)),
+        _ => Err(item.misfit(expected)),
+    };
+    match spelled {
+        Spelled::Text(text) => text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(|part| item(&Spelled::from(part)))
+            .collect(),
+        Spelled::List(items) => items.iter().map(item).collect(),
+        _ => Err(spelled.misfit(expected)),
     }
 }
 

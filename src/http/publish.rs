@@ -4,8 +4,9 @@
 //! # Not here: what a message may be (`dialect`), permission and limits on it (`session`).
 
 use super::{Answer, Site, body, entry, error_body, json};
-use crate::auth::{Ask, Identity};
+use crate::auth::Identity;
 use crate::dialect::decode_draft;
+use crate::limits::rate::Spent;
 use crate::reason::{Reason, Refusal};
 use crate::shard::Standing;
 use crate::shard::worker::Context;
@@ -16,41 +17,55 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde_json::value::RawValue;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Who publishes, and what is known from one of their messages to the next.
+struct Publisher<'a> {
+    /// `None` where nobody is asked who they are.
+    identity: Option<Arc<Identity>>,
+    spent: &'a Cell<Spent>,
+    recent: Recent,
+}
+
+/// Answers a request. `spent` is what its connection has used up of what it may publish.
 pub(super) async fn publish(
     request: Request<Incoming>,
+    spent: &Cell<Spent>,
     context: &Rc<Context>,
     site: &Site,
 ) -> Result<Answer, Refusal> {
     origin::check(request.headers(), &site.policy.origins)?;
     body::check_type(&request)?;
     // Before the body, which costs memory.
-    let publisher = entry::publisher(&request, context, site)?;
-    let publisher = publisher.as_ref();
+    let identity = entry::publisher(&request, context, site)?;
+    let mut publisher = Publisher { identity, spent, recent: Recent::default() };
     let bytes_max = site.broker.limits.http_body_bytes_max;
     let body = body::read(request, bytes_max, site.request_timeout).await?;
     let text = std::str::from_utf8(&body)
         .map_err(|_| Refusal::new(Reason::BadRequest, "the body is not UTF-8"))?;
     let answer = if text.trim_start().starts_with('[') {
-        publish_list(text, publisher, context, site)?
+        publish_list(text, &mut publisher, context, site)?
     } else {
-        position_body(publish_one(text, (&mut Recent::default(), publisher), context, site)?)
+        position_body(publish_one(text, &mut publisher, context, site)?)
     };
     Ok(json(StatusCode::OK, answer))
 }
 
 fn publish_one(
     text: &str,
-    (recent, publisher): (&mut Recent, Option<&Arc<Identity>>),
+    publisher: &mut Publisher<'_>,
     context: &Rc<Context>,
     site: &Site,
 ) -> Result<Position, Refusal> {
     let draft = decode_draft(text.as_bytes())?;
-    if let Some(publisher) = publisher {
-        Standing::As(publisher).permit(Ask::Publish(&draft.topic))?;
-    }
+    let Publisher { identity, spent, recent } = publisher;
+    let standing = identity.as_ref().map_or(Standing::Open, Standing::As);
+    let mut used = spent.get();
+    let may = site.broker.may_publish(standing, &draft.topic, &mut used, context.now());
+    spent.set(used);
+    may?;
     let committed =
         context.with(|shard| site.broker.publish(recent, draft, shard.counters(), shard.now()))?;
     Ok(committed.position())
@@ -58,7 +73,7 @@ fn publish_one(
 
 fn publish_list(
     text: &str,
-    publisher: Option<&Arc<Identity>>,
+    publisher: &mut Publisher<'_>,
     context: &Rc<Context>,
     site: &Site,
 ) -> Result<Bytes, Refusal> {
@@ -70,13 +85,11 @@ fn publish_list(
         return Err(Refusal::new(Reason::TooLarge, detail));
     }
     let mut body = BytesMut::from(&b"["[..]);
-    let mut recent = Recent::default();
     for (index, message) in list.into_iter().enumerate() {
         if index > 0 {
             body.extend_from_slice(b",");
         }
-        let answer = publish_one(message.get(), (&mut recent, publisher), context, site);
-        let answer = answer.map(position_body);
+        let answer = publish_one(message.get(), publisher, context, site).map(position_body);
         body.extend_from_slice(&answer.unwrap_or_else(|refusal| {
             context.with(|shard| shard.counters().refusals.of(refusal.reason).increment());
             error_body(&refusal)

@@ -23,7 +23,7 @@ use crate::planted::{self, Bug};
 use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
 use crate::shard::pressure::{Budget, Pressure};
-use crate::shard::{ConnectionId, Shard, expires_in_ms};
+use crate::shard::{ConnectionId, Shard, Standing, expires_in_ms};
 use crate::topics::message::Draft;
 use crate::topics::name::{Target, TopicName};
 use crate::topics::registry::{Committed, Recent};
@@ -48,6 +48,27 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// Asks whether somebody may publish to a topic now, whatever way they came. `spent` is what their
+    /// connection has used up.
+    ///
+    /// # Errors
+    /// Those of [`Standing::permit`], and [`Reason::TooOften`].
+    pub fn may_publish(
+        &self,
+        standing: Standing<'_>,
+        topic: &TopicName,
+        spent: &mut Spent,
+        now: Now,
+    ) -> Result<(), Reason> {
+        standing.permit(Ask::Publish(topic))?;
+        match (standing, self.limits.publishes) {
+            (Standing::As(identity), Some(rate)) if !identity.is_service() => {
+                spent.take(rate, now.uptime).map_err(|_| Reason::TooOften)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Publishes a message, whatever way it came. `recent` is the publisher's own.
     ///
     /// # Errors
@@ -186,14 +207,17 @@ impl Session {
         draft: Draft,
         shard: &mut Shard<S>,
     ) -> Result<(), Close> {
-        if shard.is_guarded()
-            && let Err(refused) = self.may_publish(&draft, shard)
-        {
-            self.refuse(id, refused.into(), shard);
-            // Whoever has shown no token gets no further by trying.
-            return if self.is_stranger(shard) { self.count_bad_command() } else { Ok(()) };
+        let now = shard.now();
+        if shard.is_guarded() {
+            let standing = shard.standing(self.connection);
+            let may = self.broker.may_publish(standing, &draft.topic, &mut self.published, now);
+            if let Err(refused) = may {
+                self.refuse(id, refused.into(), shard);
+                // Whoever has shown no token gets no further by trying.
+                return if self.is_stranger(shard) { self.count_bad_command() } else { Ok(()) };
+            }
         }
-        let (counters, now) = (shard.counters(), shard.now());
+        let counters = shard.counters();
         match self.broker.publish(&mut self.recent, draft, counters, now) {
             Ok(committed) if id != 0 => {
                 shard.send(self.connection, id, &Event::Published(committed.position()));
@@ -202,20 +226,6 @@ impl Session {
             Err(refusal) => self.refuse(id, refusal, shard),
         }
         Ok(())
-    }
-
-    /// Asks whether this connection may publish this now.
-    fn may_publish<S: Socket>(&mut self, draft: &Draft, shard: &Shard<S>) -> Result<(), Reason> {
-        self.permit(Ask::Publish(&draft.topic), shard)?;
-        let is_service = shard.identity(self.connection).is_some_and(|it| it.is_service());
-        let rate = self.broker.limits.publishes.filter(|_| !is_service);
-        match rate {
-            Some(rate) => {
-                let taken = self.published.take(rate, shard.now().uptime);
-                taken.map_err(|_| Reason::TooOften)
-            }
-            None => Ok(()),
-        }
     }
 
     /// Asks whether this connection may do something.

@@ -472,6 +472,16 @@ fn users_publish_so_often_and_services_as_often_as_they_can() {
             assert_eq!(count > 0, taken < 10, "{answers:?}");
             assert_eq!(answers.iter().filter(published).count() + count, 10, "{answers:?}");
         }
+        let list = json!(vec![json!({"topic": "a", "data": 1}); 10]).to_string();
+        for (token, is_bounded) in
+            [(house.token("ann", 3600, &["a"]), true), (SERVICE.into(), false)]
+        {
+            let answers = post(broker, &list, &format!("Bearer {token}")).await.json();
+            let answers = answers.as_array().expect("an answer to each");
+            let refused = answers.iter().filter(|it| it["error"]["name"] == "tooOften").count();
+            assert_eq!(refused > 0, is_bounded, "{answers:?}");
+            assert!(answers.iter().take(3).all(|it| it["offset"].is_u64()), "{answers:?}");
+        }
         assert!(broker.count("fanfare_refusals_total{reason=\"tooOften\"}").await > 0);
     });
 }

@@ -58,6 +58,7 @@ need_rust() {
   fi
   has cargo || fail "there is no cargo: install Rust as https://rustup.rs says"
   need_command cc gcc libc6-dev
+  need_command make make
 }
 
 # need_component SUBCOMMAND COMPONENT

@@ -9,6 +9,7 @@ use super::publisher::Publisher;
 use super::stage::Stage;
 use super::subject::Subject;
 use super::traffic::Traffic;
+use crate::cli::numbers::whole;
 use std::collections::BTreeSet;
 
 /// Who listens to what, and how many topics there are.
@@ -34,7 +35,7 @@ impl Plan {
     /// At least one stalls, and at least one reads.
     pub(super) fn slow(args: &SlowArgs) -> Plan {
         let subscribers = args.traffic.subscribers as usize;
-        let stalling = figures::whole(real(subscribers as u64) * args.fraction);
+        let stalling = whole(real(subscribers as u64) * args.fraction);
         let stalling = usize::try_from(stalling).unwrap_or(usize::MAX).max(1);
         let stalling = stalling.min(subscribers.saturating_sub(1));
         Plan { audience: Audience { stalling, ..Audience::of_one_topic(subscribers) }, topics: 1 }

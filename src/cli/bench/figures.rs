@@ -2,6 +2,7 @@
 //! # Invariants: a figure that could not be had is not there; it is never zero instead.
 //! # Not here: medians and ratios (`report`).
 
+use crate::cli::numbers::{grouped, whole};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Number, Value};
 
@@ -165,33 +166,10 @@ impl Unit {
     }
 }
 
-/// A number with a comma before every three digits.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// A count as a figure.
 #[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^53")]
 pub(super) fn real(count: u64) -> f64 {
     count as f64
-}
-
-/// A figure as a count; less than 0 is 0.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the conversion saturates, and it was rounded before"
-)]
-pub(super) fn whole(figure: f64) -> u64 {
-    figure.round() as u64
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::args::{Engine, RateWord, RunArgs, Scenario, SpeechArgs, SubjectArgs, 
 use super::cores::{Binding, Cores};
 use super::error::BenchError;
 use super::fanout::Plan;
-use super::figures::{self, Sheet, whole};
+use super::figures::{self, Sheet};
 use super::frame::server_head_len;
 use super::mark::MARK_LEN;
 use super::process::Process;
@@ -18,6 +18,7 @@ use super::stage::Stage;
 use super::stopwatch::Stopwatch;
 use super::subject::Subject;
 use super::{churn, idle, ingress, raise_open_files, roundtrip};
+use crate::cli::numbers::whole;
 use serde_json::{Value, json};
 use std::time::Duration;
 

@@ -3,7 +3,8 @@
 //! # Not here: what the figures mean (`docs/bench.md`).
 
 use super::error::BenchError;
-use super::figures::{self, Figure, Sheet, Unit, whole};
+use super::figures::{self, Figure, Sheet, Unit};
+use crate::cli::numbers::whole;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs;

@@ -5,12 +5,13 @@
 
 use super::crowd::Crowd;
 use super::error::BenchError;
-use super::figures::{self, Sheet, real, whole};
+use super::figures::{self, Sheet, real};
 use super::process::{Process, Usage};
 use super::publisher::{Load, Publisher};
 use super::sockets::Pass;
 use super::stage::Stage;
 use super::stopwatch::{REST, nanos, rest};
+use crate::cli::numbers::whole;
 use std::time::Duration;
 
 /// Time without a delivery after which the rest is lost.

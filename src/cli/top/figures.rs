@@ -2,6 +2,7 @@
 //! # Invariants: what comes from elsewhere has no character that a terminal obeys.
 //! # Not here: where they stand (`view`).
 
+use crate::cli::numbers::{grouped, whole};
 use std::time::Duration;
 
 /// A count in at most seven columns: `999,999` with its thousands apart, then `1.00M`, `98.8M`.
@@ -19,15 +20,7 @@ pub(super) fn count(number: u64) -> String {
         let decimals = usize::from(value < 99.95) + usize::from(value < 9.995);
         return format!("{value:.decimals$}{unit}");
     }
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    grouped(number)
 }
 
 /// So many in a second: `0`, `0.3`, `12.5`, `1,234`.
@@ -36,15 +29,6 @@ pub(super) fn rate(number: f64) -> String {
         return format!("{number:.1}");
     }
     count(whole(number))
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a cast of floats saturates"
-)]
-fn whole(number: f64) -> u64 {
-    number.round() as u64
 }
 
 /// Bytes: `0 B`, `1023 B`, `1.5 KiB`, `12.0 GiB`.
