@@ -17,6 +17,9 @@ use crate::topics::rule::GROUPS_MAX;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// Panics of this process. Any thread counts here.
+pub static PANICS: AtomicU64 = AtomicU64::new(0);
+
 /// A number that one thread changes and any thread reads.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);

@@ -2,7 +2,7 @@
 //! # Invariants: handles are made once, when the page is; a scrape allocates only the text.
 //! # Not here: HTTP.
 
-use super::{Count, Counters, LATENCY_BUCKETS_MICROS, Latency};
+use super::{Count, Counters, LATENCY_BUCKETS_MICROS, Latency, PANICS};
 use crate::auth::Fault;
 use crate::reason::Reason;
 use crate::topics::message::Wire;
@@ -233,6 +233,8 @@ fn counters() -> Vec<(Counter, Read)> {
         None,
         Box::new(|sources| sources.registry.idempotency().evicted()),
     ));
+    let panics: Read = Box::new(|_| PANICS.load(Ordering::Relaxed));
+    all.push(counter("fanfare_panics_total", "Bugs that have shown.", None, panics));
     let mut add = |policy, read| {
         const HELP: &str = "Messages passed over for later ones of their key.";
         all.push(counter("fanfare_conflated_total", HELP, Some(("policy", policy)), read));
