@@ -69,6 +69,7 @@ pub struct Limits {
     #[serde(with = "As::<Count>")]
     pub topic_burst: usize,
     /// Subscriptions that one connection may begin or change in a second, or `"off"`. Default 100.
+    /// The first 8 of a connection are not counted.
     /// Each may read a history or look through all topics.
     #[serde(with = "As::<Or<Off, Count>>")]
     pub subscribe_rate: Option<usize>,

@@ -50,9 +50,9 @@ fn broken() -> (Process, String) {
     let process = Process { child, stdout, stderr };
     let line = process.hears("{");
     let line: Value = serde_json::from_str(&line).expect("a JSON line");
-    let text = |key| line.get(key).and_then(Value::as_str);
-    assert_eq!(text("message"), Some("listening for WebSocket and HTTP"), "{line}");
-    let address = text("address").expect("an address").to_owned();
+    let said = |key| line.get(key).and_then(Value::as_str);
+    assert_eq!(said("message"), Some("listening for WebSocket and HTTP"), "{line}");
+    let address = said("address").expect("an address").to_owned();
     (process, address)
 }
 
