@@ -21,26 +21,31 @@ pub struct Auth {
     pub issuer: Option<String>,
     /// How far the clocks of whoever makes tokens may be off: for so long a JWT counts before its
     /// `nbf` and after its `exp`. Default 30s.
+    /// So much longer counts a token that should have ended.
     #[serde(with = "As::<Span>")]
     pub leeway: Duration,
     /// A set of public keys, as a file or as a URL of https, or `"off"`. Default `"off"`.
     #[serde(with = "As::<Or<Off, Words>>")]
     pub jwks: Option<String>,
-    /// How often that set is read again. Default 5m; a token with an unknown key makes it sooner.
+    /// How often that set is read again; a token with an unknown key makes it sooner. Default 5m.
+    /// Each time costs a request; until then a key that was taken back still counts.
     #[serde(with = "As::<Span>")]
     pub jwks_refresh: Duration,
     /// PEM of the certificates that may vouch for the server of that URL, or `"off"` for those that
     /// browsers trust. Default `"off"`.
     #[serde(with = "As::<Or<Off, Words>>")]
     pub jwks_ca: Option<String>,
-    /// Revocations at once; each costs its name. Default 10000.
+    /// Revocations at once. Default 10000.
+    /// Each costs its name, and one more look when a token is shown.
     #[serde(with = "As::<Count>")]
     pub revocations_max: usize,
     /// What everybody may do who shows no token. Default nothing, where anything else is set here.
     pub anonymous: Anonymous,
     /// Keys of JWTs. Default none.
+    /// Those that fit a token's algorithm and name are tried one after another.
     pub keys: Vec<AuthKey>,
     /// API tokens of services. Default none.
+    /// A token that is shown is compared with each, so that the time tells nothing.
     pub tokens: Vec<AuthToken>,
 }
 
@@ -99,9 +104,11 @@ impl Auth {
 #[serde(deny_unknown_fields, default)]
 pub struct Anonymous {
     /// Filters that they may subscribe to. Default none.
+    /// Each is looked at when they subscribe.
     #[serde(with = "As::<Filters>")]
     pub subscribe: Vec<TopicFilter>,
     /// Filters that they may publish to. Default none.
+    /// Each is looked at for every message that they publish.
     #[serde(with = "As::<Filters>")]
     pub publish: Vec<TopicFilter>,
 }

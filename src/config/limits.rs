@@ -53,6 +53,7 @@ pub struct Limits {
     #[serde(with = "As::<Or<Off, Count>>")]
     pub publish_rate: Option<usize>,
     /// Publishes at once, after a rest. Default 100.
+    /// All of them may have to be written to every subscriber in one moment.
     #[serde(with = "As::<Count>")]
     pub publish_burst: usize,
     /// Memory of the whole process, histories among it. Default `"auto"`: 80 % of what its control
@@ -96,6 +97,7 @@ pub struct Limits {
     pub accept_rate: usize,
     /// Connections in a second from one IPv4 address, or one /64 of IPv6; this machine and trusted
     /// proxies may have more. Default 50.
+    /// Each costs what is done before anything is known of it: a file, and often a TLS handshake.
     #[serde(with = "As::<Count>")]
     pub address_rate: usize,
     /// Connections at once from an address that was quiet. Default 200.
