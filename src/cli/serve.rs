@@ -68,6 +68,7 @@ impl Settings<'_> {
     async fn reload(&self, server: &mut Server) -> Result<Changes, BadReload> {
         systemd::tell(State::Reloading);
         let result = Box::pin(self.put(server)).await;
+        server.note_reload(&result);
         match &result {
             Ok(Changes { changed, read_anew, needs_restart }) => {
                 tracing::info!(

@@ -37,8 +37,17 @@ impl Authority {
 
     /// A certificate and its key, both PEM.
     pub(crate) fn issue(&self) -> (String, String) {
+        self.issue_with(|_| ())
+    }
+
+    /// The same, which says something else.
+    pub(crate) fn issue_with(
+        &self,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
         let mut params = CertificateParams::default();
         params.subject_alt_names.push(SanType::IpAddress(IpAddr::from(Ipv4Addr::LOCALHOST)));
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         (pem("CERTIFICATE", certificate.der()), pem("PRIVATE KEY", &key.serialize_der()))
