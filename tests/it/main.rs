@@ -27,6 +27,7 @@ mod http;
 mod http_publish;
 mod identity;
 mod ingress;
+mod key_sets;
 mod limits;
 mod liveness;
 mod noise;
