@@ -6,7 +6,7 @@
 
 use crate::auth::{Authority, BadKey, Guard, Key, Rules, parse_key_set};
 use crate::config::Auth;
-use crate::config::auth::{AuthKey, AuthToken};
+use crate::config::auth::{AuthCertificate, AuthKey, AuthToken};
 use crate::metrics::Counters;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -79,6 +79,7 @@ pub fn authority(config: &Auth) -> Result<Authority, KeyError> {
         issuer: config.issuer.clone(),
         leeway_s: config.leeway.as_secs(),
         keys: keys.collect::<Result<_, _>>()?,
+        certificates: config.certificates.iter().map(AuthCertificate::to_certified).collect(),
         tokens: config.tokens.iter().map(AuthToken::to_token).collect(),
         anonymous: config.anonymous.grants(),
         revocations_max: config.revocations_max,

@@ -3,6 +3,7 @@
 //! # Not here: handshakes (`tls`), and signatures and chains, which rustls judges there.
 
 use super::der::{self, INTEGER, OBJECT_ID, OCTET_STRING, SEQUENCE};
+use super::grants::Grants;
 use jiff::civil;
 use jiff::tz::TimeZone;
 
@@ -23,6 +24,15 @@ const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
 
 /// Most names that are read of one certificate.
 const NAMES_MAX: usize = 64;
+
+/// A name that certificates bear, and what whoever shows one may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// The name in the certificate, and the subject of whoever shows it.
+    pub name: String,
+    /// What they may do.
+    pub grants: Grants,
+}
 
 /// The parts of a certificate that are looked at.
 struct Parts<'a> {
@@ -52,7 +62,7 @@ pub fn expires_s(certificate: &[u8]) -> Option<u64> {
 
 /// Whose a certificate is: its DNS names, e-mail addresses and URIs; its common name, if there are
 /// none of those.
-pub fn names(certificate: &[u8]) -> Vec<Box<str>> {
+pub(super) fn names(certificate: &[u8]) -> Vec<Box<str>> {
     let Some(parts) = parts(certificate) else { return Vec::new() };
     let names = alternative_names(parts.rest).map(der::elements).into_iter().flatten();
     let names = names.filter(|(tag, _)| TEXT_NAMES.contains(tag)).map(|(_, text)| text);
@@ -104,6 +114,9 @@ fn text(bytes: &[u8]) -> Option<Box<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{Ask, Authority, Fault, Guard, Identity, Review, Revocation, Rules, permits};
+    use crate::clock::Now;
+    use crate::topics::name::{TopicFilter, TopicName};
     use proptest::prelude::*;
     use rcgen::{CertificateParams, DnType, KeyPair, SanType, date_time_ymd};
 
@@ -150,6 +163,51 @@ mod tests {
         });
         let expected = ["feeder.example", "spiffe://example/feeder", "feeder@example"];
         assert_eq!(names(&made), expected.map(Into::into));
+    }
+
+    fn authority(rules: &[(&str, &str)]) -> Authority {
+        let certified = |(name, filter): &(&str, &str)| Certified {
+            name: String::from(*name),
+            grants: Grants {
+                publish: TopicFilter::parse(filter).into_iter().collect(),
+                ..Grants::default()
+            },
+        };
+        let certificates = rules.iter().map(certified).collect();
+        Authority::of(Rules { certificates, revocations_max: 8, ..Rules::default() })
+    }
+
+    #[test]
+    fn the_first_rule_that_names_a_certificate_says_what_it_may_do_as_long_as_it_counts() {
+        let made = certificate(|params| {
+            params.not_after = date_time_ymd(2050, 1, 1);
+            params.subject_alt_names = ["two", "one"]
+                .map(|name| SanType::DnsName(name.try_into().expect("plain text")))
+                .into();
+            params.distinguished_name.push(DnType::CommonName, "common");
+        });
+        let may = |identity: &Identity, topic: &str| {
+            permits(identity, Ask::Publish(&TopicName::parse(topic).expect("a topic")))
+        };
+        let guard = Guard::new(authority(&[("common", ">"), ("one", "a"), ("two", "b")]));
+        let shown = guard.recognize(&made).expect("somebody");
+        assert_eq!((&*shown.subject, shown.ends_ms()), ("one", Some(2_524_608_000_000)));
+        assert!(may(&shown, "a") && !may(&shown, "b") && shown.is_service());
+        // Nobody can refresh it, so nobody is told when it ends.
+        assert_eq!(shown.expires_in_ms(0), None);
+
+        let now = Now::at_ms(1_000);
+        assert_eq!(guard.review(&shown, now), Review::Same);
+        guard.replace_whole(authority(&[("two", "c")]));
+        let Review::Changed(changed) = guard.review(&shown, now) else { panic!("as before") };
+        assert_eq!((&*changed.subject, changed.ends_ms()), ("two", shown.ends_ms()));
+        assert!(may(&changed, "c") && !may(&changed, "a"));
+        guard.revoke(Revocation::Subject("two".into()), 100, now).expect("room");
+        assert_eq!(guard.review(&changed, now), Review::Gone(Fault::Revoked));
+        guard.replace_whole(authority(&[("three", ">")]));
+        assert_eq!(guard.review(&shown, now), Review::Gone(Fault::UnknownToken));
+        assert_eq!(guard.recognize(&made), None);
+        assert_eq!(guard.recognize(b"nothing of the kind"), None);
     }
 
     #[test]

@@ -159,11 +159,13 @@ fn announce(addresses: Addresses, config: &Config) {
     }
     if !config.auth.is_open() {
         let (keys, tokens) = (config.auth.keys.len(), config.auth.tokens.len());
+        let certificates = config.auth.certificates.len();
         let anonymous = !config.auth.anonymous.grants().is_empty();
         tracing::info!(
             keys,
             jwks = config.auth.jwks,
             tokens,
+            certificates,
             anonymous,
             "who may do what is configured"
         );

@@ -3,7 +3,7 @@
 //! # Not here: reading those files (`keys`), what the rules mean (`crate::auth`).
 
 use super::form::{As, Choice, Count, Filters, Off, OneOf, Or, Sha256, Span, Words};
-use crate::auth::{Algorithm, ApiToken, Grants, Hash};
+use crate::auth::{Algorithm, ApiToken, Certified, Grants, Hash};
 use crate::topics::name::TopicFilter;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -44,6 +44,9 @@ pub struct Auth {
     /// Keys of JWTs. Default none.
     /// Those that fit a token's algorithm and name are tried one after another.
     pub keys: Vec<AuthKey>,
+    /// Names in the certificates of clients of the ingress, see `tls.client_ca`. Default none.
+    /// They are compared one after another when somebody connects there.
+    pub certificates: Vec<AuthCertificate>,
     /// API tokens of services. Default none.
     /// A token that is shown is compared with each, so that the time tells nothing.
     pub tokens: Vec<AuthToken>,
@@ -72,6 +75,7 @@ impl Default for Auth {
             revocations_max: 10_000,
             anonymous: Anonymous::default(),
             keys: Vec::new(),
+            certificates: Vec::new(),
             tokens: Vec::new(),
         }
     }
@@ -163,6 +167,34 @@ impl AuthToken {
     pub fn to_token(&self) -> ApiToken {
         let grants = grants(&self.subscribe, &self.publish);
         ApiToken { name: self.name.clone(), hash: self.sha256, grants }
+    }
+}
+
+/// A name that certificates bear.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthCertificate {
+    /// A DNS name, e-mail address or URI among the alternative names of a certificate, or its common
+    /// name if it has none of those.
+    #[serde(with = "As::<Words>")]
+    pub name: String,
+    /// Filters that whoever shows it may subscribe to. Default none.
+    #[serde(with = "As::<Filters>", default)]
+    pub subscribe: Vec<TopicFilter>,
+    /// Filters that whoever shows it may publish to. Default none.
+    #[serde(with = "As::<Filters>", default)]
+    pub publish: Vec<TopicFilter>,
+}
+
+impl AuthCertificate {
+    /// A name that may do nothing.
+    pub fn new(name: &str) -> AuthCertificate {
+        AuthCertificate { name: name.to_owned(), subscribe: Vec::new(), publish: Vec::new() }
+    }
+
+    /// The same for whoever asks.
+    pub fn to_certified(&self) -> Certified {
+        Certified { name: self.name.clone(), grants: grants(&self.subscribe, &self.publish) }
     }
 }
 

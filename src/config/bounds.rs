@@ -161,6 +161,7 @@ fn general_rows(config: &Config) -> Vec<Row> {
         span("auth.jwks_refresh", auth.jwks_refresh, SECOND..=24 * HOUR),
         count("auth.revocations_max", auth.revocations_max, 1..=MILLION),
         count("auth.keys", auth.keys.len(), 0..=LIST_MAX),
+        count("auth.certificates", auth.certificates.len(), 0..=LIST_MAX),
         count("auth.tokens", auth.tokens.len(), 0..=LIST_MAX),
         count("auth.anonymous.subscribe", auth.anonymous.subscribe.len(), 0..=LIST_MAX),
         count("auth.anonymous.publish", auth.anonymous.publish.len(), 0..=LIST_MAX),
@@ -406,13 +407,21 @@ fn check_shutdown(shutdown: &Shutdown) -> Result<(), Fault> {
     Err(Fault { keys: keys.map(|key| format!("shutdown.{key}")).to_vec(), text })
 }
 
-/// Names and hashes of API tokens are there once: who is meant would be a matter of order.
+/// Names and hashes of API tokens, and names of certificates, are there once: who is meant would be a matter of order.
 fn check_tokens(auth: &Auth) -> Result<(), Fault> {
     for (index, token) in auth.tokens.iter().enumerate() {
         let mut earlier = auth.tokens.iter().take(index);
         if earlier.any(|other| other.name == token.name || other.sha256 == token.sha256) {
             let key = format!("auth.tokens[{index}].name");
             let text = format!("`{key}` is {:?}, and it or its hash is there twice", token.name);
+            return Err(Fault { keys: vec![key], text });
+        }
+    }
+    for (index, certificate) in auth.certificates.iter().enumerate() {
+        let mut earlier = auth.certificates.iter().take(index);
+        if earlier.any(|other| other.name == certificate.name) {
+            let key = format!("auth.certificates[{index}].name");
+            let text = format!("`{key}` is {:?}, and it is there twice", certificate.name);
             return Err(Fault { keys: vec![key], text });
         }
     }

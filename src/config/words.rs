@@ -344,6 +344,7 @@ fn a_list_that_is_too_long_is_refused_with_the_bound() {
         ("auth.anonymous.subscribe", 1024, "'a'".to_owned()),
         ("auth.anonymous.publish", 1024, "'a'".to_owned()),
         ("auth.keys", 1024, "{ algorithm = 'HS256', file = 'x' }".to_owned()),
+        ("auth.certificates", 1024, "{ name = 'x' }".to_owned()),
         ("auth.tokens", 1024, format!("{{ name = 'x', sha256 = '{hash}' }}")),
         ("topics.rules", 1024, "{ filter = 'a' }".to_owned()),
     ];

@@ -16,6 +16,7 @@ mod arrivals;
 mod batches;
 mod catch_up;
 mod certificates;
+mod certified;
 mod client;
 mod compression;
 mod corpus;
