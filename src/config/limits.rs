@@ -67,6 +67,7 @@ pub struct Limits {
     #[serde(with = "As::<Or<Off, Count>>")]
     pub topic_rate: Option<usize>,
     /// Topics that it may begin at once, after a rest. Default 1000.
+    /// All of them may cost their memory in one moment.
     #[serde(with = "As::<Count>")]
     pub topic_burst: usize,
     /// Subscriptions that one connection may begin or change in a second, or `"off"`. Default 100.
@@ -83,6 +84,7 @@ pub struct Limits {
     #[serde(with = "As::<Or<Off, Count>>")]
     pub control_rate: Option<usize>,
     /// Those at once, after a rest. Default 50.
+    /// So many are answered before their sender is judged.
     #[serde(with = "As::<Count>")]
     pub control_burst: usize,
     /// Time from the first byte of an incoming message to its last, all fragments together.

@@ -34,7 +34,8 @@ fn the_table_of_limits_is_made_of_the_code() {
     let text = read(PAPER);
     let written = by_hand(&text);
     let rows: Vec<Cells> = config::numbers().iter().map(|number| row(number, &written)).collect();
-    let table: String = rows.iter().map(|cells| format!("| {} |\n", cells.join(" | "))).collect();
+    let lines = rows.iter().map(|cells| ["| ", &cells.join(" | "), " |\n"].concat());
+    let table: String = lines.collect();
     let (before, rest) = text.split_once("<!-- bounds:begin -->\n").expect("the table begins");
     let (_, after) = rest.split_once("<!-- bounds:end -->").expect("the table ends");
     let made = format!("{before}<!-- bounds:begin -->\n{HEAD}{table}<!-- bounds:end -->{after}");
@@ -55,8 +56,8 @@ fn the_table_of_limits_is_made_of_the_code() {
 fn by_hand(text: &str) -> BTreeMap<String, (String, String)> {
     let rows = table(text, "bounds").into_iter();
     let cells = |row: Vec<String>| match row.as_slice() {
-        [name, .., metric, test] if row.len() == 6 => {
-            Some((name.clone(), (metric.clone(), test.clone())))
+        [name, .., metric, shown] if row.len() == 6 => {
+            Some((name.clone(), (metric.clone(), shown.clone())))
         }
         _ => None,
     };
@@ -86,7 +87,7 @@ fn range(number: &config::Bounds) -> String {
     // In a list a word is one of its elements.
     for word in ["auto", "off"].into_iter().filter(|_| default_of(&number.key) != "none") {
         if is_taken(&number.key, word) {
-            words.push_str(&format!(", or `\"{word}\"`"));
+            words.extend([", or `\"", word, "\"`"]);
         }
     }
     words
