@@ -140,7 +140,9 @@ fn a_name_that_is_revoked_or_counts_no_more_ends_its_connections() {
         assert_eq!(next.ending().await.code, 4503);
         assert!(broker.guard().lift(&feeders));
 
-        let feeder = connect(&broker, &keyring, of_host).await;
+        let mut feeder = connect(&broker, &keyring, of_host).await;
+        // Its handshake is done here before the broker knows of it.
+        assert_eq!(publish(&mut feeder, "other").await, true);
         broker.reload(&settings(&keyring, "")).await.expect("sound");
         assert_eq!(feeder.ending().await.code, 4503);
         assert_eq!(broker.drain().await, 0);
