@@ -100,7 +100,9 @@ async fn bench(line: &str) -> Value {
 #[test]
 fn a_bench_measures_over_tls_what_it_measures_in_plain_text() {
     let keyring = Keyring::new();
-    let settings = format!("{}limits.accept_rate = 1000000", keyring.settings());
+    // A client that has to wait for the processor is not to miss anything for that.
+    let more = "limits.accept_rate = 1000000\nlimits.outbound_bytes_max = \"64 MiB\"";
+    let settings = format!("{}{more}", keyring.settings());
     with_broker(&settings, async |broker| {
         let ca = keyring.path("ca.pem").display().to_string();
         let at = format!("--address wss://{} --ca {ca}", broker.public());
