@@ -229,7 +229,7 @@ fn bench_explains_itself() {
     );
     check_help(
         &["bench", "slow"],
-        &expect![[r#"
+        &expect![[r"
             A fan-out twice: all read, then some stop reading; how much later the others are served
 
             Usage: fanfare bench slow [OPTIONS]
@@ -263,7 +263,7 @@ fn bench_explains_itself() {
                                                own]
                   --json                       Print one JSON object with every figure instead of a table
               -h, --help                       Print help
-        "#]],
+        "]],
     );
 }
 
