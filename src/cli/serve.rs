@@ -69,6 +69,7 @@ impl Settings<'_> {
     async fn reload(&self, server: &mut Server) -> Result<Changes, BadReload> {
         systemd::tell(State::Reloading);
         let result = Box::pin(self.put(server)).await;
+        server.note_reload(&result);
         match &result {
             Ok(Changes { changed, read_anew, needs_restart }) => {
                 tracing::info!(
@@ -169,11 +170,13 @@ fn announce(addresses: Addresses, config: &Config) {
     }
     if !config.auth.is_open() {
         let (keys, tokens) = (config.auth.keys.len(), config.auth.tokens.len());
+        let certificates = config.auth.certificates.len();
         let anonymous = !config.auth.anonymous.grants().is_empty();
         tracing::info!(
             keys,
             jwks = config.auth.jwks,
             tokens,
+            certificates,
             anonymous,
             "who may do what is configured"
         );

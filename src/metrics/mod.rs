@@ -92,6 +92,22 @@ impl ByFault {
     }
 }
 
+/// One number for what went well, and one for what was refused.
+#[derive(Debug, Default)]
+pub struct ByResult {
+    /// What went well.
+    pub ok: Count,
+    /// What was refused.
+    pub refused: Count,
+}
+
+impl ByResult {
+    /// The number of this result.
+    pub fn of<T, E>(&self, result: &Result<T, E>) -> &Count {
+        if result.is_ok() { &self.ok } else { &self.refused }
+    }
+}
+
 /// One number for each wire layout.
 #[derive(Debug, Default)]
 pub struct ByWire([Count; Wire::COUNT]);
@@ -227,6 +243,12 @@ pub struct Counters {
     pub key_sets: Count,
     /// Sets of keys that could not be had.
     pub key_sets_failed: Count,
+    /// Configurations that were put into force while running, and those that were refused.
+    pub reloads: ByResult,
+    /// When the last of each was, in seconds since 1970; the first was at the start.
+    pub last_reload_s: ByResult,
+    /// When our certificate ends, in seconds since 1970; 0 if there is none.
+    pub certificate_expires_s: Count,
     /// Subscriptions that ended because they were permitted no more.
     pub pruned: Count,
     /// How long the oldest outbound queue has not been empty, in seconds.
