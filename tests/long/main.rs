@@ -17,9 +17,11 @@
 )]
 
 mod churn;
+mod herd;
 mod process;
 mod slope;
 mod soak;
+mod storm;
 mod table;
 mod wire;
 

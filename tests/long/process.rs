@@ -119,9 +119,18 @@ impl Process {
         self.status("Threads")
     }
 
-    /// Open files.
-    pub(crate) fn files(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
+    /// What its open files are, and how many there are of each kind.
+    pub(crate) fn files(&self) -> BTreeMap<String, usize> {
+        let mut files = BTreeMap::new();
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs");
+        // One may be closed between two looks.
+        let targets = folder.flatten().filter_map(|file| fs::read_link(file.path()).ok());
+        for target in targets {
+            let target = target.to_string_lossy().into_owned();
+            let kind = target.split(":[").next().unwrap_or_default();
+            *files.entry(kind.to_owned()).or_default() += 1;
+        }
+        files
     }
 
     /// Processor time so far, in seconds.

@@ -75,18 +75,18 @@ limits.write_stall_max = "4s"
 limits.publish_rate = "off"
 topics.idle_ttl = "1s"
 topics.idempotency_window = "10s"
-topics.history = { messages = 100, age = "20s", bytes = "16 MiB" }
+topics.history = { messages = 60, age = "10s", bytes = "16 MiB" }
 shutdown.spread = "1s"
 
 [[topics.rules]]
 filter = "hot.*"
-history = { messages = 200, age = "20s", bytes = "16 MiB" }
+history = { messages = 60, age = "10s", bytes = "16 MiB" }
 
 [[topics.rules]]
 filter = "row.*"
 snapshot = "keys"
 snapshot_keys_max = 64
-history = { messages = 100, age = "20s", bytes = "16 MiB" }
+history = { messages = 60, age = "10s", bytes = "16 MiB" }
 
 [[topics.rules]]
 filter = "brief.*"
@@ -103,7 +103,7 @@ struct Watch {
     memory: Samples,
     /// The most that the checker remembered.
     remembered: usize,
-    files: usize,
+    files: BTreeMap<String, usize>,
     threads: u64,
 }
 
@@ -175,15 +175,18 @@ fn empty(crowd: &mut Crowd, broker: &Process, watch: &Watch) {
         "fanfare_local_topics",
         "fanfare_idempotency_keys",
     ];
-    let is_empty = |metrics: &BTreeMap<String, f64>| {
-        names.iter().all(|name| metrics.get(*name) == Some(&0.0)) && broker.files() <= watch.files
-    };
-    broker.until(PATIENCE, is_empty);
+    broker.until(PATIENCE, |metrics| names.iter().all(|name| metrics.get(*name) == Some(&0.0)));
+    let begin = Instant::now();
+    while broker.files() != watch.files && begin.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let metrics = broker.metrics();
     let gauge = |name: &&str| ((*name).to_owned(), metrics.get(*name).map_or(1, |n| *n as u64));
     let mut gauges: BTreeMap<String, u64> = names.iter().map(gauge).collect();
-    let files = broker.files().saturating_sub(watch.files);
-    gauges.insert("files more than at first".into(), files as u64);
+    for (kind, count) in broker.files() {
+        let before = watch.files.get(&kind).copied().unwrap_or(0);
+        gauges.insert(format!("files more than at first: {kind}"), count.abs_diff(before) as u64);
+    }
     let threads = broker.threads().saturating_sub(watch.threads);
     gauges.insert("threads more than at first".into(), threads);
     crowd.note(Fact::Empty { gauges });
@@ -196,6 +199,7 @@ fn tell(
     (length, churned, slope, bound): (Duration, u64, f64, f64),
 ) {
     println!("{}", crowd.tally);
+    println!("{:?}", watch.memory);
     let mut table = Table::new("Soak");
     table.row("duration", format!("{} s", length.as_secs()));
     table.row("judged clients, their connections", crowd.counts());
@@ -215,7 +219,7 @@ fn tell(
     table.row("memory per connection gone", format!("{slope:.1} B, the bound is {bound} B"));
     table.row(
         "open files, threads at the end",
-        format!("{} and {}, as at first", broker.files(), broker.threads()),
+        format!("{} and {}, as at first", watch.files.values().sum::<usize>(), broker.threads()),
     );
     println!("{table}");
 }

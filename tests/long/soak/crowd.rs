@@ -34,6 +34,10 @@ const CRUMB_BYTES: usize = 400;
 /// How long nothing may come before it is quiet: longer than the slowest rate holds anything back.
 const SILENCE: Duration = Duration::from_millis(600);
 
+/// How long a client takes nothing before the broker may give it up without a word: a connection that
+/// is being closed has 2 seconds, of which the first may be short.
+const GIVEN_UP_AFTER: Duration = Duration::from_millis(900);
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const PACES: [Pace; 7] =
@@ -63,18 +67,17 @@ struct Seat {
     end: Option<ServerEnd>,
     /// What the socket did not take yet.
     unsent: Vec<u8>,
+    /// When it last tried to read, and the longest time between two such times on this connection.
+    tried: Instant,
+    longest_pause: Duration,
 }
 
 impl Crowd {
     pub(super) fn new(door: Door, seed: u64, clients: u64) -> Crowd {
-        let seat = |number: u64| {
-            let wire = WIRES[number as usize % WIRES.len()];
-            Seat { client: Client::new(number, wire), stream: None, end: None, unsent: Vec::new() }
-        };
         let mut crowd = Crowd {
             door,
             chance: Random::new(seed),
-            seats: (1..=clients).map(seat).collect(),
+            seats: (1..=clients).map(Seat::new).collect(),
             judge: Judge::default(),
             ring: VecDeque::new(),
             tally: Tally::default(),
@@ -177,6 +180,7 @@ impl Crowd {
         let pipe = Pipe::new(room, Random::new(0), SimClock::default());
         let seat = &mut self.seats[index];
         (seat.stream, seat.unsent) = (Some(stream), Vec::new());
+        (seat.tried, seat.longest_pause) = (Instant::now(), Duration::ZERO);
         seat.end = Some(ServerEnd(Rc::clone(&pipe)));
         seat.client.connected(connection, pipe);
         let (client, wire) = (seat.client.number, wire.name().to_owned());
@@ -359,6 +363,18 @@ impl Crowd {
 }
 
 impl Seat {
+    fn new(number: u64) -> Seat {
+        let wire = WIRES[number as usize % WIRES.len()];
+        Seat {
+            client: Client::new(number, wire),
+            stream: None,
+            end: None,
+            unsent: Vec::new(),
+            tried: Instant::now(),
+            longest_pause: Duration::ZERO,
+        }
+    }
+
     /// Reads and writes what can be without waiting. Whether anything came.
     fn turn(&mut self, records: &mut Vec<Record>) -> bool {
         let came = self.read();
@@ -381,7 +397,15 @@ impl Seat {
             Pace::Crawling => CRUMB_BYTES,
             Pace::Stalled => return false,
         };
+        self.longest_pause = self.longest_pause.max(self.tried.elapsed());
+        self.tried = Instant::now();
+        // Who takes nothing for so long is given up, and there is no room for a word.
+        let is_given_up = self.longest_pause > GIVEN_UP_AFTER
+            && self.client.link.as_ref().is_some_and(|link| link.parser.is_within_a_frame());
         match stream.read(&mut bytes[..most]) {
+            // Who has said that he goes is owed no word.
+            Ok(0) if end.0.client.get() == End::Finished => end.abort(),
+            Ok(0) if is_given_up => end.abort(),
             Ok(0) => end.shutdown(),
             Ok(count) => {
                 let slices = [IoSlice::new(&bytes[..count])];

@@ -12,24 +12,27 @@ use std::collections::VecDeque;
 
 /// Topics with what they promise: messages and milliseconds that are kept, keys of a snapshot.
 const TOPICS: [(&str, u64, u64, Option<u64>); 12] = [
-    ("hot.x", 200, 20_000, None),
-    ("hot.y", 200, 20_000, None),
-    ("row.x", 100, 20_000, Some(64)),
-    ("row.y", 100, 20_000, Some(64)),
-    ("row.z", 100, 20_000, Some(64)),
+    ("hot.x", 60, 10_000, None),
+    ("hot.y", 60, 10_000, None),
+    ("row.x", 60, 10_000, Some(64)),
+    ("row.y", 60, 10_000, Some(64)),
+    ("row.z", 60, 10_000, Some(64)),
     ("brief.x", 4, 1_000, None),
     ("brief.y", 4, 1_000, None),
     ("brief.z", 4, 1_000, None),
-    ("news.w", 100, 20_000, None),
-    ("news.x", 100, 20_000, None),
-    ("news.y", 100, 20_000, None),
-    ("news.z", 100, 20_000, None),
+    ("news.w", 60, 10_000, None),
+    ("news.x", 60, 10_000, None),
+    ("news.y", 60, 10_000, None),
+    ("news.z", 60, 10_000, None),
 ];
+
+/// The first of them have most of the bytes.
+const HOT: usize = 2;
 
 const FILTERS: [&str; 6] = ["hot.*", "row.>", "*.x", "brief.*", "*.y", "*.*"];
 
 /// The longest time that a topic keeps a message.
-pub(super) const KEPT_MS: u64 = 20_000;
+pub(super) const KEPT_MS: u64 = 10_000;
 
 /// Publishes that somebody may ask for again.
 const KEYED_MAX: usize = 8;
@@ -72,7 +75,8 @@ pub(super) struct Sayings {
 impl Sayings {
     /// A publish of something that nobody has said yet, or a delete.
     pub(super) fn publish(&mut self, chance: &mut Random) -> Publish {
-        let topic = TOPICS[chance.below(TOPICS.len())].0.to_owned();
+        let topics = if chance.chance(30) { &TOPICS[..HOT] } else { &TOPICS[..] };
+        let topic = topics[chance.below(topics.len())].0.to_owned();
         let content = self.content(&topic, chance);
         if !content.key.is_empty() && chance.chance(5) {
             let content = Content { payload: Payload::Deleted, ..content };
