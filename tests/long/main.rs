@@ -16,11 +16,13 @@
     reason = "a test stops at what it did not expect, and says what it saw"
 )]
 
+mod cgroup;
 mod churn;
 mod herd;
 mod process;
 mod slope;
 mod soak;
+mod stalled;
 mod storm;
 mod table;
 mod wire;

@@ -133,6 +133,22 @@ impl Process {
         files
     }
 
+    /// Looks at the open files until they are so, or for long enough. Returns the last look.
+    pub(crate) fn files_until(
+        &self,
+        mut is_right: impl FnMut(&BTreeMap<String, usize>) -> bool,
+    ) -> BTreeMap<String, usize> {
+        let begin = Instant::now();
+        loop {
+            // A connection that has just been served is closed in between.
+            std::thread::sleep(Duration::from_millis(300));
+            let files = self.files();
+            if is_right(&files) || begin.elapsed() > DEADLINE {
+                return files;
+            }
+        }
+    }
+
     /// Processor time so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let stat = self.proc("stat");

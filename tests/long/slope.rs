@@ -3,7 +3,7 @@
 
 /// Samples of something, each where it was taken.
 #[derive(Debug, Default)]
-pub(crate) struct Samples(pub(crate) Vec<(f64, f64)>);
+pub(crate) struct Samples(Vec<(f64, f64)>);
 
 impl Samples {
     pub(crate) fn add(&mut self, at: f64, value: f64) {

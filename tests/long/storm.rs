@@ -137,6 +137,11 @@ fn tell(
     for name in REFUSALS {
         table.row(name, metrics.get(name).copied().unwrap_or(0.0));
     }
+    for (series, count) in metrics.range("fanfare_arrivals_refused_total{".to_owned()..) {
+        if series.starts_with("fanfare_arrivals_refused_total{") && *count > 0.0 {
+            table.row(series, count);
+        }
+    }
     let recovered = metrics.get("fanfare_resumes_recovered_total").copied().unwrap_or(0.0);
     table.row("recovered", recovered);
     table.row("messages published, heard", format!("{published}, {}", herd.heard()));
