@@ -29,7 +29,10 @@ impl Group {
             panic!("{}: {error}; this test needs root, or a group to write to", root.display());
         }
         match version {
-            Version::One => group.write("memory.limit_in_bytes", bytes),
+            Version::One => {
+                group.write("memory.limit_in_bytes", bytes);
+                group.write("memory.kmem.tcp.limit_in_bytes", bytes);
+            }
             Version::Two => {
                 group.write("memory.max", bytes);
                 group.write("memory.swap.max", 0);
@@ -45,8 +48,8 @@ impl Group {
 
     pub(crate) fn version(&self) -> &'static str {
         match self.version {
-            Version::One => "1, without the memory of sockets",
-            Version::Two => "2, with the memory of sockets",
+            Version::One => "1, where sockets have as much beside it",
+            Version::Two => "2, where sockets are part of it",
         }
     }
 
@@ -59,10 +62,10 @@ impl Group {
         })
     }
 
-    /// Bytes that sockets have now.
+    /// Bytes that sockets have now, or had at most where the kernel tells that.
     pub(crate) fn sockets(&self) -> u64 {
         match self.version {
-            Version::One => self.number("memory.kmem.tcp.usage_in_bytes"),
+            Version::One => self.number("memory.kmem.tcp.max_usage_in_bytes"),
             Version::Two => self.value("memory.stat", "sock"),
         }
     }

@@ -1,6 +1,8 @@
 //! Whether something grows: a straight line through samples, by least squares.
 //! # Not here: where the samples are from.
 
+use std::fmt;
+
 /// Samples of something, each where it was taken.
 #[derive(Debug, Default)]
 pub(crate) struct Samples(Vec<(f64, f64)>);
@@ -19,6 +21,12 @@ impl Samples {
         Samples(self.0.iter().skip(count).copied().collect())
     }
 
+    /// From the first place to the last, 1 at least.
+    pub(crate) fn span(&self) -> f64 {
+        let ends = self.0.first().zip(self.0.last());
+        ends.map_or(1.0, |((first, _), (last, _))| (last - first).max(1.0))
+    }
+
     /// By how much the value grows for each step of the place. 0 for fewer than two places.
     pub(crate) fn slope(&self) -> f64 {
         let count = self.0.len().max(1) as f64;
@@ -27,6 +35,14 @@ impl Samples {
         let spread: f64 = self.0.iter().map(|(at, _)| (at - middle).powi(2)).sum();
         let rise: f64 = self.0.iter().map(|(at, value)| (at - middle) * (value - level)).sum();
         if spread > 0.0 { rise / spread } else { 0.0 }
+    }
+}
+
+/// The values, in KiB; of many only some.
+impl fmt::Display for Samples {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = self.0.len().div_ceil(12).max(1);
+        self.0.iter().step_by(step).try_for_each(|(_, value)| write!(f, "{:.0} ", value / 1024.0))
     }
 }
 
@@ -42,5 +58,6 @@ fn a_leak_of_100_bytes_for_each_connection_is_a_slope_of_100() {
         let slope = samples.slope();
         assert!(range.contains(&slope), "{slope} for {leak}");
     }
+    assert_eq!(Samples::default().span().to_bits(), 1.0_f64.to_bits());
     assert_eq!(Samples::default().slope().to_bits(), 0.0_f64.to_bits());
 }

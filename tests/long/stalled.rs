@@ -24,8 +24,9 @@ const MEMORY_MIB: u64 = 64;
 /// Subscribers that read.
 const HEALTHY: u64 = 20;
 
-/// How many readers share a topic: what waits for them is the same bytes.
-const AUDIENCE: u64 = 20;
+/// How many times the memory of the group is published: there are as many topics as that takes,
+/// because what waits for the readers of one topic is the same bytes.
+const FLOOD: u64 = 2;
 
 const TEXT_BYTES: usize = 8 << 10;
 
@@ -63,7 +64,7 @@ fn readers_that_stall_cannot_exhaust_a_control_group() {
     ));
     let mut broker = home.serve_in("127.0.0.1:0", Some(&group.processes()));
     let door = Door { public: broker.public, ingress: broker.ingress };
-    let topics = readers.div_ceil(AUDIENCE).max(HEALTHY);
+    let topics = (FLOOD * memory).div_ceil(MESSAGES * TEXT_BYTES as u64).clamp(HEALTHY, readers);
     let mut stalled: Vec<Reader> = (0..readers)
         .map(|number| {
             let overflow = [Overflow::Gap, Overflow::CatchUp, Overflow::Disconnect];
