@@ -236,5 +236,5 @@ fn tell(
         "open files, threads at the end",
         format!("{} and {}, as at first", watch.files.values().sum::<usize>(), broker.threads()),
     );
-    println!("{table}");
+    table.tell();
 }

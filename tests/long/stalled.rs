@@ -60,7 +60,7 @@ fn readers_that_stall_cannot_exhaust_a_control_group() {
     let share = memory / 4;
     let home = Home::new(&format!(
         "topics.history_bytes_max = {share}\nlimits.outbound_total_bytes_max = {share}\n\
-         shutdown.spread = \"1s\"\nlimits.connections_max = 15000\n"
+         shutdown.spread = \"1s\"\n"
     ));
     let mut broker = home.serve_in("127.0.0.1:0", Some(&group.processes()));
     let door = Door { public: broker.public, ingress: broker.ingress };
@@ -90,10 +90,11 @@ fn readers_that_stall_cannot_exhaust_a_control_group() {
     finish(&mut stalled);
     publisher.publish(BURST);
     hear_all(&mut healthy, &publisher, &broker);
-    let told = tell(&broker, &stalled, &publisher, (&group, peak, sockets, flood));
+    let told = stalled.iter().filter(|reader| reader.was_told()).count() as u64;
+    let mut table = figures(&broker, &stalled, &publisher, (&group, peak, sockets, flood));
     drop(stalled);
-    let rest = fall_back(&broker);
-    println!("  memory when they have gone    {}", mib(rest));
+    table.row("memory of the process when they had gone", mib(fall_back(&broker)));
+    table.tell();
     assert_eq!(group.kills(), 0, "{}", broker.log());
     assert_eq!(told, readers / 2, "some were neither told nor cut off");
     assert!(publisher.refused == 0 || peak > memory / 2, "publishers are refused early");
@@ -201,28 +202,29 @@ fn fall_back(broker: &Process) -> u64 {
     }
 }
 
-/// Prints the figures. Returns how many of those who stalled know what they missed.
-fn tell(
+fn figures(
     broker: &Process,
     stalled: &[Reader],
     publisher: &Publisher,
     (group, peak, sockets, flood): (&Group, u64, u64, Duration),
-) -> u64 {
+) -> Table {
     let metrics = broker.metrics();
     let gauge = |name: &str| metrics.get(name).copied().unwrap_or(0.0);
     let count = |is: &dyn Fn(&Reader) -> bool| stalled.iter().filter(|reader| is(reader)).count();
     let mut table = Table::new("Stalled readers in a control group");
     table.row("version of control groups", group.version());
-    table.row("readers that stalled, those that read on later", 2 * stalled.len());
+    table.row("readers that stalled, of whom half read on", 2 * stalled.len());
     table.row("published", mib(publisher.taken.iter().sum::<u64>() * TEXT_BYTES as u64));
     table.row("publishes refused", publisher.refused);
     table.row("time for that", format!("{:.1} s", flood.as_secs_f64()));
     table.row("peak of the group", mib(peak));
-    table.row("memory of sockets then", mib(sockets));
+    table.row("memory of sockets, at most", mib(sockets));
     table.row("killed for want of memory", group.kills());
-    table.row("told a gap", count(&|reader| reader.gaps > 0));
-    for (name, end) in [("4408", End::Slow), ("4429", End::Shed), ("in the middle", End::Cut)] {
-        let name = format!("of those who read on, closed with {name}");
+    table.row("of those, told a gap", count(&|reader| reader.gaps > 0));
+    for (name, end) in
+        [("with 4408", End::Slow), ("with 4429", End::Shed), ("too late for a word", End::Cut)]
+    {
+        let name = format!("of those, closed {name}");
         table.row(name, count(&|reader| reader.end == Some(end)));
     }
     for reason in ["slowConsumer", "shed"] {
@@ -231,6 +233,5 @@ fn tell(
     }
     table.row("fanfare_gaps_total", gauge("fanfare_gaps_total"));
     table.row("fanfare_dropped_total", gauge("fanfare_dropped_total"));
-    print!("{table}");
-    count(&Reader::was_told) as u64
+    table
 }
