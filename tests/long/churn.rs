@@ -78,7 +78,7 @@ fn churn(door: Door, mut chance: Random, rate: u64, shared: &Shared) -> io::Resu
             continue;
         }
         // What was not done in time is not made up for.
-        due = (due + pause).max(Instant::now() - pause);
+        due = (due + pause).max(Instant::now());
         number += 1;
         visit(door, number, &mut chance)?;
         shared.done.fetch_add(1, Ordering::SeqCst);

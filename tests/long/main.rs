@@ -7,13 +7,16 @@
 //! # Not here: the broker without sockets and threads (`tests/sim`), one feature at a time
 //! (`tests/it`).
 #![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    reason = "a test stops at what it did not expect, and says what it saw"
+    reason = "a test stops at what it did not expect, says what it saw, and its numbers are small"
 )]
 
 mod cgroup;

@@ -92,11 +92,12 @@ pub(crate) fn framed(command: &[u8], wire: Wire) -> Vec<u8> {
 /// A frame of a WebSocket, its mask zero: what hides nothing is as good as any other.
 pub(crate) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     const MASKED: u8 = 0x80;
+    const LENGTH_16: u8 = 0x7E;
     let mut frame = vec![opcode];
     match payload.len() {
         short @ 0..126 => frame.push(MASKED | u8::try_from(short).expect("short")),
         long => {
-            frame.push(MASKED | 126);
+            frame.push(MASKED | LENGTH_16);
             frame.extend(u16::try_from(long).expect("a small command").to_be_bytes());
         }
     }

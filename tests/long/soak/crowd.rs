@@ -34,9 +34,8 @@ const CRUMB_BYTES: usize = 400;
 /// How long nothing may come before it is quiet: longer than the slowest rate holds anything back.
 const SILENCE: Duration = Duration::from_millis(600);
 
-/// How long a client takes nothing before the broker may give it up without a word: a connection that
-/// is being closed has 2 seconds, of which the first may be short.
-const GIVEN_UP_AFTER: Duration = Duration::from_millis(900);
+/// Between two looks of a client: one that looks less often is slow, whatever its pace.
+const SLOW: Duration = Duration::from_millis(900);
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -67,9 +66,9 @@ struct Seat {
     end: Option<ServerEnd>,
     /// What the socket did not take yet.
     unsent: Vec<u8>,
-    /// When it last tried to read, and the longest time between two such times on this connection.
-    tried: Instant,
-    longest_pause: Duration,
+    /// When it last looked at its socket, and whether it was ever slow on this connection.
+    looked: Instant,
+    was_slow: bool,
 }
 
 impl Crowd {
@@ -180,7 +179,7 @@ impl Crowd {
         let pipe = Pipe::new(room, Random::new(0), SimClock::default());
         let seat = &mut self.seats[index];
         (seat.stream, seat.unsent) = (Some(stream), Vec::new());
-        (seat.tried, seat.longest_pause) = (Instant::now(), Duration::ZERO);
+        (seat.looked, seat.was_slow) = (Instant::now(), false);
         seat.end = Some(ServerEnd(Rc::clone(&pipe)));
         seat.client.connected(connection, pipe);
         let (client, wire) = (seat.client.number, wire.name().to_owned());
@@ -370,8 +369,8 @@ impl Seat {
             stream: None,
             end: None,
             unsent: Vec::new(),
-            tried: Instant::now(),
-            longest_pause: Duration::ZERO,
+            looked: Instant::now(),
+            was_slow: false,
         }
     }
 
@@ -397,10 +396,10 @@ impl Seat {
             Pace::Crawling => CRUMB_BYTES,
             Pace::Stalled => return false,
         };
-        self.longest_pause = self.longest_pause.max(self.tried.elapsed());
-        self.tried = Instant::now();
-        // Who takes nothing for so long is given up, and there is no room for a word.
-        let is_given_up = self.longest_pause > GIVEN_UP_AFTER
+        self.was_slow |= self.client.pace != Pace::Fast || self.looked.elapsed() > SLOW;
+        self.looked = Instant::now();
+        // Who does not take in time what is left for him is given up where he stands.
+        let is_given_up = self.was_slow
             && self.client.link.as_ref().is_some_and(|link| link.parser.is_within_a_frame());
         match stream.read(&mut bytes[..most]) {
             // Who has said that he goes is owed no word.

@@ -72,7 +72,7 @@ impl Reader {
         if self.end.is_some() {
             return;
         }
-        let mut bytes = [0; 64 << 10];
+        let mut bytes = [0; 16 << 10];
         self.is_idle = false;
         match self.stream.read(&mut bytes) {
             Ok(0) => self.end = Some(End::Cut),

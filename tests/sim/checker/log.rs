@@ -351,7 +351,11 @@ impl Log {
             let top = horizon.tops.iter().find(|top| top.topic == *topic);
             for (name, epoch) in epochs.iter_mut() {
                 let is_current = top.is_some_and(|top| top.position.epoch == *name);
-                epoch.forget(if is_current { horizon.since_ms } else { u64::MAX }, is_current);
+                if is_current {
+                    epoch.forget_before(horizon.since_ms);
+                } else {
+                    epoch.forget_all();
+                }
                 let contents = epoch.entries.values().map(|entry| entry.content.clone());
                 kept.extend(contents.map(|content| (epoch.life, topic.clone(), content)));
             }
@@ -444,27 +448,29 @@ impl Epoch {
         }
     }
 
-    /// Forgets what was taken before this time, but for the latest message of each key where that
-    /// may be in a snapshot.
-    fn forget(&mut self, since_ms: u64, is_current: bool) {
-        let (mut latest, mut floor) = (HashSet::new(), self.floor);
-        let entries = std::mem::take(&mut self.entries);
-        for (offset, entry) in entries.into_iter().rev() {
+    /// Forgets what was taken before this time, but for the latest message of each key: it may be in
+    /// a snapshot.
+    fn forget_before(&mut self, since_ms: u64) {
+        let mut latest = HashSet::new();
+        for (offset, entry) in std::mem::take(&mut self.entries).into_iter().rev() {
             let is_new = entry.time() >= since_ms;
             if !is_new {
-                floor = floor.max(offset);
+                self.floor = self.floor.max(offset);
             }
             let is_latest = latest.insert(entry.content.key.clone());
-            if is_new || is_current && is_latest && !entry.content.is_delete() {
+            if is_new || is_latest && !entry.content.is_delete() {
                 self.entries.insert(offset, entry);
             }
         }
-        if !is_current {
-            floor = self.tops.last().map_or(floor, |(_, top)| *top);
-        }
-        self.floor = floor;
         self.tops.drain(..self.tops.len().saturating_sub(1));
         self.current.drain(..self.current.len().saturating_sub(1));
+    }
+
+    /// Forgets all but that it was there: it is over.
+    fn forget_all(&mut self) {
+        self.forget_before(u64::MAX);
+        self.entries.clear();
+        self.floor = self.tops.last().map_or(self.floor, |(_, top)| *top);
     }
 
     /// The highest offset that was known before a record.
