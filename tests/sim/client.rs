@@ -43,7 +43,7 @@ pub(crate) struct Client {
 pub(crate) struct Link {
     pub(crate) connection: u64,
     pub(crate) pipe: SimSocket,
-    pub(crate) parser: Parser,
+    parser: Parser,
     /// Commands whose answer has not come.
     asked: BTreeMap<u64, Command>,
     has_closed: bool,

@@ -34,8 +34,9 @@ const CRUMB_BYTES: usize = 400;
 /// How long nothing may come before it is quiet: longer than the slowest rate holds anything back.
 const SILENCE: Duration = Duration::from_millis(600);
 
-/// Between two looks of a client: one that looks less often is slow, whatever its pace.
-const SLOW: Duration = Duration::from_millis(900);
+/// Between two looks of a client. One that looks less often is slow, whatever its pace: the machine
+/// may have other things to do.
+const SLOW: Duration = Duration::from_millis(60);
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -398,13 +399,11 @@ impl Seat {
         };
         self.was_slow |= self.client.pace != Pace::Fast || self.looked.elapsed() > SLOW;
         self.looked = Instant::now();
-        // Who does not take in time what is left for him is given up where he stands.
-        let is_given_up = self.was_slow
-            && self.client.link.as_ref().is_some_and(|link| link.parser.is_within_a_frame());
         match stream.read(&mut bytes[..most]) {
             // Who has said that he goes is owed no word.
             Ok(0) if end.0.client.get() == End::Finished => end.abort(),
-            Ok(0) if is_given_up => end.abort(),
+            // Who does not take in time what is left for him is given up where he stands.
+            Ok(0) if self.was_slow => end.abort(),
             Ok(0) => end.shutdown(),
             Ok(count) => {
                 let slices = [IoSlice::new(&bytes[..count])];
