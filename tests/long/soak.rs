@@ -33,10 +33,10 @@ const WARM_UP: usize = 3;
 const CHURN_RATE: u64 = 300;
 
 /// By how many bytes the memory may grow for each connection that has come and gone: 100 would be a
-/// leak. In a short run the memory may grow by what pages do by chance; from some 30,000 connections
-/// on that is less.
+/// leak. In a short run the memory may grow by what pages do by chance; from some 65,000
+/// connections on that is less.
 const LEAK_BYTES_MAX: f64 = 64.0;
-const CHANCE_BYTES_MAX: f64 = 2_097_152.0;
+const CHANCE_BYTES_MAX: f64 = 4_194_304.0;
 
 /// From where on a run waits for what is swept once a minute.
 const LONG: Duration = Duration::from_mins(3);
