@@ -254,14 +254,24 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Now;
+    use crate::topics::message::{Draft, Epoch, Offset, Payload, TopicHead};
+    use crate::topics::name::TopicName;
+
+    fn topic() -> TopicName {
+        TopicName::parse("a.b").expect("a name")
+    }
 
     fn position(text: &'static str) -> Frame {
-        Frame::Position(Bytes::from_static(text.as_bytes()))
+        let head = TopicHead::new(1, topic(), Epoch::from_bits(1), Arc::default());
+        let draft = Draft::new(topic(), Payload::Text(Bytes::new()));
+        let first = Arc::new(Message::new(Arc::new(head), Offset(1), draft, Now::at_ms(0)));
+        Frame::Position { first, bytes: Bytes::from_static(text.as_bytes()) }
     }
 
     fn bytes_of(frame: &Frame) -> &Bytes {
         match frame {
-            Frame::Position(bytes) => bytes,
+            Frame::Position { bytes, .. } => bytes,
             Frame::Message(_) => panic!("there is none"),
         }
     }
