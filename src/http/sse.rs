@@ -95,8 +95,10 @@ pub(super) fn serve<P>(
 ) -> impl Future<Output = ()> {
     let Accepted { stream, identity, head } = accepted;
     let socket = Rc::new(socket);
-    let session = context.with(|shard| {
-        let id = shard.open(Rc::clone(&socket), stream.wire());
+    let wire = stream.wire();
+    let (id, session) = context.with(|shard| {
+        let id = shard.open(Rc::clone(&socket), wire);
+        shard.begin_marks(id, stream.bookmark);
         shard.push(id, head);
         shard.flush(id);
         let session = Session::new(broker, id);
@@ -106,7 +108,6 @@ pub(super) fn serve<P>(
         }
         (id, session)
     });
-    let (id, session) = session;
     // Each of these bytes stands for a command, so that they have their turns as others do.
     let turns = vec![0; stream.subscriptions.len()];
     let mut commands: Vec<_> = stream.subscriptions.into_iter().map(command).collect();
@@ -138,13 +139,14 @@ struct Connection<P> {
 impl<P> Protocol for Connection<P> {
     fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<Conduit>>) -> usize {
         if let Some(command) = self.commands.pop() {
-            if self.commands.is_empty() {
-                self.commands = Vec::new();
-            }
             if shard.is_open(self.id)
                 && let Err(Close(refusal)) = self.session.handle(command, shard)
             {
                 shard.close(self.id, &refusal);
+            }
+            if self.commands.is_empty() {
+                self.commands = Vec::new();
+                shard.settle_marks(self.id);
             }
             return 1;
         }

@@ -248,6 +248,12 @@ impl<S: Socket> Shard<S> {
         })
     }
 
+    /// What a connection is subscribed to.
+    pub fn targets(&self, id: ConnectionId) -> Vec<Target> {
+        let connection = self.connection(id);
+        connection.map_or_else(Vec::new, |c| self.subscribers.targets(&c.memberships))
+    }
+
     /// How many subscriptions a connection has, filters among them.
     pub fn subscription_count(&self, id: ConnectionId) -> usize {
         self.connection(id)

@@ -22,20 +22,20 @@ const SECRET: &str = "a secret of the tests that is long enough for HS256";
 const SERVICE: &str = "an-api-token-of-the-tests-0123456789";
 
 /// A broker's configuration with one key and one API token, and what signs for it.
-struct House {
+pub(crate) struct House {
     folder: TempDir,
     signer: Signer,
 }
 
 impl House {
-    fn new() -> House {
+    pub(crate) fn new() -> House {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("secret"), SECRET).expect("a file");
         let signer = Signer::of_file(Algorithm::Hs256, SECRET.as_bytes()).expect("a secret");
         House { folder, signer }
     }
 
-    fn settings(&self, more: &str) -> String {
+    pub(crate) fn settings(&self, more: &str) -> String {
         let secret = self.folder.path().join("secret");
         format!(
             "{more}\n[auth]\naudience = 'tests'\nleeway = '0s'\n\
@@ -46,7 +46,7 @@ impl House {
         )
     }
 
-    fn token(&self, subject: &str, seconds: u64, filters: &[&str]) -> String {
+    pub(crate) fn token(&self, subject: &str, seconds: u64, filters: &[&str]) -> String {
         let claims = json!({
             "sub": subject, "aud": "tests", "exp": now().wall_ms / 1000 + seconds, "jti": "t-1",
             "fanfare": {"subscribe": filters, "publish": filters},
