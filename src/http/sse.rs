@@ -19,7 +19,7 @@ use crate::ws::handshake::check_body;
 use crate::ws::origin;
 use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderName};
-use hyper::{Method, Request};
+use hyper::{Method, Request, Version};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -63,6 +63,9 @@ pub(super) fn judge<B>(
         return Err(Refusal::new(Reason::MethodNotAllowed, "a stream of events begins with GET"));
     }
     check_body(headers)?;
+    if request.version() == Version::HTTP_11 {
+        origin::check_one_host(headers)?;
+    }
     origin::check(headers, &site.policy.origins)?;
     let identity = entry::reader(request, context, site)?;
     let said = last_event_id(headers)?;

@@ -4,7 +4,7 @@
 use crate::events::{Events, request};
 use crate::harness::{Broker, Bystander, Dice, with_broker};
 use crate::http::{Answer, ask, get};
-use crate::identity::House;
+use crate::identity::{House, now};
 use crate::pipe::Pipe;
 use crate::publisher::Publisher;
 use fanfare::auth::Revocation;
@@ -207,5 +207,309 @@ fn a_reader_that_is_cut_anywhere_loses_nothing_and_gets_nothing_twice() {
         }
         let reading = readers.into_iter().map(|reader| reader.read(broker));
         tokio::join!(publish_much(broker, ROUNDS), join_all(reading));
+    });
+}
+
+#[test]
+fn what_an_id_had_no_room_for_is_told_as_not_recovered() {
+    with_broker("", async |broker| {
+        let topics: Vec<String> = (0..70).map(|n| format!("topic=t.{n:02}")).collect();
+        let query = topics.join("&");
+        let mut events = Events::begin(broker, &query).await;
+        for id in 1..=70 {
+            events.answer(id).await;
+        }
+        let id = events.last_id.clone().expect("an id");
+        assert!(id.ends_with(",!") && id.len() <= 4096, "{id}");
+        let mut again = Events::resume(broker, &query, Some(&id)).await;
+        for n in 1..=70 {
+            let subscribed = again.answer(n).await["subscribed"].clone();
+            let reason = if n <= 64 { Value::Null } else { json!("tooMany") };
+            assert_eq!(subscribed["recovered"], n <= 64, "{subscribed}");
+            assert_eq!(subscribed["reason"], reason, "{subscribed}");
+        }
+        let over = Events::begin(broker, "topic=t.*").await.answer(1).await;
+        assert_eq!(over["subscribed"].get("recovered"), None, "it is not a resume: {over}");
+        let over = Events::resume(broker, "topic=t.*", Some(&id)).await.answer(1).await;
+        assert_eq!(over["subscribed"]["reason"], "tooMany", "{over}");
+        assert_eq!(over["subscribed"]["topics"].as_array().map(Vec::len), Some(64), "{over}");
+    });
+}
+
+#[test]
+fn being_cut_while_subscriptions_begin_loses_no_place() {
+    with_broker("", async |broker| {
+        let mut publisher = Publisher::connect(broker).await;
+        let query = "topic=a&topic=b&topic=c.%3E";
+        let mut events = Events::begin(broker, query).await;
+        for id in 1..=3 {
+            events.answer(id).await;
+        }
+        for topic in ["b", "c.1"] {
+            publish(&mut publisher, topic, 1).await;
+            events.message().await;
+        }
+        let before = places(events.last_id.as_ref().expect("an id"));
+        // It hears the hello and nothing more.
+        let again = Events::resume(broker, query, events.last_id.as_deref()).await;
+        assert_eq!(places(again.last_id.as_ref().expect("an id")), before);
+        publish(&mut publisher, "b", 2).await;
+        let mut again = Events::resume(broker, query, again.last_id.as_deref()).await;
+        assert_eq!(again.answer(1).await["subscribed"]["recovered"], true);
+        assert_eq!(again.answer(2).await["subscribed"]["recovered"], true);
+        assert_eq!(again.message().await["data"], 2);
+        let answer = again.answer(3).await;
+        assert_eq!(answer["subscribed"]["topics"][0]["recovered"], true, "{answer}");
+    });
+}
+
+#[test]
+fn a_query_may_say_where_to_go_on() {
+    with_broker("", async |broker| {
+        let mut publisher = Publisher::connect(broker).await;
+        let first = written(&publish(&mut publisher, "c.1", 1).await);
+        publish(&mut publisher, "c.1", 2).await;
+        for (query, place) in [
+            (format!("topic=c.1&since={first}"), "subscribed"),
+            (format!("topic=c.1&lastEventId={first}"), "subscribed"),
+            (format!("topic=c.1&topic=d&lastEventId=c.1%40{first}"), "subscribed"),
+            (format!("topic=c.*&since=c.1@{first}"), "topics"),
+            (format!("topic=c.*&lastEventId=c.*,c.1@{first}"), "topics"),
+        ] {
+            let mut events = Events::begin(broker, &query).await;
+            let answer = events.answer(1).await["subscribed"].clone();
+            let told = if place == "topics" { &answer["topics"][0] } else { &answer };
+            assert_eq!(told["recovered"], true, "{query}: {answer}");
+            assert_eq!(events.message().await["data"], 2, "{query}");
+        }
+    });
+}
+
+#[test]
+fn positions_of_a_broker_that_is_gone_are_told_as_not_recovered() {
+    let query = "topic=a.b&topic=c.%3E&snapshot=true";
+    let ids = std::cell::Cell::new(None);
+    with_broker("", async |broker| {
+        let mut publisher = Publisher::connect(broker).await;
+        publish(&mut publisher, "a.b", 1).await;
+        publish(&mut publisher, "c.1", 1).await;
+        let mut events = Events::begin(broker, query).await;
+        while events.hear().await["snapshotEnd"].is_null() {}
+        ids.set(events.last_id);
+    });
+    with_broker("", async |broker| {
+        let mut publisher = Publisher::connect(broker).await;
+        publish(&mut publisher, "a.b", 1).await;
+        let id = ids.take().expect("an id");
+        let mut events = Events::resume(broker, query, Some(&id)).await;
+        let answer = events.answer(1).await["subscribed"].clone();
+        assert_eq!(answer["recovered"], false, "{answer}");
+        assert_eq!(answer["reason"], "epochChanged", "{answer}");
+        let answer = events.answer(2).await["subscribed"]["topics"][0].clone();
+        assert_eq!(answer, json!({"topic": "c.1", "recovered": false, "reason": "epochChanged"}));
+    });
+}
+
+#[test]
+fn a_slow_reader_is_told_its_gap_and_comes_back_behind_it() {
+    let settings = "limits.outbound_bytes_max = '64 KiB'\nlimits.outbound_age_max = '1s'\n\
+                    topics.history.messages = 5000\ntopics.history.bytes = '64 MiB'";
+    for query in ["topic=a.b&overflow=gap", "topic=a.*&overflow=gap"] {
+        with_broker(settings, async |broker| {
+            let mut bystander = Bystander::join(broker).await;
+            let pipe = Pipe::connect_narrow(broker.public()).await;
+            let mut events = Events::over(broker, pipe, query, None).await;
+            events.answer(1).await;
+            let mut publisher = Publisher::connect(broker).await;
+            let text = "x".repeat(8 << 10);
+            let publish = json!({"topic": "a.b", "text": text});
+            while broker.count("fanfare_dropped_total").await == 0 {
+                publisher.publish_all(&vec![publish.clone(); 50]).await;
+            }
+            bystander.is_fine().await;
+            let last = publisher.publish(&publish).await["offset"].as_u64().expect("an offset");
+            let (mut next, mut gaps) = (1, 0);
+            while next <= last {
+                let event = events.hear().await;
+                if let Some(offset) = event["message"]["offset"].as_u64() {
+                    assert_eq!(offset, next, "after {gaps} gaps");
+                    next += 1;
+                } else if let Some(from) = event["gap"]["from"].as_u64() {
+                    assert_eq!(from, next, "{event}");
+                    next = event["gap"]["to"].as_u64().expect("an end") + 1;
+                    gaps += 1;
+                } else {
+                    assert!(event["position"].is_object(), "{event}");
+                }
+                let id = events.last_id.as_ref().expect("an id");
+                let told: u64 = id.rsplit(':').next().and_then(|n| n.parse().ok()).expect("digits");
+                // Between a gap and its position the id still stands before the gap.
+                assert!(
+                    told + 1 == next || event["gap"].is_object(),
+                    "{id} before {next}: {event}"
+                );
+            }
+            assert!(gaps > 0);
+            let mut again = Events::resume(broker, query, events.last_id.as_deref()).await;
+            assert!(again.answer(1).await.to_string().contains(r#""recovered":true"#));
+            publisher.publish(&json!({"topic": "a.b", "data": 7})).await;
+            assert_eq!(again.message().await["data"], 7);
+        });
+    }
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_ended() {
+    let settings = "limits.outbound_bytes_max = '64 KiB'\nlimits.write_stall_max = '1s'";
+    with_broker(settings, async |broker| {
+        let pipe = Pipe::connect_narrow(broker.public()).await;
+        let mut events = Events::over(broker, pipe, "topic=a.b&topic=a.*", None).await;
+        events.answer(1).await;
+        events.answer(2).await;
+        let mut publisher = Publisher::connect(broker).await;
+        let publish = json!({"topic": "a.b", "text": "x".repeat(8 << 10)});
+        while broker.count("fanfare_blocked_connections").await == 0 {
+            publisher.publish_all(&vec![publish.clone(); 20]).await;
+        }
+        broker.until("fanfare_closes_total{reason=\"slowConsumer\"}", |count| count == 1).await;
+        broker.until("fanfare_connections{wire=\"sse_topics\"}", |count| count == 0).await;
+    });
+}
+
+#[test]
+fn a_stream_shows_life() {
+    with_broker("websocket.ping_interval = '1s'\nwebsocket.pong_timeout = '1s'", async |broker| {
+        let mut events = Events::begin(broker, "topic=a").await;
+        events.answer(1).await;
+        for _ in 0..3 {
+            assert_eq!(events.hear().await, json!({"ping": {}}), "and no pong is waited for");
+        }
+    });
+}
+
+#[test]
+fn a_broker_that_stops_says_when_to_come_back() {
+    let settings = "shutdown.reconnect_after = '3s'";
+    crate::harness::run(async {
+        let broker = Broker::start(settings);
+        let mut events = Events::begin(&broker, "topic=a").await;
+        events.answer(1).await;
+        let drain = broker.drain();
+        let hear = async {
+            let event = events.hear().await;
+            assert!(event["reconnect"].is_object(), "{event}");
+            assert_eq!(events.retry, event["reconnect"]["afterMs"].as_u64());
+            events.must_end("goingAway").await;
+        };
+        let (left, ()) = tokio::join!(drain, hear);
+        assert_eq!(left, 0);
+    });
+}
+
+#[test]
+fn who_reads_is_asked_as_everywhere() {
+    let house = House::new();
+    with_broker(&house.settings(""), async |broker| {
+        let stream = |headers: &str| request(broker.public(), "topic=room.1&topic=vault", headers);
+        let answer = ask(broker.public(), &stream("")).await;
+        answer.must_refuse(Reason::Unauthenticated);
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        let answer = ask(broker.public(), &stream("authorization: Bearer x.y.z\r\n")).await;
+        answer.must_refuse(Reason::BadToken);
+        let answer = get(broker.public(), "/sse?topic=a&access_token=x").await;
+        answer.must_refuse(Reason::BadRequest);
+        for (subject, seconds, reason) in [("ann", 600, "forbidden"), ("bob", 2, "tokenExpired")] {
+            let token = house.token(subject, seconds, &["room.>"]);
+            let mut pipe = Pipe::connect(broker.public()).await;
+            let header = format!("authorization: Bearer {token}\r\n");
+            pipe.send(stream(&header).as_bytes()).await;
+            let head = Answer::read(&mut pipe).await;
+            assert_eq!(head.status, 200, "{head:?}");
+            let mut events = Events { pipe, head, last_id: None, retry: None };
+            let hello = events.hear().await;
+            assert!(hello["connected"]["expiresMs"].is_u64(), "{hello}");
+            assert!(events.answer(1).await["subscribed"].is_object());
+            assert_eq!(events.answer(2).await["error"]["name"], "notAllowed");
+            if subject == "ann" {
+                let revocation = Revocation::Subject("ann".into());
+                broker.guard().revoke(revocation, u64::MAX, now()).expect("room");
+                broker.review();
+            }
+            events.must_end(reason).await;
+        }
+    });
+}
+
+#[test]
+fn the_limits_of_a_connection_are_those_of_a_stream() {
+    with_broker("limits.subscriptions_max = 2\nlimits.filters_max = 1", async |broker| {
+        let mut events = Events::begin(broker, "topic=a.*&topic=b.*&topic=c&topic=d").await;
+        assert!(events.answer(3).await["subscribed"].is_object());
+        assert!(events.answer(4).await["subscribed"].is_object());
+        for id in [1, 2] {
+            assert_eq!(events.answer(id).await["error"]["name"], "tooManySubscriptions");
+        }
+        let mut events = Events::begin(broker, "topic=a.*&topic=b.*").await;
+        assert!(events.answer(1).await["subscribed"].is_object());
+        assert_eq!(events.answer(2).await["error"]["name"], "tooManyFilters");
+    });
+}
+
+#[test]
+fn a_malformed_query_is_refused_whole_and_a_bad_topic_by_itself() {
+    let epoch = "A".repeat(22);
+    let cases = [
+        ("", "the query names no `topic`"),
+        ("snapshot=true", "the query names no `topic`"),
+        ("topc=a", "the query has no `topc`: did you mean `topic`?"),
+        ("topic=a&maxhz=1", "the query has no `maxhz`: did you mean `maxHz`?"),
+        ("topic=a&colour=red", "the query has no `colour`: it takes topic, since, last"),
+        ("topic=a&last=1&last=2", "`last` is there twice"),
+        ("snapshot=true&snapshot=true&topic=a", "`snapshot` is there twice"),
+        ("since=x&topic=a", "`since` stands behind its `topic`"),
+        ("topic=%zz", "the query of the path is not percent encoded"),
+        ("topic=a&lastEventId=1&lastEventId=1", "`lastEventId` is there twice"),
+    ];
+    let single = [
+        ("topic=", "badTopic"),
+        ("topic=a..b", "badTopic"),
+        ("topic=a.>.b", "badFilter"),
+        ("topic=a&last=-1", "badOption"),
+        ("topic=a&last=4294967296", "badOption"),
+        ("topic=a&snapshot=yes", "badOption"),
+        ("topic=a&policy=some", "badOption"),
+        ("topic=a&policy=maxHz", "badOption"),
+        ("topic=a&maxHz=0", "badOption"),
+        ("topic=a&maxHz=NaN", "badOption"),
+        ("topic=a&overflow=drop", "badOption"),
+        ("topic=a.*&presence=true", "badOption"),
+        ("topic=a&since=1", "badPosition"),
+        ("topic=a&since=x:1", "badPosition"),
+        ("topic=a.*&since=x:1", "badPosition"),
+    ];
+    with_broker("", async |broker| {
+        for (query, expected) in cases {
+            let answer = ask(broker.public(), &request(broker.public(), query, "")).await;
+            let message = answer.must_refuse(Reason::BadRequest);
+            assert!(message.contains(expected), "{query}: {message}");
+        }
+        for (query, expected) in single {
+            let mut events = Events::begin(broker, query).await;
+            assert_eq!(events.answer(1).await["error"]["name"], expected, "{query}");
+        }
+        let twice = format!("topic=a&since={epoch}:1&since={epoch}:2");
+        let mut events = Events::begin(broker, &twice).await;
+        assert_eq!(events.answer(1).await["error"]["name"], "badOption");
+        for id in ["x", "a@b:1", "a@:", &format!("{epoch}:1,{epoch}:2"), &format!("{epoch}:1,!")] {
+            let header = format!("last-event-id: {id}\r\n");
+            let answer = ask(broker.public(), &request(broker.public(), "topic=a", &header)).await;
+            answer.must_refuse(Reason::BadPosition);
+        }
+        let header = format!("last-event-id: {epoch}:1\r\n");
+        let two = request(broker.public(), "topic=a&topic=b", &header);
+        ask(broker.public(), &two).await.must_refuse(Reason::BadPosition);
+        let two = format!("{header}{header}");
+        let answer = ask(broker.public(), &request(broker.public(), "topic=a", &two)).await;
+        answer.must_refuse(Reason::BadRequest);
     });
 }
