@@ -473,7 +473,7 @@ fn a_malformed_query_is_refused_whole_and_a_bad_topic_by_itself() {
     let single = [
         ("topic=", "badTopic"),
         ("topic=a..b", "badTopic"),
-        ("topic=a.>.b", "badFilter"),
+        ("topic=a.%3E.b", "badFilter"),
         ("topic=a&last=-1", "badOption"),
         ("topic=a&last=4294967296", "badOption"),
         ("topic=a&snapshot=yes", "badOption"),
