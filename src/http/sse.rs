@@ -115,6 +115,7 @@ pub(super) fn serve<P>(
     let turns = vec![0; stream.subscriptions.len()];
     let mut commands: Vec<_> = stream.subscriptions.into_iter().map(command).collect();
     commands.reverse();
+    let session = Some(session);
     let connection = Connection { id, commands, unheard, session, _place: place };
     Stream::new(context, socket, id).serve(turns, connection)
 }
@@ -135,7 +136,8 @@ struct Connection<P> {
     commands: Vec<Result<Command, BadCommand>>,
     /// Bytes that came behind the request.
     unheard: usize,
-    session: Session,
+    /// Until all of it is done.
+    session: Option<Session>,
     _place: P,
 }
 
@@ -143,12 +145,14 @@ impl<P> Protocol for Connection<P> {
     fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<Conduit>>) -> usize {
         if let Some(command) = self.commands.pop() {
             if shard.is_open(self.id)
-                && let Err(Close(refusal)) = self.session.handle(command, shard)
+                && let Some(session) = &mut self.session
+                && let Err(Close(refusal)) = session.handle(command, shard)
             {
                 shard.close(self.id, &refusal);
             }
             if self.commands.is_empty() {
                 self.commands = Vec::new();
+                self.session = None;
                 shard.settle_marks(self.id);
             }
             return 1;

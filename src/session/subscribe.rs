@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 impl Session {
     pub(super) fn subscribe<S: Socket>(
-        &self,
+        &mut self,
         id: u64,
         subscribe: &Subscribe,
         shard: &mut Shard<S>,
@@ -32,10 +32,17 @@ impl Session {
         self.permit(Permission::Subscribe(&subscribe.target), shard)?;
         self.check_room(&subscribe.target, shard)?;
         let begun = match &subscribe.target {
-            Target::Topic(topic) => self.join_topic(topic, subscribe, shard)?,
+            Target::Topic(topic) => {
+                self.may_begin(topic, shard)?;
+                self.join_topic(topic, subscribe, shard)?
+            }
             Target::Filter(filter) => self.join_filter(filter, subscribe, shard)?,
         };
         begun.count(shard.counters());
+        // A filter begins no topic.
+        if begun.seams.iter().any(|seam| seam.is_new_topic) {
+            self.count_new_topic(shard);
+        }
         for seam in &begun.seams {
             shard.mark(self.connection, &seam.head, start_of(seam));
         }

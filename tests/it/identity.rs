@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 const SECRET: &str = "a secret of the tests that is long enough for HS256";
-const SERVICE: &str = "an-api-token-of-the-tests-0123456789";
+pub(crate) const SERVICE: &str = "an-api-token-of-the-tests-0123456789";
 
 /// A broker's configuration with one key and one API token, and what signs for it.
 pub(crate) struct House {
@@ -70,7 +70,7 @@ async fn upgrade(broker: &Broker, headers: &str) -> (Answer, Pipe) {
     (answer, pipe)
 }
 
-async fn connect(client: &mut Client, token: &str) -> Value {
+pub(crate) async fn connect(client: &mut Client, token: &str) -> Value {
     client.ask(&json!({"id": 1, "connect": {"token": token}})).await
 }
 
@@ -88,7 +88,7 @@ async fn publish(broker: &Broker, topic: &str) {
     assert_eq!(post(broker, &json, &format!("Bearer {SERVICE}")).await.status, 200);
 }
 
-async fn post(broker: &Broker, json: &str, authorization: &str) -> Answer {
+pub(crate) async fn post(broker: &Broker, json: &str, authorization: &str) -> Answer {
     let request = http::publish_request(broker.public(), json);
     let header = format!("authorization: {authorization}\r\nhost: ");
     http::ask(broker.public(), &request.replacen("host: ", &header, 1)).await

@@ -24,6 +24,7 @@ mod edge;
 mod events;
 mod frames;
 mod harness;
+mod haste;
 mod http;
 mod http_publish;
 mod identity;
