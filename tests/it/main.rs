@@ -36,6 +36,7 @@ mod noise;
 mod notation;
 mod ops;
 mod order;
+mod pages;
 mod pipe;
 mod policies;
 mod positions;

@@ -44,13 +44,16 @@ fn a_stream_may_follow_other_requests_on_its_connection() {
     with_broker("", async |broker| {
         let address = broker.public();
         let mut pipe = Pipe::connect(address).await;
-        let page = format!("GET /fanfare.js HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        let page = format!("GET /uplot.js HTTP/1.1\r\nhost: {address}\r\n\r\n");
         // Together, so that the answer to the first is still on its way.
         let together = format!("{page}{page}{}", request(address, "topic=a", ""));
         pipe.send(together.as_bytes()).await;
         for _ in 0..2 {
             let answer = Answer::read(&mut pipe).await;
-            assert_eq!(answer.text().len(), include_str!("../../clients/js/fanfare.js").len());
+            assert_eq!(
+                answer.text().len(),
+                include_str!("../../src/http/assets/vendor/uplot.js").len()
+            );
         }
         let head = Answer::read(&mut pipe).await;
         assert_eq!(head.header("content-type"), Some("text/event-stream"));
@@ -95,7 +98,7 @@ fn a_peer_that_ends_is_forgotten() {
         many.pipe.reset();
         broker.until(&series("sse_topic"), |count| count == 0).await;
         broker.until(&series("sse_topics"), |count| count == 0).await;
-        assert_eq!(broker.count("fanfare_topic_subscriptions").await, 0);
+        assert_eq!(broker.count("fanfare_subscriptions{target=\"topic\"}").await, 0);
     });
 }
 
