@@ -2,7 +2,7 @@
 //! # Invariants: no secret stands in a configuration; it names files that hold them, and hashes.
 //! # Not here: reading those files (`keys`), what the rules mean (`crate::auth`).
 
-use super::form::{As, Choice, Count, Filters, Off, OneOf, Or, Sha256, Span, Words};
+use super::form::{As, Choice, Count, Filters, Off, OneOf, Or, Sha256, Span, Switch, Words};
 use crate::auth::{Algorithm, ApiToken, Grants, Hash};
 use crate::topics::name::TopicFilter;
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,10 @@ pub struct Admin {
     /// a loopback address, and nobody if it is not.
     #[serde(with = "As::<Or<Off, Sha256>>")]
     pub token: Option<Hash>,
+    /// Show the dashboard the broker's numbers, to be read only, on `listen.public` too: to whoever
+    /// shows the token, or without one to this machine. Default false; `fanfare demo` sets it.
+    #[serde(with = "As::<Switch>")]
+    pub dashboard: bool,
 }
 
 impl Default for Auth {

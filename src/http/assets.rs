@@ -7,7 +7,9 @@ use crate::reason::{Reason, Refusal};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
-use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+};
 use hyper::header::{REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -51,6 +53,10 @@ assets! {
     "/fanfare.js", SCRIPT, "../../clients/js/fanfare.js";
 }
 
+/// What pages of every origin may load, those that were opened as files too: the client itself. It
+/// holds no secret, and whom it may talk to is decided when it connects.
+const SHARED: [&str; 1] = ["/fanfare.js"];
+
 pub(super) fn find(path: &str) -> Result<Answer, Refusal> {
     let asset = ASSETS.iter().find(|asset| asset.path == path).ok_or(Reason::NotFound)?;
     let mut answer = Response::new(Full::new(Bytes::from_static(asset.body)));
@@ -60,5 +66,8 @@ pub(super) fn find(path: &str) -> Result<Answer, Refusal> {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if SHARED.contains(&path) {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
     Ok(answer)
 }

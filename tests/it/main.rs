@@ -55,3 +55,4 @@ mod tls;
 mod tls_client;
 mod transcripts;
 mod transports;
+mod window;
