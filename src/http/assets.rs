@@ -50,7 +50,7 @@ assets! {
     "/uplot.js", SCRIPT, "assets/vendor/uplot.js";
     "/uplot.css", STYLE, "assets/vendor/uplot.css";
     "/UPLOT-LICENSE", TEXT, "assets/vendor/UPLOT-LICENSE";
-    "/fanfare.js", SCRIPT, "../../clients/js/fanfare.js";
+    "/fanfare.js", SCRIPT, "../../clients/js/dist/fanfare.js";
 }
 
 /// What pages of every origin may load, those that were opened as files too: the client itself. It
