@@ -41,6 +41,13 @@ assets! {
     "/dashboard.css", STYLE, "assets/dashboard.css";
     "/theme.js", SCRIPT, "assets/theme.js";
     "/dashboard.js", SCRIPT, "assets/dashboard.js";
+    "/tabs.js", SCRIPT, "assets/tabs.js";
+    "/vitals.js", SCRIPT, "assets/vitals.js";
+    "/latency.js", SCRIPT, "assets/latency.js";
+    "/terms.js", SCRIPT, "assets/terms.js";
+    "/host.js", SCRIPT, "assets/host.js";
+    "/broker.js", SCRIPT, "assets/broker.js";
+    "/window.js", SCRIPT, "assets/window.js";
     "/board.js", SCRIPT, "assets/board.js";
     "/charts.js", SCRIPT, "assets/charts.js";
     "/model.js", SCRIPT, "assets/model.js";

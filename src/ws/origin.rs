@@ -38,7 +38,7 @@ impl AllowedOrigin {
         if raw.contains('*') {
             return Err(fail(Fault::Wildcard));
         }
-        if raw == NULL {
+        if raw.eq_ignore_ascii_case(NULL) {
             return Ok(AllowedOrigin::Null);
         }
         let origin = Origin::parse(raw).map_err(fail)?;
@@ -430,7 +430,7 @@ mod tests {
         let rows = [
             ("*", "has a wildcard"),
             ("https://*.example.com", "has a wildcard"),
-            ("null", "has no scheme"),
+            ("nil", "has no scheme"),
             ("example.com", "has no scheme"),
             ("https://example.com/", "has a path"),
             ("https://me@example.com", "has user information"),
