@@ -54,6 +54,8 @@ assets! {
     "/format.js", SCRIPT, "assets/format.js";
     "/page.js", SCRIPT, "assets/page.js";
     "/favicon.svg", IMAGE, "assets/favicon.svg";
+    // Browsers ask for this one beside whatever is no page.
+    "/favicon.ico", IMAGE, "assets/favicon.svg";
     "/uplot.js", SCRIPT, "assets/vendor/uplot.js";
     "/uplot.css", STYLE, "assets/vendor/uplot.css";
     "/UPLOT-LICENSE", TEXT, "assets/vendor/UPLOT-LICENSE";
