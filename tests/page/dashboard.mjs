@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
+import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -164,13 +165,34 @@ function tabs(suite) {
 }
 
 function host(suite) {
-  test('the charts of this host move, while they are in sight', async (t) => {
+  test('a demo shows how its own host is', async (t) => {
     const page = await suite.open(t, { at: '#host' });
-    // The processor is never still while a browser runs; disk and network may be.
-    await moves(page, '#host-charts .chart ul', 1);
-    await moves(page, '#host-cpu', 1);
-    await until(page, () => /of \d+ processors?/.test(document.querySelector('#host-cores').textContent));
-    assert.equal((await page.$$('#host-charts canvas')).length, 4);
+    await drawn(page, 'host');
+    const processors = cpus().length;
+    assert.equal(await text(page, '#host-cores'), `of ${processors} ${processors === 1 ? 'processor' : 'processors'}`);
+    assert.match(await text(page, '#host-cpu'), /^\d+(\.\d)?\u2009%$/);
+    assert.match(await text(page, '#host-load'), /^\d+\.\d\d$/);
+    assert.match(await text(page, '#host-total'), new RegExp(`^of ${(totalmem() / 2 ** 30).toFixed(1)}\u2009GiB`));
+    assert.deepEqual(await wrong(page), []);
+  });
+
+  test('charts follow what is published', async (t) => {
+    const plain = await start(await folderOf(t));
+    t.after(() => plain.stop());
+    const page = await suite.open(t, { on: plain, at: '#host' });
+    const legend = '[data-topic="host.cpu"] ul';
+    const picture = () => page.$eval('[data-topic="host.cpu"] canvas', (canvas) => canvas.toDataURL());
+    await plain.publish({ topic: 'host.cpu', data: { percent: 12.5, cores: [10, 15] } });
+    await until(page, (legend) => document.querySelector(legend).textContent.includes('12.5'), legend);
+    await page.waitForSelector('[data-topic="host.cpu"] canvas');
+    const before = await picture();
+    await plain.publish({ topic: 'host.cpu', data: { percent: 87.5, cores: [100, 75] } });
+    await until(page, (legend) => document.querySelector(legend).textContent.includes('87.5'), legend);
+    assert.notEqual(await picture(), before);
+    // Whatever is published, the page stands.
+    for (const data of [null, 7, 'x', [], { percent: 'high', cores: 3 }, { percent: -1e300, cores: [{}] }]) await plain.publish({ topic: 'host.cpu', data });
+    await plain.publish({ topic: 'host.cpu', data: { percent: 50 } });
+    await until(page, (legend) => document.querySelector(legend).textContent.includes('50.0'), legend);
     assert.deepEqual(await wrong(page), []);
   });
 }
@@ -185,7 +207,7 @@ function broker(suite) {
     await until(page, () => document.querySelector('#broker-connections').textContent === '1');
     // One message, one wire, one encode.
     await until(page, () => Math.abs(Number(document.querySelector('#broker-encodes').textContent) - 1) < 0.1);
-    await moves(page, '#broker-charts .chart ul', 2);
+    await drawn(page, 'broker');
     await until(page, () => /^(host|ticker)\./.test(document.querySelector('#busiest td').textContent));
     assert.equal(await page.$eval('#slowest-none', (element) => element.hidden), false);
     await deaf(t, own.port, 'page.large');
@@ -306,7 +328,7 @@ function looks(suite) {
         await isLive(page);
         for (const name of TABS) {
           await page.click(`#tab-${name}`);
-          if (name !== 'market') await moves(page, `#${name}-charts .chart ul`, 1);
+          if (name !== 'market') await drawn(page, name);
           const [wide, shift] = await page.evaluate(() => [document.documentElement.scrollWidth, window.shift]);
           assert.ok(wide <= width, `${name} is ${wide} pixels wide`);
           assert.ok(shift <= SHIFT_MAX, `${name} moved by ${shift}`);
@@ -342,6 +364,14 @@ function example(suite) {
 async function isLive(page) {
   await page.waitForSelector('#state[data-state="connected"]');
   await moves(page, '[data-symbol] [data-field="price"]', 3);
+}
+
+/** Waits until every chart of a tab has values and a picture. */
+function drawn(page, name) {
+  return until(page, (name) => {
+    const charts = [...document.querySelectorAll(`#${name}-charts .chart`)];
+    return charts.length > 1 && charts.every((chart) => /\d/.test(chart.querySelector('ul').textContent) && chart.querySelector('canvas'));
+  }, name);
 }
 
 /** Waits until the texts of so many elements have changed. */
