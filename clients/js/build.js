@@ -9,7 +9,7 @@ import { writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
-export const ENTRIES = ['fanfare.js'];
+export const ENTRIES = ['fanfare.js', 'sse.js'];
 
 /** The files of `dist/`, by name. @returns {Promise<Map<string, string>>} */
 export async function bundles() {

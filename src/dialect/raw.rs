@@ -217,6 +217,30 @@ pub(super) enum PolicyWord {
     MaxHz,
 }
 
+impl Choice<PolicyWord> {
+    /// The policy that a word names.
+    pub(super) fn policy(word: &str) -> Self {
+        match word {
+            "all" => Choice::Known(PolicyWord::All),
+            "latest" => Choice::Known(PolicyWord::Latest),
+            "maxHz" => Choice::Known(PolicyWord::MaxHz),
+            _ => Choice::Unknown,
+        }
+    }
+}
+
+impl Choice<Overflow> {
+    /// The overflow that a word names.
+    pub(super) fn overflow(word: &str) -> Self {
+        match word {
+            "catchUp" => Choice::Known(Overflow::CatchUp),
+            "gap" => Choice::Known(Overflow::Gap),
+            "disconnect" => Choice::Known(Overflow::Disconnect),
+            _ => Choice::Unknown,
+        }
+    }
+}
+
 /// The `data` of a publish.
 #[derive(Debug)]
 pub(super) enum Data<'a> {
@@ -349,7 +373,8 @@ impl RawConnect<'_> {
 }
 
 impl RawSubscribe<'_> {
-    fn understand(self) -> Result<Subscribe, Refusal> {
+    /// Checks every field.
+    pub(super) fn understand(self) -> Result<Subscribe, Refusal> {
         let target = Target::parse(text(self.topic.as_ref()))?;
         let since = self.since.map(RawPosition::understand).transpose()?;
         let positions = self.positions.unwrap_or_default().understand()?;
@@ -370,7 +395,17 @@ impl RawSubscribe<'_> {
             }
             Target::Topic(_) | Target::Filter(_) => {}
         }
-        Ok(Subscribe { target, since, last, snapshot, policy, overflow, positions, presence })
+        Ok(Subscribe {
+            target,
+            since,
+            last,
+            snapshot,
+            policy,
+            overflow,
+            positions,
+            presence,
+            lost: None,
+        })
     }
 }
 
@@ -422,7 +457,8 @@ impl RawPublish<'_> {
 }
 
 impl RawHistory<'_> {
-    fn understand(self) -> Result<History, Refusal> {
+    /// Checks every field.
+    pub(super) fn understand(self) -> Result<History, Refusal> {
         Ok(History {
             topic: TopicName::parse(text(self.topic.as_ref()))?,
             since: self.since.map(RawPosition::understand).transpose()?,

@@ -12,7 +12,7 @@ use crate::metrics::Counters;
 use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
 use crate::shard::{FilterAsk, Joiner, Shard, Standing};
-use crate::topics::message::Position;
+use crate::topics::message::{Offset, Position};
 use crate::topics::name::{Target, TopicFilter, TopicName};
 use crate::topics::rule::Rule;
 use crate::topics::terms::{Overflow, Terms};
@@ -34,6 +34,9 @@ impl Session {
             Target::Filter(filter) => self.join_filter(filter, subscribe, shard)?,
         };
         begun.count(shard.counters());
+        for seam in &begun.seams {
+            shard.mark(self.connection, &seam.head, start_of(seam));
+        }
         // Who wants no reply on success must still learn that a resume was none.
         if id != 0 || begun.is_lossy() {
             shard.send(self.connection, id, &Event::Subscribed(begun.reply));
@@ -46,6 +49,10 @@ impl Session {
         }
         self.tell_stale(&begun.seams, subscribe, shard);
         if subscribe.snapshot {
+            for seam in &begun.seams {
+                // The latest messages may be those of a while ago.
+                shard.mark(self.connection, &seam.head, seam.top);
+            }
             let positions = begun.seams.iter().map(position_of).collect();
             let end = SnapshotEnd { target: subscribe.target.clone(), positions };
             shard.send(self.connection, 0, &Event::SnapshotEnd(end));
@@ -96,7 +103,7 @@ impl Session {
         let reply = Subscribed {
             target: subscribe.target.clone(),
             position: Some(seam.position()),
-            recovery: seam.recovery,
+            recovery: seam.recovery.or(subscribe.lost.map(Err)),
             topics: Vec::new(),
             terms: granted(subscribe.terms(), &seam.head.rule),
             stale: shard.is_stale(&seam.head),
@@ -161,7 +168,7 @@ impl Session {
         let reply = Subscribed {
             target: subscribe.target.clone(),
             position: None,
-            recovery: None,
+            recovery: subscribe.lost.map(Err),
             topics: subscribe.positions.iter().map(recovery).collect(),
             terms: granted(
                 subscribe.terms(),
@@ -265,9 +272,14 @@ fn untold_start(seam: &Seam, subscribe: &Subscribe) -> Option<TopicPosition> {
     if told || matches!(subscribe.target, Target::Topic(_)) {
         return None;
     }
-    let offset = seam.replay.first()?.offset.previous();
-    let position = Position { epoch: seam.head.epoch, offset };
+    seam.replay.first()?;
+    let position = Position { epoch: seam.head.epoch, offset: start_of(seam) };
     Some(TopicPosition { topic: seam.head.name.clone(), position })
+}
+
+/// Where what a subscription sends of a topic begins.
+fn start_of(seam: &Seam) -> Offset {
+    seam.replay.first().map_or(seam.top, |first| first.offset.previous())
 }
 
 fn position_of(seam: &Seam) -> TopicPosition {

@@ -127,6 +127,14 @@ impl<S: Socket> Shard<S> {
         Ok(seams)
     }
 
+    /// Looks at the past and the present of a topic, if it is there, and joins nothing.
+    ///
+    /// # Errors
+    /// Those of [`Registry::seam`](crate::topics::registry::Registry::seam).
+    pub fn peek(&mut self, topic: &TopicName, ask: &Ask) -> Result<Option<Seam>, Reason> {
+        self.registry.seam(topic, ask, &mut self.inbox, self.now)
+    }
+
     /// Ends a subscription.
     ///
     /// # Errors

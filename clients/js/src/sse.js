@@ -1,0 +1,1 @@
+export class EventStream { constructor() { throw new Error('not yet'); } }

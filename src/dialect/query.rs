@@ -1,0 +1,326 @@
+//! Commands that are spelled in the query of a URL, and where a stream of server-sent events goes on.
+//! # Invariants: what a query says is understood by the same code as any other command (`raw`); a name
+//! that is not known is refused, not passed over; a position of a bookmark is used by one subscription
+//! alone, so that nothing is sent twice.
+//! # Not here: HTTP, what commands do (`session`).
+
+use super::bookmark::{Naming, Places};
+use super::raw::{
+    Choice, Number, RawHistory, RawPosition, RawPositions, RawRate, RawSubscribe, RawTopicPosition,
+    Text,
+};
+use super::{History, Subscribe, bookmark};
+use crate::reason::{Reason, Refusal};
+use crate::topics::message::Wire;
+use crate::topics::name::{Target, TopicName};
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+/// What a stream may be asked for by.
+const STREAM_NAMES: [&str; 9] = [
+    "topic",
+    "since",
+    "last",
+    "snapshot",
+    "policy",
+    "maxHz",
+    "overflow",
+    "presence",
+    "lastEventId",
+];
+
+/// How alike a name must be to one that is known to be taken for it.
+const LIKENESS_MIN: f64 = 0.6;
+
+/// A name and its value, percent decoded.
+pub type Pair = (String, String);
+
+/// A stream of server-sent events that is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stream {
+    /// What it subscribes to, in the order in which that is done, each with its place in the query:
+    /// topics before filters, so that nothing live comes before what a topic resumes with.
+    pub subscriptions: Vec<(u64, Result<Subscribe, Refusal>)>,
+    /// Whether it is of one topic.
+    pub naming: Naming,
+}
+
+impl Stream {
+    /// The layout of its events.
+    pub fn wire(&self) -> Wire {
+        match self.naming {
+            Naming::Bare => Wire::SseTopic,
+            Naming::Named => Wire::SseTopics,
+        }
+    }
+
+    /// Understands the query of a stream. `last_event_id` is what its header says.
+    ///
+    /// # Errors
+    /// [`Reason::BadRequest`] when a name is not known, or not in its place; those of
+    /// [`bookmark::parse`]. What is wrong with the subscription to one topic is its own refusal.
+    pub fn parse(raw: &str, last_event_id: Option<&str>) -> Result<Stream, Refusal> {
+        let pairs = pairs(raw)?;
+        let (general, groups, said) = group(&pairs)?;
+        if groups.is_empty() {
+            return Err(bad("the query names no `topic`"));
+        }
+        let understand = |group: &Group<'_>| understand(&general, group);
+        let mut subscriptions: Vec<_> = (1..).zip(groups.iter().map(understand)).collect();
+        let naming = match subscriptions.as_slice() {
+            [(_, Ok(Subscribe { target: Target::Topic(_), .. }))] => Naming::Bare,
+            _ => Naming::Named,
+        };
+        // A header is what a browser adds by itself, so it is the later word.
+        let said = last_event_id.or(said).filter(|said| !said.is_empty());
+        subscriptions.sort_by_key(|(_, subscribe)| {
+            matches!(subscribe, Ok(Subscribe { target: Target::Filter(_), .. }))
+        });
+        if let Some(said) = said {
+            resume(&mut subscriptions, naming, bookmark::parse(said)?)?;
+        }
+        Ok(Stream { subscriptions, naming })
+    }
+}
+
+/// One `topic` of a query, and what stands behind it.
+#[derive(Default)]
+struct Group<'a> {
+    topic: &'a str,
+    options: HashMap<&'static str, &'a str>,
+    since: Vec<&'a str>,
+}
+
+type Options<'a> = HashMap<&'static str, &'a str>;
+
+/// What holds for all topics, each topic with its own, and the bookmark.
+type Grouped<'a> = (Options<'a>, Vec<Group<'a>>, Option<&'a str>);
+
+fn group(pairs: &[Pair]) -> Result<Grouped<'_>, Refusal> {
+    let (mut general, mut groups, mut said) = (Options::new(), Vec::<Group<'_>>::new(), None);
+    for (name, value) in pairs {
+        let value = value.as_str();
+        match known(name, &STREAM_NAMES)? {
+            "topic" => groups.push(Group { topic: value, ..Group::default() }),
+            "lastEventId" if said.is_some() => return Err(twice(name)),
+            "lastEventId" => said = Some(value),
+            "since" => match groups.last_mut() {
+                Some(group) => group.since.push(value),
+                None => return Err(bad("`since` stands behind its `topic`")),
+            },
+            option => {
+                let options = groups.last_mut().map_or(&mut general, |group| &mut group.options);
+                if options.insert(option, value).is_some() {
+                    return Err(twice(name));
+                }
+            }
+        }
+    }
+    Ok((general, groups, said))
+}
+
+fn understand(general: &Options<'_>, group: &Group<'_>) -> Result<Subscribe, Refusal> {
+    let option = |name: &str| group.options.get(name).or_else(|| general.get(name)).copied();
+    let is_true = |name| option(name).map(|value| truth(name, value)).transpose();
+    let rate = |value: &str| RawRate(value.parse().unwrap_or(f64::NAN));
+    let is_filter = group.topic.contains(['*', '>']);
+    let mut positions = RawPositions::default();
+    let mut since = None;
+    for value in &group.since {
+        if is_filter {
+            positions.push(topic_position(value)?);
+        } else if since.replace(position(value)?).is_some() {
+            let detail = "`since` is there twice, and a topic has one";
+            return Err(Refusal::new(Reason::BadOption, detail));
+        }
+    }
+    RawSubscribe {
+        topic: Some(text(group.topic)),
+        since,
+        last: option("last").map(number),
+        snapshot: is_true("snapshot")?,
+        overflow: option("overflow").map(Choice::overflow),
+        positions: is_filter.then_some(positions),
+        policy: option("policy").map(Choice::policy),
+        max_hz: option("maxHz").map(rate),
+        presence: is_true("presence")?,
+    }
+    .understand()
+}
+
+/// Has each subscription go on where the bookmark stands. What the bookmark does not say is told as
+/// lost where it had no room for it; else the stream had not begun with it, and the query counts.
+fn resume(
+    subscriptions: &mut [(u64, Result<Subscribe, Refusal>)],
+    naming: Naming,
+    places: Places,
+) -> Result<(), Refusal> {
+    let Places { bare, named, has_more } = places;
+    if bare.is_some() && naming == Naming::Named {
+        let detail = "the last event's id is that of a stream of one topic";
+        return Err(Refusal::new(Reason::BadPosition, detail));
+    }
+    let named_before: Vec<TopicName> = named.iter().map(|place| place.topic.clone()).collect();
+    let mut left = named;
+    let lost = has_more.then_some(Reason::TooMany);
+    for subscribe in subscriptions.iter_mut().filter_map(|(_, subscribe)| subscribe.as_mut().ok()) {
+        match &subscribe.target {
+            Target::Topic(topic) => {
+                let index = left.iter().position(|place| place.topic == *topic);
+                let place = index.map(|index| left.swap_remove(index).position).or(bare);
+                if place.is_some() || has_more || named_before.contains(topic) {
+                    subscribe.since = place;
+                }
+                subscribe.lost = lost.filter(|_| place.is_none());
+            }
+            Target::Filter(filter) => {
+                if has_more {
+                    subscribe.positions.clear();
+                }
+                subscribe.positions.retain(|place| !named_before.contains(&place.topic));
+                let (own, others) =
+                    left.into_iter().partition(|place| filter.matches(&place.topic));
+                subscribe.positions.splice(0..0, Vec::from(own));
+                left = others;
+                subscribe.lost = lost;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Understands a query for history.
+///
+/// # Errors
+/// [`Reason::BadRequest`] when a name is not known; else what the command would be refused for.
+pub fn history(raw: &str) -> Result<History, Refusal> {
+    let pairs = pairs(raw)?;
+    let [topic, since, limit] = once(&pairs, ["topic", "since", "limit"])?;
+    let since = since.map(position).transpose()?;
+    RawHistory { topic: topic.map(text), since, limit: limit.map(number) }.understand()
+}
+
+/// Understands a query that names a topic or filter.
+///
+/// # Errors
+/// [`Reason::BadRequest`] when a name is not known; [`Reason::BadTopic`] and [`Reason::BadFilter`].
+pub fn target(raw: &str) -> Result<Target, Refusal> {
+    let pairs = pairs(raw)?;
+    let [topic] = once(&pairs, ["topic"])?;
+    Target::parse(topic.unwrap_or_default())
+}
+
+/// Understands a query that names a topic.
+///
+/// # Errors
+/// [`Reason::BadRequest`] when a name is not known; [`Reason::BadTopic`].
+pub fn topic(raw: &str) -> Result<TopicName, Refusal> {
+    let pairs = pairs(raw)?;
+    let [topic] = once(&pairs, ["topic"])?;
+    TopicName::parse(topic.unwrap_or_default())
+}
+
+/// Cuts a query into names and values.
+///
+/// # Errors
+/// [`Reason::BadRequest`] when it is not percent encoded UTF-8.
+pub fn pairs(raw: &str) -> Result<Vec<Pair>, Refusal> {
+    let pairs = raw.split('&').filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((decode(name)?, decode(value)?))
+    });
+    let pairs: Option<Vec<_>> = pairs.collect();
+    pairs.ok_or_else(|| bad("the query of the path is not percent encoded"))
+}
+
+fn decode(raw: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => digit(rest.next()?)? << 4 | digit(rest.next()?)?,
+            b'+' => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The values of these names, each at most once.
+fn once<'a, const N: usize>(
+    pairs: &'a [Pair],
+    names: [&'static str; N],
+) -> Result<[Option<&'a str>; N], Refusal> {
+    let mut values = [None; N];
+    for (name, value) in pairs {
+        let found = known(name, &names)?;
+        let places = names.iter().zip(&mut values);
+        for (_, place) in places.filter(|(own, _)| **own == found) {
+            if place.replace(value.as_str()).is_some() {
+                return Err(twice(name));
+            }
+        }
+    }
+    Ok(values)
+}
+
+/// The name that this is.
+fn known(name: &str, names: &[&'static str]) -> Result<&'static str, Refusal> {
+    if let Some(known) = names.iter().find(|known| **known == name) {
+        return Ok(known);
+    }
+    let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(name, known);
+    let nearest = names.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let nearest = nearest.filter(|nearest| likeness(nearest) >= LIKENESS_MIN);
+    let shown = super::frame::cut(name, 64);
+    Err(bad(&match nearest {
+        Some(nearest) => format!("the query has no `{shown}`: did you mean `{nearest}`?"),
+        None => format!("the query has no `{shown}`: it takes {}", names.join(", ")),
+    }))
+}
+
+fn position(value: &str) -> Result<RawPosition<'_>, Refusal> {
+    let (epoch, offset) = value
+        .split_once(':')
+        .ok_or_else(|| Refusal::new(Reason::BadPosition, "`since` of a topic is EPOCH:OFFSET"))?;
+    Ok(RawPosition { epoch: Some(text(epoch)), offset: Some(number(offset)) })
+}
+
+fn topic_position(value: &str) -> Result<RawTopicPosition<'_>, Refusal> {
+    let bad = || Refusal::new(Reason::BadPosition, "`since` of a filter is TOPIC@EPOCH:OFFSET");
+    let (topic, position) = value.rsplit_once('@').ok_or_else(bad)?;
+    let (epoch, offset) = position.split_once(':').ok_or_else(bad)?;
+    Ok(RawTopicPosition {
+        topic: Some(text(topic)),
+        epoch: Some(text(epoch)),
+        offset: Some(number(offset)),
+    })
+}
+
+fn text(text: &str) -> Text<'_> {
+    Text(Cow::Borrowed(text))
+}
+
+fn number(value: &str) -> Number {
+    // What is spelled otherwise, `+1` for instance, is not one.
+    let is_plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    Number(value.parse().ok().filter(|_| is_plain))
+}
+
+fn truth(name: &str, value: &str) -> Result<bool, Refusal> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(Refusal::new(Reason::BadOption, format!("`{name}` must be true or false"))),
+    }
+}
+
+fn twice(name: &str) -> Refusal {
+    bad(&format!("`{name}` is there twice"))
+}
+
+fn bad(detail: &str) -> Refusal {
+    Refusal::new(Reason::BadRequest, detail)
+}
