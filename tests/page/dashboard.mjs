@@ -209,7 +209,7 @@ function broker(suite) {
     await until(page, () => Math.abs(Number(document.querySelector('#broker-encodes').textContent) - 1) < 0.1);
     await drawn(page, 'broker');
     await until(page, () => /^(host|ticker)\./.test(document.querySelector('#busiest td').textContent));
-    assert.equal(await page.$eval('#slowest-none', (element) => element.hidden), false);
+    await page.waitForSelector('#slowest-none', { visible: true });
     await deaf(t, own.port, 'page.large');
     const large = Array.from({ length: 20 }, () => ({ topic: 'page.large', text: 'x'.repeat(40_000) }));
     for (let i = 0; i < 20; i += 1) await own.publish(...large);

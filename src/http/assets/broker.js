@@ -18,8 +18,8 @@ const CARDS = [
     title: 'Messages/s',
     format: format.rate,
     lines: [
-      { label: 'delivered', tone: 'a', read: ({ delivered }) => delivered },
-      { label: 'published', tone: 'b', read: ({ published }) => published },
+      { label: 'out', tone: 'a', read: ({ delivered }) => delivered },
+      { label: 'in', tone: 'b', read: ({ published }) => published },
     ],
     top: (track) => nice(track.top(), 10),
   },
