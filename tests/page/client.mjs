@@ -2,6 +2,8 @@
 // Not here: the dashboard (`dashboard.mjs`), what needs no browser (`clients/js/test`).
 
 import assert from 'node:assert/strict';
+import { createHmac, randomBytes } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { folderOf, start } from './broker.mjs';
@@ -25,6 +27,8 @@ export function client(engine) {
     interruptions(suite);
     sleep(suite);
     company(suite);
+    fallback(suite);
+    tokens(suite);
     compression(suite);
   });
 }
@@ -149,6 +153,76 @@ function company(suite) {
   });
 }
 
+function fallback(suite) {
+  test('a page that no WebSocket comes through to goes by server-sent events, and resumes there too', async (t) => {
+    const { broker, page, network } = await setUp(t, suite, { webSockets: false });
+    assert.equal(await page.evaluate(() => window.client.transport), 'sse');
+    await broker.publish(...numbers(1, 3));
+    await subscribe(page, { last: 10 });
+    await broker.publish(...numbers(4, 50));
+    await received(page, 50);
+    const { offset } = await page.evaluate(() => window.client.publish('page.numbers', { data: 51 }));
+    assert.equal(offset, 51);
+    assert.deepEqual(await received(page, 51), range(1, 51));
+    network.cut();
+    await until(page, () => window.states.at(-1) !== 'connected');
+    await broker.publish(...numbers(52, 80));
+    network.mend();
+    assert.deepEqual(await received(page, 80), range(1, 80));
+    assert.deepEqual(await page.evaluate(() => window.told), [{ recovered: true }]);
+    assert.deepEqual(await wrong(page), []);
+  });
+}
+
+function tokens(suite) {
+  test('a page whose token expires shows the next one, and goes on as if nothing were', async (t) => {
+    const folder = await folderOf(t);
+    const { settings, mint } = await authority(folder);
+    // A fifth of the time before it expires is left to show the next one.
+    const expires = Math.ceil(Date.now() / 1000) + 6;
+    const { page } = await setUp(t, suite, { folder, settings, options: { tokens: [mint(expires), mint(expires + 3600)] } });
+    await subscribe(page, {});
+    await page.evaluate(() => window.client.publish('page.numbers', { data: 1 }));
+    await until(page, () => window.asked === 2);
+    await until(page, (expires) => Date.now() > expires * 1000, expires);
+    await page.evaluate(() => window.client.publish('page.numbers', { data: 2 }));
+    assert.deepEqual(await received(page, 2), [1, 2]);
+    assert.deepEqual(await page.evaluate(() => [window.told, window.states]), [[], ['connecting', 'connected']]);
+    assert.deepEqual(await wrong(page), []);
+  });
+
+  test('a page whose token is refused is told so, and asks no more', async (t) => {
+    const folder = await folderOf(t);
+    const { settings, mint } = await authority(folder);
+    const broker = await start(folder, { settings });
+    t.after(() => broker.stop());
+    const page = await suite.open(t, broker.origin + BLANK);
+    const error = await page.evaluate(async (token) => {
+      const { connect } = await import('/fanfare.js');
+      const client = connect('/ws', { token: () => token });
+      const { error } = await new Promise((resolve) => client.on('state', (event) => event.state === 'closed' && resolve(event)));
+      return error.name;
+    }, mint(Math.floor(Date.now() / 1000) + 60, 'another secret'));
+    assert.equal(error, 'badToken');
+    assert.deepEqual(await wrong(page), []);
+  });
+}
+
+/** A broker's settings that demand a token, and who makes one that expires at a second. */
+async function authority(folder) {
+  const secret = randomBytes(32).toString('base64url');
+  const file = join(folder, 'secret');
+  await writeFile(file, secret);
+  const settings = `auth = { audience = "page", leeway = "0s", keys = [{ algorithm = "HS256", file = "${file}" }] }\n`;
+  const encode = (part) => Buffer.from(JSON.stringify(part)).toString('base64url');
+  const mint = (exp, key = secret) => {
+    const claims = { sub: 'ann', aud: 'page', exp, fanfare: { subscribe: ['>'], publish: ['>'] } };
+    const signed = `${encode({ alg: 'HS256', typ: 'JWT' })}.${encode(claims)}`;
+    return `${signed}.${createHmac('sha256', key).update(signed).digest('base64url')}`;
+  };
+  return { settings, mint };
+}
+
 function compression(suite) {
   test('the browser agrees on compression, and both sides compress', async (t) => {
     const { broker, page } = await setUp(t, suite, { settings: 'websocket.compression = true' });
@@ -179,10 +253,10 @@ function compression(suite) {
 // === What the tests begin with ===
 
 /** A broker, a network to it, and a page behind that with a client. */
-async function setUp(t, suite, { folder, settings, options = {} } = {}) {
+async function setUp(t, suite, { folder, settings, webSockets, options = {} } = {}) {
   const broker = await start(folder ?? (await folderOf(t)), { settings });
   t.after(() => broker.stop());
-  const network = await link(t, broker.port);
+  const network = await link(t, broker.port, { webSockets });
   const page = await suite.open(t, network.origin + BLANK);
   await begin(page, options);
   return { broker, page, network };
@@ -190,9 +264,10 @@ async function setUp(t, suite, { folder, settings, options = {} } = {}) {
 
 /** Connects a client in the page, and keeps what becomes of it. */
 async function begin(page, options) {
-  await page.evaluate(async (options) => {
+  await page.evaluate(async ({ tokens, ...options }) => {
     const { connect } = await import('/fanfare.js');
-    Object.assign(window, { got: [], told: [], states: ['connecting'] });
+    Object.assign(window, { got: [], told: [], states: ['connecting'], asked: 0 });
+    if (tokens) options.token = async () => tokens[Math.min(window.asked++, tokens.length - 1)];
     window.client = connect('/ws', { backoffMs: 50, ...options });
     window.client.on('state', ({ state, connection }) => {
       window.states.push(state);

@@ -1,4 +1,5 @@
-// Link: the network between a browser and a broker, which can be cut.
+// Link: the network between a browser and a broker, which can be cut, and in which a middlebox may let
+// no WebSocket through.
 // Invariants: while it is cut nothing gets through and whoever connects is cut off; it listens all the
 // time, so the browser's own view of its network does not matter.
 
@@ -6,7 +7,7 @@ import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 
 /** A link to this port, which ends with the test. */
-export async function link(t, port) {
+export async function link(t, port, { webSockets = true } = {}) {
   const pairs = new Set();
   let isCut = false;
   const server = createServer((near) => {
@@ -19,7 +20,11 @@ export async function link(t, port) {
       for (const socket of pair) socket.destroy();
     };
     for (const socket of pair) socket.on('error', end).on('close', end);
-    near.pipe(far).pipe(near);
+    far.pipe(near);
+    near.on('data', (bytes) => {
+      if (!webSockets && bytes.includes('GET /ws ')) return end();
+      far.write(bytes);
+    }).on('end', () => far.end());
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
