@@ -360,7 +360,7 @@ export class Feed {
     place.dense = this._filter && this.#filling ? undefined : dense;
   }
 
-  /** @param {TopicPosition} position */
+  /** @param {TopicPosition & { resumed?: boolean }} position With `resumed: false` some may be missing before it. */
   _place(position) {
     const { topic, epoch, offset } = position;
     const place = this.#places.get(topic);
@@ -369,7 +369,7 @@ export class Feed {
       return;
     }
     if (place) this.#recovered({ topic, recovered: false, reason: 'epochChanged' });
-    else if (this.#wasAway && offset > 0) this.#recovered({ topic, recovered: false, reason: 'noPosition' });
+    else if ((this.#wasAway || position.resumed === false) && offset > 0) this.#recovered({ topic, recovered: false, reason: 'noPosition' });
     this.#begin(topic, position);
   }
 
