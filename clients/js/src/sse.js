@@ -62,8 +62,7 @@ export class EventStream {
   /** @param {string} text */
   send(text) {
     const { id, ...command } = JSON.parse(text);
-    const [[action, body]] = Object.entries(command);
-    this.#commands[action]?.(id, body);
+    for (const [action, body] of Object.entries(command)) this.#commands[action]?.(id, body);
   }
 
   close() {
@@ -182,6 +181,7 @@ export class EventStream {
     this.#stream = stream;
     // Those that are asked for now: others may be added while this is read.
     const entries = [...this.#entries];
+    for (const entry of entries) entry.asked = entry.update;
     try {
       this.#places.keep(entries, QUERY_MAX);
       const { signal } = stream;
@@ -219,8 +219,8 @@ export class EventStream {
 
   /** The stream has answered one of its topics. @param {Entry} entry @param {any} event */
   #answered(entry, { subscribed, error }) {
-    const { id, update, body } = entry;
-    entry.update = undefined;
+    const { id, asked: update, body } = entry;
+    if (update === entry.update) entry.update = undefined;
     if (error && entry.before && update) {
       entry.body = entry.before;
       this.#hear({ id: update, error });

@@ -13,6 +13,7 @@
  * @property {boolean} [filling] Whether what it asked to come first is still coming.
  * @property {boolean} [again] Whether it has been answered before.
  * @property {number} [update] The id of a command to change its terms.
+ * @property {number} [asked] That which the stream has been asked for.
  * @property {any} [before] What it was before that.
  */
 
