@@ -49,6 +49,7 @@ assets! {
     "/uplot.css", STYLE, "assets/vendor/uplot.css";
     "/UPLOT-LICENSE", TEXT, "assets/vendor/UPLOT-LICENSE";
     "/fanfare.js", SCRIPT, "../../clients/js/dist/fanfare.js";
+    "/sse.js", SCRIPT, "../../clients/js/dist/sse.js";
 }
 
 pub(super) fn find(path: &str) -> Result<Answer, Refusal> {

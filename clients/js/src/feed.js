@@ -13,7 +13,8 @@
 
 import { Agreement } from './agreement.js';
 import { changed } from './asked.js';
-import { FanfareError, unsubscribed, word } from './errors.js';
+import { FanfareError } from './error.js';
+import { unsubscribed, word } from './errors.js';
 import { Kept } from './kept.js';
 import { isFilter, isSame, matches } from './small.js';
 import { isOffset, isPosition, listOf } from './words.js';
