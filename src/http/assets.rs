@@ -60,6 +60,7 @@ assets! {
     "/uplot.css", STYLE, "assets/vendor/uplot.css";
     "/UPLOT-LICENSE", TEXT, "assets/vendor/UPLOT-LICENSE";
     "/fanfare.js", SCRIPT, "../../clients/js/dist/fanfare.js";
+    "/sse.js", SCRIPT, "../../clients/js/dist/sse.js";
 }
 
 /// What pages of every origin may load, those that were opened as files too: the client itself. It

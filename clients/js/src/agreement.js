@@ -5,7 +5,7 @@
  * @module
  */
 
-/** @import { FanfareError } from './errors.js' */
+/** @import { FanfareError } from './error.js' */
 /** @import { Terms, TermsOptions } from './types.js' */
 
 import { changed } from './asked.js';

@@ -7,7 +7,7 @@
  * @module
  */
 
-/** @import { FanfareError } from './errors.js' */
+/** @import { FanfareError } from './error.js' */
 /** @import { ClientEvents, ClientOptions, Draft, HistoryOptions, StateEvent, SubscribeOptions, Terms, TermsOptions, WebSocketLike } from './types.js' */
 
 import { askedBy, drafted } from './asked.js';

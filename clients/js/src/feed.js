@@ -13,7 +13,8 @@
 
 import { Agreement } from './agreement.js';
 import { changed } from './asked.js';
-import { FanfareError, unsubscribed, word } from './errors.js';
+import { FanfareError } from './error.js';
+import { unsubscribed, word } from './errors.js';
 import { Kept } from './kept.js';
 import { isFilter, isSame, matches } from './small.js';
 import { isOffset, isPosition, listOf } from './words.js';
@@ -360,7 +361,7 @@ export class Feed {
     place.dense = this._filter && this.#filling ? undefined : dense;
   }
 
-  /** @param {TopicPosition} position */
+  /** @param {TopicPosition & { resumed?: boolean }} position With `resumed: false` some may be missing before it. */
   _place(position) {
     const { topic, epoch, offset } = position;
     const place = this.#places.get(topic);
@@ -369,7 +370,7 @@ export class Feed {
       return;
     }
     if (place) this.#recovered({ topic, recovered: false, reason: 'epochChanged' });
-    else if (this.#wasAway && offset > 0) this.#recovered({ topic, recovered: false, reason: 'noPosition' });
+    else if ((this.#wasAway || position.resumed === false) && offset > 0) this.#recovered({ topic, recovered: false, reason: 'noPosition' });
     this.#begin(topic, position);
   }
 

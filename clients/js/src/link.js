@@ -7,10 +7,11 @@
  */
 
 /** @import { Client } from './client.js' */
-/** @import { FanfareError } from './errors.js' */
+/** @import { FanfareError } from './error.js' */
 /** @import { ClientOptions, Spelling, State, StateEvent, WebSocketLike } from './types.js' */
 
-import { FanfareError as Refusal, closeError, isTerminal, refusal } from './errors.js';
+import { FanfareError as Refusal } from './error.js';
+import { closeError, isTerminal, refusal } from './errors.js';
 import { json } from './json.js';
 import { need } from './words.js';
 

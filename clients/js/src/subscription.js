@@ -4,7 +4,7 @@
  * @module
  */
 
-/** @import { FanfareError } from './errors.js' */
+/** @import { FanfareError } from './error.js' */
 /** @import { Feed } from './feed.js' */
 /** @import { ClientEvents, Gap, Message, SubscribeOptions, Terms, TermsOptions } from './types.js' */
 

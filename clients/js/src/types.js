@@ -6,7 +6,7 @@
  * @module
  */
 
-/** @import { FanfareError } from './errors.js' */
+/** @import { FanfareError } from './error.js' */
 
 /**
  * A place in a topic: an offset means something only together with its epoch.
