@@ -65,7 +65,7 @@ assets! {
 
 /// What pages of every origin may load, those that were opened as files too: the client itself. It
 /// holds no secret, and whom it may talk to is decided when it connects.
-const SHARED: [&str; 1] = ["/fanfare.js"];
+const SHARED: [&str; 2] = ["/fanfare.js", "/sse.js"];
 
 pub(super) fn find(path: &str) -> Result<Answer, Refusal> {
     let asset = ASSETS.iter().find(|asset| asset.path == path).ok_or(Reason::NotFound)?;

@@ -170,7 +170,9 @@ function fallback(suite) {
     network.mend();
     assert.deepEqual(await received(page, 80), range(1, 80));
     assert.deepEqual(await page.evaluate(() => window.told), [{ recovered: true }]);
-    assert.deepEqual(await wrong(page), []);
+    // Without a topic there are no events: the client asks so to learn whether there is a broker.
+    const others = (await wrong(page)).filter((words) => !/status of 400.*\/sse$/.test(words));
+    assert.deepEqual(others, []);
   });
 }
 

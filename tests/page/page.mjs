@@ -12,7 +12,7 @@ export async function open(t, browser, url, { beside, width = 1280, height = 900
   await page.setViewport({ width, height });
   if (scheme) await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
   page.errors = [];
-  page.on('console', (line) => ['error', 'warn'].includes(line.type()) && page.errors.push(line.text()));
+  page.on('console', (line) => ['error', 'warn'].includes(line.type()) && page.errors.push(`${line.text()} ${line.location()?.url ?? ''}`));
   page.on('pageerror', (error) => page.errors.push(String(error)));
   await page.evaluateOnNewDocument(watch);
   await page.goto(url);
@@ -35,7 +35,7 @@ function watch() {
 
 /** All that the browser complained of, but for what a broker that is gone makes it say. */
 export async function wrong(page) {
-  const isGone = (text) => /ERR_CONNECTION|ERR_SOCKET_NOT_CONNECTED|ERR_INTERNET_DISCONNECTED|ERR_EMPTY_RESPONSE|establish a connection|was interrupted|Back-Forward Cache/.test(text);
+  const isGone = (text) => /ERR_CONNECTION|ERR_SOCKET_NOT_CONNECTED|ERR_INTERNET_DISCONNECTED|ERR_EMPTY_RESPONSE|establish a connection|was interrupted|closed before receiving a handshake|Back-Forward Cache/.test(text);
   return [...page.errors.filter((text) => !isGone(text)), ...(await page.evaluate(() => window.violations))];
 }
 
