@@ -237,3 +237,32 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_demo_shows_itself_and_lets_files_in_only_where_nobody_else_can_reach_it() {
+        let on = |address: &str, origins: &[&str]| {
+            let mut config = Config::default();
+            config.listen.public = address.parse().expect("an address");
+            config.websocket.origins = origins.iter().map(ToString::to_string).collect();
+            config
+        };
+        let cases: [(&str, &[&str], &[&str]); 5] = [
+            ("127.0.0.1:7600", &[], &["null"]),
+            ("[::1]:7600", &["https://a.example"], &["https://a.example", "null"]),
+            ("127.0.0.1:7600", &["null"], &["null"]),
+            ("0.0.0.0:7600", &[], &[]),
+            ("192.0.2.1:7600", &[], &[]),
+        ];
+        for (address, given, expected) in cases {
+            let config = on(address, given);
+            assert_eq!(Mode::Serve.settle(config.clone()), config, "{address}");
+            let demo = Mode::Demo.settle(config);
+            assert!(demo.admin.dashboard);
+            assert_eq!(demo.websocket.origins, expected, "{address} {given:?}");
+        }
+    }
+}

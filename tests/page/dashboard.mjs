@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { folderOf, start } from './broker.mjs';
-import { can, launch } from './engines.mjs';
+import { ELSEWHERE, can, launch } from './engines.mjs';
 import { open, text, until, wrong } from './page.mjs';
 import { deaf } from './socket.mjs';
 
@@ -45,6 +45,7 @@ export function dashboard(engine) {
     tabs(suite);
     host(suite);
     broker(suite);
+    secrecy(suite);
     strangers(suite);
     work(suite);
     looks(suite);
@@ -247,6 +248,17 @@ function broker(suite) {
     // The browser itself notes each answer that refuses.
     const others = (await wrong(page)).filter((words) => !/status of 40[13]/.test(words));
     assert.deepEqual(others, []);
+  });
+}
+
+function secrecy(suite) {
+  test('a page that came in plain text through a network does not ask for the token', async (t) => {
+    const settings = `admin.dashboard = true\nadmin.token = "${'0'.repeat(64)}"\n`;
+    const guarded = await start(await folderOf(t), { settings });
+    t.after(() => guarded.stop());
+    const page = await open(t, suite.browser, `http://${ELSEWHERE}:${guarded.port}/#broker`);
+    await part(page, 'plain');
+    assert.equal(await page.$eval('#token', (input) => input.checkVisibility()), false);
   });
 }
 

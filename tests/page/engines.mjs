@@ -5,6 +5,9 @@
 import assert from 'node:assert/strict';
 import puppeteer from 'puppeteer-core';
 
+/** A name that leads to this machine, although no browser takes it for one that does. */
+export const ELSEWHERE = 'broker.test';
+
 const FIREFOX = {
   'app.normandy.enabled': false,
   'app.update.enabled': false,
@@ -16,6 +19,7 @@ const FIREFOX = {
   'network.captive-portal-service.enabled': false,
   'network.connectivity-service.enabled': false,
   'network.dns.disablePrefetch': true,
+  'network.dns.localDomains': ELSEWHERE,
   'network.prefetch-next': false,
   'services.settings.server': 'data:,#remote-settings-dummy/v1',
   'toolkit.telemetry.server': 'data:,',
@@ -27,7 +31,7 @@ const ENGINES = {
     options: {
       browser: 'chrome',
       // Inside a container there is often no sandbox to be had, and only this host's pages are opened.
-      args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+      args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync', `--host-resolver-rules=MAP ${ELSEWHERE} 127.0.0.1`],
     },
   },
   firefox: {
