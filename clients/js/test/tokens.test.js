@@ -11,7 +11,7 @@ const isIn = (state) => (event) => event.state === state;
 test('a function is asked for a token for each connection', async (t) => {
   const server = await serve(t);
   let asked = 0;
-  open(t, server.url, { token: async () => `token ${(asked += 1)}` });
+  open(t, server.url, { token: async () => `token ${(asked += 1)}`, transport: 'websocket' });
   for (const token of ['token 1', 'token 2', 'token 3']) {
     const peer = await server.accept();
     assert.equal((await peer.expect('connect')).token, token);
@@ -137,10 +137,15 @@ for (const type of ['online', 'offline', 'pageshow', 'visibilitychange']) {
 }
 
 test('after a sleep in which timers stood still the connection is not trusted', (t) => {
-  t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 0 });
+  let wall = 0;
+  t.mock.method(Date, 'now', () => wall);
+  t.mock.timers.enable({ apis: ['setTimeout'] });
   const { client, sockets } = start(t);
   sockets[0].welcome();
-  t.mock.timers.setTime(3_600_000);
+  wall = 20_000;
+  sockets[0].onmessage({ data: '{"ping":{}}' });
+  wall = 3_600_000;
+  t.mock.timers.tick(35_000);
   assert.equal(client.state, 'waiting');
 });
 
