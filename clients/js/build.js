@@ -11,6 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { minify } from 'terser';
 
 /** What is loaded by itself. The first loads the last, when it is needed. */
 export const ENTRIES = ['fanfare.js', 'proto.js', 'sse.js'];
@@ -34,9 +35,16 @@ export async function made() {
       legalComments: 'none',
       write: false,
     });
-    files.set(entry, outputFiles[0].text);
+    files.set(entry, await smaller(outputFiles[0].text));
   }
   return files;
+}
+
+/** Takes out what a look at the whole file can; a twentieth after gzip. @param {string} text */
+async function smaller(text) {
+  const compress = { passes: 3, ecma: 2022, toplevel: true, pure_getters: true, unsafe_arrows: true, keep_fargs: false };
+  const { code } = await minify(text, { module: true, compress, mangle: { toplevel: true } });
+  return `${code}\n`;
 }
 
 /** @returns {Map<string, string>} */

@@ -35,7 +35,7 @@
 /** @typedef {types.TopicPosition} TopicPosition */
 /** @typedef {types.WebSocketLike} WebSocketLike */
 
-import { Client as Made } from './client.js';
+import { makeClient } from './client.js';
 
 export { FanfareError } from './error.js';
 
@@ -46,5 +46,5 @@ export { FanfareError } from './error.js';
  * @returns {Client}
  */
 export function connect(url, options = {}) {
-  return new Made(url, options);
+  return makeClient(url, options);
 }
