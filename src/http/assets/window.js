@@ -39,7 +39,7 @@ export function useToken(value) {
 /** Asks for one page of the admin API; rejects with `Refused`. */
 export async function ask(page) {
   const headers = token && isPrivate ? { authorization: `Bearer ${token}` } : {};
-  const options = { headers, cache: 'no-store', credentials: 'omit', redirect: 'error', signal: AbortSignal.timeout(TIMEOUT_MS) };
+  const options = { headers, cache: 'no-store', redirect: 'error', signal: AbortSignal.timeout(TIMEOUT_MS) };
   let answer;
   let content;
   try {
