@@ -1,7 +1,7 @@
 //! Where a reader of server-sent events stands, as the text of an event's id: all that it has to say
 //! when it comes back.
-//! Owns that text: `EPOCH:OFFSET` of a stream of one topic, else `TOPIC@EPOCH:OFFSET` of each topic with
-//! commas between, and `*` at the end where topics had no room.
+//! Owns that text: `EPOCH:OFFSET` of a stream of one topic, else `TOPIC@EPOCH:OFFSET` of each topic and
+//! each filter that has begun, with commas between, and `!` at the end where topics had no room.
 //! # Invariants: a position never goes back within an epoch; noting one allocates nothing once the text
 //! has grown; a bookmark is at most [`BYTES_MAX`] bytes long and never leaves something out in silence.
 //! # Not here: which connection has one (`shard`), what becomes of one that comes back (`query`).
@@ -9,7 +9,7 @@
 use super::{Event, POSITIONS_MAX, TopicPosition};
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{Epoch, Message, Offset, Payload, Position, Stream, TopicHead, Wire};
-use crate::topics::name::TopicName;
+use crate::topics::name::{TopicFilter, TopicName};
 
 /// Topics that one bookmark holds.
 pub const TOPICS_MAX: usize = 64;
@@ -18,19 +18,21 @@ pub const TOPICS_MAX: usize = 64;
 pub const BYTES_MAX: usize = 4 << 10;
 
 /// At the end of one that does not hold every topic of its stream.
-const MORE: &str = "*";
+const MORE: &str = "!";
 
 /// Digits of the largest offset.
 const DIGITS_MAX: usize = 20;
 
 /// Where one connection stands in the topics of its stream.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bookmark {
     naming: Naming,
     text: Vec<u8>,
     entries: Vec<Entry>,
     /// Topics had no room.
     is_full: bool,
+    /// Topics had no room in the one that the reader came back with, and not all of it was told yet.
+    was_full: bool,
     /// Something was noted that the reader has not been told.
     is_new: bool,
 }
@@ -45,8 +47,14 @@ pub enum Naming {
     Bare,
 }
 
+/// In place of a topic's id: it is only known by its name yet.
+const UNKNOWN: u64 = u64::MAX;
+
+/// In place of a topic's id: it is a filter, all of whose topics are here.
+const FILTER: u64 = u64::MAX - 1;
+
 /// A topic in the text, in its order.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Entry {
     /// The id of its head.
     topic: u64,
@@ -59,6 +67,41 @@ impl Bookmark {
     /// One that holds nothing yet.
     pub fn new(naming: Naming) -> Bookmark {
         Bookmark { naming, ..Bookmark::default() }
+    }
+
+    /// Has it begin with a place that the reader came back with, so that being cut once more while
+    /// its subscriptions begin loses nothing.
+    pub fn seed(&mut self, topic: &TopicName, position: Position) {
+        self.add_place(topic, position, UNKNOWN);
+    }
+
+    /// Has it begin as the one of a reader that came back without some of its places.
+    pub fn seed_full(&mut self) {
+        self.was_full = true;
+        self.is_new = true;
+    }
+
+    /// All subscriptions have begun: what was lost before has been told.
+    pub fn settle(&mut self) {
+        self.is_new |= std::mem::take(&mut self.was_full) && !self.is_full;
+    }
+
+    /// Notes that a filter has begun, so that a topic of it which is not here begins later.
+    pub fn note_filter(&mut self, filter: &TopicFilter) {
+        let text = filter.as_str().as_bytes();
+        if self.parts().any(|(entry, part)| entry.topic == FILTER && part == text) {
+            return;
+        }
+        self.add(FILTER, text.len(), |out| {
+            out.extend_from_slice(text);
+            Offset::default()
+        });
+    }
+
+    /// Notes that there are topics which have no room.
+    pub fn note_full(&mut self) {
+        self.is_new |= !self.is_full;
+        self.is_full = true;
     }
 
     /// Notes that a topic has been sent up to here.
@@ -79,7 +122,7 @@ impl Bookmark {
         }
         out.extend_from_slice(b"id: ");
         out.extend_from_slice(&self.text);
-        if self.is_full {
+        if self.is_full || self.was_full {
             let comma: &[u8] = if self.text.is_empty() { b"" } else { b"," };
             out.extend_from_slice(comma);
             out.extend_from_slice(MORE.as_bytes());
@@ -89,7 +132,7 @@ impl Bookmark {
 
     /// How long the line that tells it may be.
     pub fn line_len(&self) -> usize {
-        "id: ".len() + self.text.len() + DIGITS_MAX + ",*\n".len()
+        "id: ".len() + self.text.len() + DIGITS_MAX + ",!\n".len()
     }
 
     /// Becomes what another one is, in the memory that it has.
@@ -98,6 +141,7 @@ impl Bookmark {
         self.text.clone_from(&other.text);
         self.entries.clone_from(&other.entries);
         self.is_full = other.is_full;
+        self.was_full = other.was_full;
         self.is_new = other.is_new;
     }
 
@@ -125,37 +169,49 @@ impl Bookmark {
     #[cold]
     fn begin(&mut self, head: &TopicHead, offset: Offset) {
         self.forget(&head.name);
-        let name = head.name.as_bytes();
-        let len = name.len() + "@:,*".len() + Epoch::TEXT_LEN + DIGITS_MAX;
-        if self.entries.len() >= TOPICS_MAX || self.text.len() + len > BYTES_MAX {
-            self.is_new |= !self.is_full;
-            self.is_full = true;
-            return;
+        self.add_place(&head.name, Position { epoch: head.epoch, offset }, head.id);
+    }
+
+    fn add_place(&mut self, topic: &TopicName, position: Position, id: u64) {
+        let (name, naming) = (topic.as_bytes(), self.naming);
+        self.add(id, name.len() + "@:".len() + Epoch::TEXT_LEN + DIGITS_MAX, |out| {
+            if naming == Naming::Named {
+                out.extend_from_slice(name);
+                out.push(b'@');
+            }
+            write_position(position, out);
+            position.offset
+        });
+    }
+
+    /// Adds a part of at most so many bytes, which `write` appends.
+    fn add(&mut self, topic: u64, len: usize, write: impl FnOnce(&mut Vec<u8>) -> Offset) {
+        if self.entries.len() >= TOPICS_MAX || self.text.len() + len + ",,!".len() > BYTES_MAX {
+            return self.note_full();
         }
         self.is_new = true;
         if !self.text.is_empty() {
             self.text.push(b',');
         }
-        if self.naming == Naming::Named {
-            self.text.extend_from_slice(name);
-            self.text.push(b'@');
-        }
-        write_position(Position { epoch: head.epoch, offset }, &mut self.text);
-        self.entries.push(Entry { topic: head.id, offset, end: self.text.len() });
+        let offset = write(&mut self.text);
+        self.entries.push(Entry { topic, offset, end: self.text.len() });
+    }
+
+    /// The parts of the text.
+    fn parts(&self) -> impl Iterator<Item = (&Entry, &[u8])> {
+        let mut start = 0;
+        self.entries.iter().map(move |entry| {
+            let part = self.text.get(start..entry.end).unwrap_or_default();
+            start = entry.end + 1;
+            (entry, part)
+        })
     }
 
     /// Takes a topic out that has begun anew.
     fn forget(&mut self, name: &TopicName) {
-        let mut start = 0;
-        let found = self.entries.iter().position(|entry| {
-            let text = self.text.get(start..entry.end).unwrap_or_default();
-            start = entry.end + 1;
-            match self.naming {
-                Naming::Bare => true,
-                Naming::Named => {
-                    text.strip_prefix(name.as_bytes()).is_some_and(|rest| is_position(rest))
-                }
-            }
+        let found = self.parts().position(|(_, part)| match self.naming {
+            Naming::Bare => true,
+            Naming::Named => part.strip_prefix(name.as_bytes()).is_some_and(is_position),
         });
         let Some(index) = found else { return };
         self.is_new = true;
@@ -215,6 +271,8 @@ pub struct Places {
     pub bare: Option<Position>,
     /// The positions of topics that are named.
     pub named: Vec<TopicPosition>,
+    /// The filters that had begun.
+    pub filters: Vec<TopicFilter>,
     /// Whether the stream had further topics.
     pub has_more: bool,
 }
@@ -232,14 +290,16 @@ pub fn parse(text: &str) -> Result<Places, Refusal> {
         }
         if part == MORE {
             places.has_more = true;
+        } else if part.contains(['*', '>']) {
+            let filter = TopicFilter::parse(part).map_err(|bad| bad_id(&bad.to_string()))?;
+            places.filters.push(filter);
         } else if part.contains('@') {
             places.named.push(parse_named(part)?);
         } else {
             places.bare = Some(parse_position(part)?);
         }
     }
-    let is_alone = places.named.is_empty() && !places.has_more && !text.contains(',');
-    if places.bare.is_some() && !is_alone {
+    if places.bare.is_some() && text.contains(',') {
         return Err(bad_id("a position without a topic stands alone"));
     }
     Ok(places)
@@ -251,8 +311,7 @@ pub fn parse(text: &str) -> Result<Places, Refusal> {
 /// [`Reason::BadPosition`].
 pub fn parse_named(text: &str) -> Result<TopicPosition, Refusal> {
     let (topic, position) = text.rsplit_once('@').ok_or_else(|| bad_id("it names no topic"))?;
-    let topic = TopicName::parse(topic)
-        .map_err(|refusal| Refusal::new(Reason::BadPosition, refusal.to_string()))?;
+    let topic = TopicName::parse(topic).map_err(|bad| bad_id(&bad.to_string()))?;
     Ok(TopicPosition { topic, position: parse_position(position)? })
 }
 
@@ -331,6 +390,38 @@ mod tests {
     }
 
     #[test]
+    fn what_a_reader_came_back_with_stays_until_its_topic_is_noted() {
+        let mut bookmark = Bookmark::new(Naming::Named);
+        let name = |raw| TopicName::parse(raw).expect("a name");
+        let old = |offset| Position { epoch: Epoch::from_bits(9), offset: Offset(offset) };
+        bookmark.seed(&name("a"), old(5));
+        bookmark.seed(&name("b"), old(6));
+        bookmark.seed_full();
+        let nine = Epoch::from_bits(9);
+        assert_eq!(told(&mut bookmark), format!("id: a@{nine}:5,b@{nine}:6,!\n"));
+        bookmark.note(&head(1, "a"), Offset(2));
+        let one = Epoch::from_bits(1);
+        assert_eq!(told(&mut bookmark), format!("id: b@{nine}:6,a@{one}:2,!\n"));
+        bookmark.settle();
+        assert_eq!(told(&mut bookmark), format!("id: b@{nine}:6,a@{one}:2\n"));
+    }
+
+    #[test]
+    fn a_filter_that_has_begun_is_told_once() {
+        let mut bookmark = Bookmark::new(Naming::Named);
+        let filter = TopicFilter::parse("a.>").expect("a filter");
+        bookmark.note(&head(1, "a.b"), Offset(1));
+        bookmark.note_filter(&filter);
+        bookmark.note_filter(&filter);
+        bookmark.note(&head(2, "a.b"), Offset(2));
+        let line = told(&mut bookmark);
+        assert_eq!(line, format!("id: a.>,a.b@{}:2\n", Epoch::from_bits(2)));
+        let text = line.trim_start_matches("id: ").trim_end();
+        let places = parse(text).expect("a bookmark");
+        assert_eq!((places.filters, places.named.len()), (vec![filter], 1));
+    }
+
+    #[test]
     fn topics_that_have_no_room_are_told_to_be_there() {
         let mut bookmark = Bookmark::new(Naming::Named);
         for id in 0..=TOPICS_MAX as u64 {
@@ -376,7 +467,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "[ab@:,*0-9A-D]{0,60}") {
+        fn any_text_is_read_or_refused(text in "[ab@:,*!>0-9A-D]{0,60}") {
             drop(parse(&text));
         }
     }
@@ -393,16 +484,17 @@ mod tests {
             format!("{epoch}:+1"),
             format!("{epoch}:9007199254740992"),
             format!("{epoch}:1,"),
-            format!("{epoch}:1,*"),
+            format!("{epoch}:1,!"),
             format!("{epoch}:1,a@{epoch}:1"),
             format!("@{epoch}:1"),
             format!("a.>@{epoch}:1"),
+            "a.>.b".to_owned(),
             format!("a@{epoch}x:1"),
             "a@:1".to_owned(),
         ] {
             let refusal = parse(&text).expect_err(&text);
             assert_eq!(refusal.reason, Reason::BadPosition, "{text}");
         }
-        assert!(parse(&vec!["*"; POSITIONS_MAX + 2].join(",")).is_err());
+        assert!(parse(&vec!["!"; POSITIONS_MAX + 2].join(",")).is_err());
     }
 }

@@ -118,9 +118,20 @@ pub struct Subscribe {
     pub positions: Vec<TopicPosition>,
     /// Whether to tell who joins and leaves; only with a topic.
     pub presence: bool,
-    /// Why the client has no position where it had one; of a filter, of topics that are not among
-    /// `positions`. Only where others keep positions for the client.
-    pub lost: Option<Reason>,
+    /// What is known of the topics that the client has no position of; `None` where it keeps positions
+    /// itself, and knows best.
+    pub kept: Option<Kept>,
+}
+
+/// How much of a reader's positions has come back with it, where we keep them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// The subscription had not begun.
+    Nothing,
+    /// All of them: a topic of a filter without one has begun since.
+    All,
+    /// Not all of them.
+    Some,
 }
 
 /// New terms for a subscription.

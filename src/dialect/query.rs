@@ -4,12 +4,12 @@
 //! alone, so that nothing is sent twice.
 //! # Not here: HTTP, what commands do (`session`).
 
-use super::bookmark::{Naming, Places};
+use super::bookmark::{Bookmark, Naming, Places};
 use super::raw::{
     Choice, Number, RawHistory, RawPosition, RawPositions, RawRate, RawSubscribe, RawTopicPosition,
     Text,
 };
-use super::{History, Subscribe, bookmark};
+use super::{History, Kept, Subscribe, bookmark};
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::Wire;
 use crate::topics::name::{Target, TopicName};
@@ -43,6 +43,8 @@ pub struct Stream {
     pub subscriptions: Vec<(u64, Result<Subscribe, Refusal>)>,
     /// Whether it is of one topic.
     pub naming: Naming,
+    /// Where its reader stands before anything is sent.
+    pub bookmark: Bookmark,
 }
 
 impl Stream {
@@ -76,10 +78,11 @@ impl Stream {
         subscriptions.sort_by_key(|(_, subscribe)| {
             matches!(subscribe, Ok(Subscribe { target: Target::Filter(_), .. }))
         });
+        let mut bookmark = Bookmark::new(naming);
         if let Some(said) = said {
-            resume(&mut subscriptions, naming, bookmark::parse(said)?)?;
+            resume(&mut subscriptions, &mut bookmark, (naming, bookmark::parse(said)?))?;
         }
-        Ok(Stream { subscriptions, naming })
+        Ok(Stream { subscriptions, naming, bookmark })
     }
 }
 
@@ -146,43 +149,63 @@ fn understand(general: &Options<'_>, group: &Group<'_>) -> Result<Subscribe, Ref
         presence: is_true("presence")?,
     }
     .understand()
+    .map(|subscribe| Subscribe { kept: Some(Kept::Nothing), ..subscribe })
 }
 
-/// Has each subscription go on where the bookmark stands. What the bookmark does not say is told as
-/// lost where it had no room for it; else the stream had not begun with it, and the query counts.
+/// Has each subscription go on where the bookmark stands. Of topics that several of them cover each is
+/// given the position; the session uses it once.
 fn resume(
     subscriptions: &mut [(u64, Result<Subscribe, Refusal>)],
-    naming: Naming,
-    places: Places,
+    bookmark: &mut Bookmark,
+    (naming, places): (Naming, Places),
 ) -> Result<(), Refusal> {
-    let Places { bare, named, has_more } = places;
-    if bare.is_some() && naming == Naming::Named {
+    if places.bare.is_some() && naming == Naming::Named {
         let detail = "the last event's id is that of a stream of one topic";
         return Err(Refusal::new(Reason::BadPosition, detail));
     }
-    let named_before: Vec<TopicName> = named.iter().map(|place| place.topic.clone()).collect();
-    let mut left = named;
-    let lost = has_more.then_some(Reason::TooMany);
+    if places.has_more {
+        bookmark.seed_full();
+    }
+    let targets = subscriptions.iter().filter_map(|(_, subscribe)| subscribe.as_ref().ok());
+    let targets: Vec<Target> = targets.map(|subscribe| subscribe.target.clone()).collect();
+    for filter in &places.filters {
+        if targets.contains(&Target::Filter(filter.clone())) {
+            bookmark.note_filter(filter);
+        }
+    }
+    for place in &places.named {
+        if targets.iter().any(|target| target.covers(&place.topic)) {
+            bookmark.seed(&place.topic, place.position);
+        }
+    }
     for subscribe in subscriptions.iter_mut().filter_map(|(_, subscribe)| subscribe.as_mut().ok()) {
         match &subscribe.target {
             Target::Topic(topic) => {
-                let index = left.iter().position(|place| place.topic == *topic);
-                let place = index.map(|index| left.swap_remove(index).position).or(bare);
-                if place.is_some() || has_more || named_before.contains(topic) {
-                    subscribe.since = place;
+                let named = places.named.iter().find(|place| place.topic == *topic);
+                let place = named.map(|place| place.position).or(places.bare);
+                if let (Some(place), Naming::Bare) = (place, naming) {
+                    bookmark.seed(topic, place);
                 }
-                subscribe.lost = lost.filter(|_| place.is_none());
+                if place.is_some() || places.has_more {
+                    subscribe.since = place;
+                    subscribe.kept = Some(if place.is_some() { Kept::All } else { Kept::Some });
+                }
             }
             Target::Filter(filter) => {
-                if has_more {
+                let has_begun = places.filters.contains(filter);
+                subscribe.kept = Some(match (places.has_more, has_begun) {
+                    (true, _) => Kept::Some,
+                    (false, true) => Kept::All,
+                    (false, false) => Kept::Nothing,
+                });
+                if places.has_more || has_begun {
                     subscribe.positions.clear();
                 }
-                subscribe.positions.retain(|place| !named_before.contains(&place.topic));
-                let (own, others) =
-                    left.into_iter().partition(|place| filter.matches(&place.topic));
-                subscribe.positions.splice(0..0, Vec::from(own));
-                left = others;
-                subscribe.lost = lost;
+                let is_named =
+                    |topic: &TopicName| places.named.iter().any(|place| place.topic == *topic);
+                subscribe.positions.retain(|place| !is_named(&place.topic));
+                let own = places.named.iter().filter(|place| filter.matches(&place.topic));
+                subscribe.positions.extend(own.cloned());
             }
         }
     }

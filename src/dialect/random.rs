@@ -87,7 +87,7 @@ fn any_subscribe() -> impl Strategy<Value = Subscribe> {
                 overflow,
                 positions,
                 presence,
-                lost: None,
+                kept: None,
             }
         },
     )

@@ -404,7 +404,7 @@ impl RawSubscribe<'_> {
             overflow,
             positions,
             presence,
-            lost: None,
+            kept: None,
         })
     }
 }

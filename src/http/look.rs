@@ -38,10 +38,7 @@ fn answer<B>(request: &Request<B>, sight: Sight, guest: &Guest) -> Result<Answer
     origin::check(request.headers(), &site.policy.origins)?;
     let identity = entry::reader(request, context, site)?;
     let standing = identity.as_ref().map_or(Standing::Open, Standing::As);
-    let mut spent = guest.published.get();
-    let may = site.broker.may_look(standing, &mut spent, context.now());
-    guest.published.set(spent);
-    may?;
+    site.broker.may_look(standing, &mut guest.usage.borrow_mut(), context.now())?;
     let raw = request.uri().query().unwrap_or_default();
     let body = match sight {
         Sight::History => {

@@ -17,7 +17,7 @@ mod sse;
 pub use ops::{Ops, serve as serve_ops};
 
 use crate::dialect::{Event, encode, frame};
-use crate::limits::rate::Spent;
+use crate::limits::usage::Usage;
 use crate::listen::gate::{Held, Pending};
 use crate::listen::pipe::Pipe;
 use crate::listen::{Arrival, Gate, Ticket, count_refusal, hops};
@@ -40,7 +40,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use look::{Sight, look};
 use outlet::Outlet;
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -84,8 +84,8 @@ struct Guest {
     client: IpAddr,
     /// Held until its first request has been answered.
     pending: Cell<Option<Pending>>,
-    /// What it has used up of the publishes that it may have.
-    published: Cell<Spent>,
+    /// What it has used up of its rates.
+    usage: RefCell<Usage>,
     /// What becomes of it.
     upgrade: Cell<Option<Upgrade>>,
     /// A stream has begun, whose answer is not one of HTTP's.
@@ -127,7 +127,7 @@ pub async fn serve(context: Rc<Context>, site: Arc<Site>, arrival: Arrival) {
         peer,
         client,
         pending: Cell::new(Some(pending)),
-        published: Cell::default(),
+        usage: RefCell::default(),
         upgrade: Cell::new(None),
         is_taken: Cell::new(false),
     });
@@ -267,7 +267,7 @@ async fn route(request: Request<Incoming>, guest: &Guest) -> Answer {
         (_, "/v1/snapshot") => look(&request, Sight::Snapshot, guest),
         (_, "/v1/presence") => look(&request, Sight::Presence, guest),
         (&Method::POST, "/v1/publish") => {
-            publish::publish(request, &guest.published, context, site).await.map_err(Refused::from)
+            publish::publish(request, &guest.usage, context, site).await.map_err(Refused::from)
         }
         (_, "/v1/publish") => Err(Refused {
             refusal: Refusal::new(Reason::MethodNotAllowed, "publishing is POST"),

@@ -19,7 +19,7 @@ use crate::ws::handshake::check_body;
 use crate::ws::origin;
 use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderName};
-use hyper::{Method, Request};
+use hyper::{Method, Request, Version};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -63,6 +63,9 @@ pub(super) fn judge<B>(
         return Err(Refusal::new(Reason::MethodNotAllowed, "a stream of events begins with GET"));
     }
     check_body(headers)?;
+    if request.version() == Version::HTTP_11 {
+        origin::check_one_host(headers)?;
+    }
     origin::check(headers, &site.policy.origins)?;
     let identity = entry::reader(request, context, site)?;
     let said = last_event_id(headers)?;
@@ -95,8 +98,10 @@ pub(super) fn serve<P>(
 ) -> impl Future<Output = ()> {
     let Accepted { stream, identity, head } = accepted;
     let socket = Rc::new(socket);
-    let session = context.with(|shard| {
-        let id = shard.open(Rc::clone(&socket), stream.wire());
+    let wire = stream.wire();
+    let (id, session) = context.with(|shard| {
+        let id = shard.open(Rc::clone(&socket), wire);
+        shard.begin_marks(id, stream.bookmark);
         shard.push(id, head);
         shard.flush(id);
         let session = Session::new(broker, id);
@@ -106,11 +111,11 @@ pub(super) fn serve<P>(
         }
         (id, session)
     });
-    let (id, session) = session;
     // Each of these bytes stands for a command, so that they have their turns as others do.
     let turns = vec![0; stream.subscriptions.len()];
     let mut commands: Vec<_> = stream.subscriptions.into_iter().map(command).collect();
     commands.reverse();
+    let session = Some(session);
     let connection = Connection { id, commands, unheard, session, _place: place };
     Stream::new(context, socket, id).serve(turns, connection)
 }
@@ -131,20 +136,24 @@ struct Connection<P> {
     commands: Vec<Result<Command, BadCommand>>,
     /// Bytes that came behind the request.
     unheard: usize,
-    session: Session,
+    /// Until all of it is done.
+    session: Option<Session>,
     _place: P,
 }
 
 impl<P> Protocol for Connection<P> {
     fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<Conduit>>) -> usize {
         if let Some(command) = self.commands.pop() {
-            if self.commands.is_empty() {
-                self.commands = Vec::new();
-            }
             if shard.is_open(self.id)
-                && let Err(Close(refusal)) = self.session.handle(command, shard)
+                && let Some(session) = &mut self.session
+                && let Err(Close(refusal)) = session.handle(command, shard)
             {
                 shard.close(self.id, &refusal);
+            }
+            if self.commands.is_empty() {
+                self.commands = Vec::new();
+                self.session = None;
+                shard.settle_marks(self.id);
             }
             return 1;
         }

@@ -6,8 +6,7 @@ use super::Broker;
 use crate::auth::Ask as Permission;
 use crate::clock::Now;
 use crate::dialect::{Event, History, HistoryPage, PresenceState, TopicPosition};
-use crate::limits::rate::Spent;
-use crate::reason::{Reason, Refusal};
+use crate::reason::Refusal;
 use crate::shard::outbound::Socket;
 use crate::shard::{Shard, Standing};
 use crate::topics::message::Message;
@@ -25,30 +24,10 @@ pub struct Snapshot {
 }
 
 impl Broker {
-    /// Counts a request that looks at topics against what its connection may publish. `spent` is what
-    /// that has used up.
-    ///
-    /// # Errors
-    /// [`Reason::TooOften`].
-    pub fn may_look(
-        &self,
-        standing: Standing<'_>,
-        spent: &mut Spent,
-        now: Now,
-    ) -> Result<(), Reason> {
-        match (standing, self.limits.publishes) {
-            (Standing::As(identity), Some(rate)) if !identity.is_service() => {
-                spent.take(rate, now.uptime).map_err(|_| Reason::TooOften)
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// A page of a topic's history.
     ///
     /// # Errors
-    /// Those of [`Standing::permit`], and [`Reason::EpochChanged`], [`Reason::Trimmed`] or
-    /// [`Reason::Expired`].
+    /// Those of [`Standing::permit`], and `epochChanged`, `trimmed` or `expired`.
     pub fn history(
         &self,
         standing: Standing<'_>,
@@ -73,7 +52,7 @@ impl Broker {
     /// Who is subscribed to a topic.
     ///
     /// # Errors
-    /// Those of [`Standing::permit`]; [`Reason::NotAllowed`] where the topic keeps no presence.
+    /// Those of [`Standing::permit`]; `notAllowed` where the topic keeps no presence.
     pub fn attendance(&self, standing: Standing<'_>, topic: TopicName) -> Result<Event, Refusal> {
         standing.permit(Permission::Read(&topic))?;
         let there =
@@ -92,7 +71,7 @@ impl Broker {
     /// with a snapshot would be sent first.
     ///
     /// # Errors
-    /// Those of [`Standing::permit`]; [`Reason::SnapshotTooLarge`] when there are more topics or
+    /// Those of [`Standing::permit`]; `snapshotTooLarge` when there are more topics or
     /// messages than one snapshot may hold.
     pub fn snapshot<S: Socket>(
         &self,

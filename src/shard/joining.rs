@@ -116,7 +116,8 @@ impl<S: Socket> Shard<S> {
         self.settle_cursors(joiner.connection, &target);
         self.settle_replayed(joiner.connection, seams.iter().flatten());
         let member = self.member(joiner);
-        let (place, index) = self.subscribers.enter_group(filter, member);
+        let audience = || self.registry.audience_of(filter);
+        let (place, index) = self.subscribers.enter_group(filter, member, audience);
         self.joining = None;
         self.note_membership(joiner.connection, place, index);
         self.counters.filter_subscriptions.increment();
@@ -246,6 +247,12 @@ impl<S: Socket> Shard<S> {
         self.subscribers.place(target).is_some_and(|place| {
             self.connection(id).is_some_and(|c| c.memberships.get(place).is_some())
         })
+    }
+
+    /// What a connection is subscribed to.
+    pub fn targets(&self, id: ConnectionId) -> Vec<Target> {
+        let connection = self.connection(id);
+        connection.map_or_else(Vec::new, |c| self.subscribers.targets(&c.memberships))
     }
 
     /// How many subscriptions a connection has, filters among them.

@@ -10,8 +10,10 @@ use super::late::{Late, Unsent};
 use super::outbound::Socket;
 use super::subscribers::NumberMap;
 use super::turn::{Frame, Linked};
+use crate::dialect::Kept;
 use crate::dialect::bookmark::{Bookmark, Naming};
 use crate::topics::message::{Offset, TopicHead, Wire};
+use crate::topics::name::TopicFilter;
 use bytes::Bytes;
 use std::io::{self, IoSlice};
 
@@ -83,6 +85,33 @@ fn note(bookmark: &mut Bookmark, frame: &Frame) {
 }
 
 impl<S: Socket> Shard<S> {
+    /// Has a connection begin where its reader stands.
+    pub fn begin_marks(&mut self, id: ConnectionId, bookmark: Bookmark) {
+        if self.connection(id).is_some_and(|connection| connection.wire.is_sse()) {
+            self.marks.bookmarks.insert(id.slot, bookmark);
+        }
+    }
+
+    /// Notes that all that a connection asked for has begun.
+    pub fn settle_marks(&mut self, id: ConnectionId) {
+        if let Some(bookmark) = self.marks.get(id.slot) {
+            bookmark.settle();
+        }
+    }
+
+    /// Notes that a connection's filter has begun, with or without the places of all topics that it
+    /// matches.
+    pub fn mark_filter(&mut self, id: ConnectionId, filter: &TopicFilter, kept: Kept) {
+        if self.connection(id).is_some_and(|connection| connection.wire.is_sse())
+            && let Some(bookmark) = self.marks.get(id.slot)
+        {
+            bookmark.note_filter(filter);
+            if kept == Kept::Some {
+                bookmark.note_full();
+            }
+        }
+    }
+
     /// Notes that a connection has been sent a topic up to here. Its next event says so, if its wire
     /// does.
     pub fn mark(&mut self, id: ConnectionId, head: &TopicHead, offset: Offset) {

@@ -363,6 +363,7 @@ impl Serving<'_> {
         let topic = self.head.name.clone();
         let told = to.0 - u64::from(planted::is(Bug::GapTooShort));
         let gap = Gap { topic, from: since.next().0, to: told, reason };
+        self.note(to);
         self.push(&encode(0, &Event::Gap(gap), self.wire));
         self.position(to);
     }

@@ -101,6 +101,14 @@ pub fn check(headers: &HeaderMap, allowed: &[AllowedOrigin]) -> Result<(), Refus
     Err(Refusal::new(Reason::BadOrigin, detail))
 }
 
+/// Refuses a request that does not name exactly one host.
+///
+/// # Errors
+/// [`Reason::BadRequest`].
+pub fn check_one_host(headers: &HeaderMap) -> Result<(), Refusal> {
+    host(headers).map(drop)
+}
+
 /// Refuses a request that calls this server by a name which is not an address of this machine alone,
 /// nor one of `own`. Whoever owns a name can point it here, and then a page under that name counts as
 /// the server's own for a browser; what such a page cannot do is to send another `Host`.
