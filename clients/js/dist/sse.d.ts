@@ -18,10 +18,12 @@ export declare class EventStream {
     onmessage: ((event: any) => void) | null;
     /** @type {((event: any) => void) | null} */
     onclose: ((event: any) => void) | null;
+    /** @type {((event: any) => void) | null} */
+    onerror: ((event: any) => void) | null;
     /** @param {string} url That of the WebSocket, whose path ends in `/ws`. */
     constructor(url: string);
-    /** @param {string} text */
-    send(text: string): void;
+    /** @param {any} text */
+    send(text: any): void;
     close(): void;
     terminate(): void;
 }

@@ -119,12 +119,7 @@ class Reader {
 
   /** @param {Fields} fields @returns {any} */
   message(fields) {
-    /** @type {any} */
-    const message = {};
-    for (const [name, kind] of Object.values(fields)) {
-      const first = initial(kind);
-      if (first !== undefined) message[name] = first;
-    }
+    const message = blank(fields);
     while (!this.atEnd) {
       const tag = this.#varint();
       const [name, kind] = fields[Math.floor(tag / 8)] ?? [];
@@ -159,7 +154,7 @@ class Reader {
     }
     if (kind === 'Y') return part.#bytes.slice();
     if (kind === undefined) return undefined;
-    const text = UTF8.decode(part.#bytes);
+    const text = utf8(part.#bytes);
     return kind === 'J' ? JSON.parse(text) : text;
   }
 
@@ -185,8 +180,40 @@ class Reader {
   }
 }
 
+/** Characters up to which no decoder is worth its call. */
+const SHORT = 32;
+
+/** @param {Uint8Array} bytes */
+function utf8(bytes) {
+  let text = '';
+  for (let i = 0; i < bytes.length; i += 1) {
+    const byte = bytes[i] ?? 0;
+    if (byte > 127 || i === SHORT) return UTF8.decode(bytes);
+    text += String.fromCharCode(byte);
+  }
+  return text;
+}
+
+/** What is always there, by the kind of message. @type {Map<Fields, (readonly [string, Kind])[]>} */
+const ALWAYS = new Map();
+
+/** A message before its fields are read. @param {Fields} fields @returns {any} */
+function blank(fields) {
+  let always = ALWAYS.get(fields);
+  if (!always) {
+    always = Object.values(fields).filter(([, kind]) => initial(kind) !== undefined);
+    ALWAYS.set(fields, always);
+  }
+  /** @type {any} */
+  const message = {};
+  for (const [name, kind] of always) message[name] = initial(kind);
+  return message;
+}
+
 /** @param {Kind} kind */
 function initial(kind) {
-  if (typeof kind === 'object') return 'always' in kind && kind.always ? [] : undefined;
-  return { s: '', u: 0, b: false }[/** @type {string} */ (kind)];
+  if (kind === 's') return '';
+  if (kind === 'u') return 0;
+  if (kind === 'b') return false;
+  return typeof kind === 'object' && 'always' in kind && kind.always ? [] : undefined;
 }

@@ -33,6 +33,8 @@ export class EventStream {
   onmessage = null;
   /** @type {((event: any) => void) | null} */
   onclose = null;
+  /** @type {((event: any) => void) | null} */
+  onerror = null;
   #base;
   /** @type {Record<string, string>} */
   #headers = {};
@@ -59,7 +61,7 @@ export class EventStream {
     queueMicrotask(() => this.onopen?.({}));
   }
 
-  /** @param {string} text */
+  /** @param {any} text */
   send(text) {
     const { id, ...command } = JSON.parse(text);
     for (const [action, body] of Object.entries(command)) this.#commands[action]?.(id, body);
