@@ -10,6 +10,7 @@ pub mod endpoint;
 mod line;
 mod log;
 mod numbers;
+mod panics;
 mod payload;
 pub mod probe;
 mod publish;

@@ -11,6 +11,7 @@ mod tls;
 mod websocket;
 
 pub(super) use json::{failure_name, gap_name, overflow_name, policy_name};
+pub(super) use tls::config as tls_config;
 
 use super::args::TrustArgs;
 use super::endpoint::{Endpoint, Transport};

@@ -45,7 +45,8 @@ pub(super) async fn begin(
     Ok(Box::new(stream.map_err(|error| fail(format!("TLS: {error}")))?))
 }
 
-fn config(trust: &TrustArgs) -> Result<ClientConfig, String> {
+/// What a client demands of servers and shows to them.
+pub(in crate::cli) fn config(trust: &TrustArgs) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
