@@ -191,8 +191,7 @@ impl Server {
         let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
         let (control, requests) = control::channel();
         let core = (&*shards, Arc::clone(&registry), sources.clone());
-        let address = addresses.admin.unwrap_or(addresses.public);
-        let lock = Lock::new(address, config.admin.token);
+        let lock = Lock::new(addresses.admin.unwrap_or(addresses.public), config.admin.token);
         let operators = admin_of(core, Arc::clone(&broker), lock, control);
         let page = KeptPage::new(Page::new(sources), config.admin.metrics_age);
         let ops = Arc::new(Ops { page, ready: AtomicBool::new(false), admin: operators });
