@@ -143,10 +143,12 @@ gate_interop() {
   (cd tests/interop && "$PYTHON" -m unittest -v)
 }
 
-# The client and the dashboard against a running broker, in Node and in headless Chromium.
+# The client against a running broker in Node; then the client and the dashboard in headless Chromium
+# and Firefox, at the same time.
 gate_page() {
   need_broker
   need_chromium
+  need_firefox
   npm_ci clients/js
   npm_ci tests/page
   FANFARE_BIN=$FANFARE npm --prefix clients/js run test:broker

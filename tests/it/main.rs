@@ -63,3 +63,4 @@ mod tls;
 mod tls_client;
 mod transcripts;
 mod transports;
+mod window;
