@@ -1,8 +1,9 @@
-//! Both spellings mean the same to a client, and a message is printed the same from every wire.
+//! Both spellings mean the same to a client.
 //! # Not here: what the broker spells (`dialect`).
 
-use super::super::super::line::{LineForm, print};
 use super::*;
+use crate::client::event::Message;
+use crate::client::wire::Fault;
 use crate::clock::Now;
 use crate::dialect::deflate::inflate;
 use crate::dialect::{self, Dialect, Event as Said, Overflow, Policy, encode_message, frame};
@@ -36,41 +37,6 @@ fn heard(frame: &bytes::Bytes, wire: Wire) -> schema::Event {
         (true, _) => decode(&body).expect("understood"),
         (false, false) => schema::Event::decode(body).expect("protobuf"),
         (false, true) => schema::Event::decode_length_delimited(body).expect("protobuf"),
-    }
-}
-
-fn message(key: Option<&str>, payload: Payload) -> Taken {
-    let head = Arc::new(TopicHead::new(1, topic("a.b"), Epoch::from_bits(1), Arc::default()));
-    let draft = Draft { key: key.map(Into::into), ..Draft::new(topic("a.b"), payload) };
-    Taken::new(head, Offset(45), draft, Now::at_ms(1_763_683_200_000))
-}
-
-#[test]
-fn a_message_is_printed_as_the_json_spelling_has_it_from_every_wire() {
-    let controls: String = (0..=0x7F_u8).map(char::from).chain("ä\u{2028}/".chars()).collect();
-    let messages = [
-        message(None, Payload::Json(r#"{"x": 1.50,"y":[ ]}"#.into())),
-        message(Some("k\"1\u{8}"), Payload::Json("null".into())),
-        message(Some(&controls), Payload::Text(controls.clone().into())),
-        message(None, Payload::Text("".into())),
-        message(None, Payload::Binary(vec![0, 0xFF, b'\n'].into())),
-        message(Some("k"), Payload::Deleted),
-        message(None, Payload::Text("again and ".repeat(40).into())),
-    ];
-    for message in messages {
-        let json = frame::body(&encode_message(&message, Wire::WebSocketJson), Wire::WebSocketJson);
-        let json = String::from_utf8(json.to_vec()).expect("UTF-8");
-        let object = json.strip_prefix(r#"{"message":"#).and_then(|rest| rest.strip_suffix('}'));
-        let expected = format!("{}\n", object.expect("a message event"));
-        for wire in Wire::ALL {
-            let event = heard(&encode_message(&message, wire), wire);
-            let Some(Body::Message(heard)) = event.body else { panic!("{event:?}") };
-            let line = print(&heard, LineForm::Json).expect("printable");
-            assert_eq!(String::from_utf8(line).expect("UTF-8"), expected, "{wire:?}");
-            let raw = print(&heard, LineForm::Raw).expect("printable");
-            let end: &[u8] = if message.is_delete() { b"" } else { b"\n" };
-            assert_eq!(raw, [&**message.payload.bytes(), end].concat(), "{wire:?}");
-        }
     }
 }
 
@@ -139,11 +105,8 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
     let failures = Reason::ALL.iter().filter(|reason| reason.is_recovery_failure());
     events.extend(failures.map(|reason| subscribed(Some(Err(*reason)))));
     for event in events {
-        let [json, mut proto] = [Wire::WebSocketJson, Wire::WebSocketProto]
+        let [json, proto] = [Wire::WebSocketJson, Wire::WebSocketProto]
             .map(|wire| heard(&dialect::encode(3, &event, wire), wire));
-        if let Some(Body::Error(error)) = &mut proto.body {
-            error.retry = schema::Retry::Unspecified.into();
-        }
         assert_eq!(json, proto, "{event:?}");
     }
 }
@@ -203,7 +166,7 @@ fn an_http_answer_is_a_position_a_refusal_or_nothing_known() {
     let json = r#"{"epoch":"e","offset":1,"durability":"memory"}"#;
     assert_eq!(answer(json), Some(Body::Published(published)));
     let json = r#"{"error":{"code":101,"name":"badTopic","retry":"never","message":"m"}}"#;
-    let error = schema::Error { code: 101, name: "badTopic".into(), message: "m".into(), retry: 0 };
+    let error = schema::Error { code: 101, name: "badTopic".into(), message: "m".into(), retry: 1 };
     assert_eq!(answer(json), Some(Body::Error(error)));
     for json in ["", "<html>", "{}", "[]"] {
         assert_eq!(answer(json), None, "{json}");
