@@ -103,3 +103,6 @@ impl Formatter for Escapes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

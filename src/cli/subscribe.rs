@@ -219,17 +219,17 @@ fn place_words(position: Option<Position>) -> String {
 }
 
 /// What was granted that is not the default, and whether there is nothing new at the moment.
-fn granted_words(
-    Subscribed { terms: Terms { policy, overflow }, stale, .. }: &Subscribed,
-) -> String {
+fn granted_words(subscribed: &Subscribed) -> String {
+    terms_words(subscribed.terms) + if subscribed.stale { ", stale" } else { "" }
+}
+
+fn terms_words(Terms { policy, overflow }: Terms) -> String {
     let policy = match policy {
-        Policy::All => None,
-        Policy::Latest => Some(", latest".to_owned()),
-        Policy::MaxHz(rate) => Some(format!(", maxHz {rate}")),
+        Policy::All => String::new(),
+        Policy::Latest => ", latest".to_owned(),
+        Policy::MaxHz(rate) => format!(", maxHz {rate}"),
     };
-    let overflow = overflow.map(|overflow| format!(", {}", overflow.name()));
-    let stale = stale.then(|| ", stale".to_owned());
-    [policy, overflow, stale].into_iter().flatten().collect()
+    policy + &overflow.map(|overflow| format!(", {}", overflow.name())).unwrap_or_default()
 }
 
 fn stale_words(topic: &TopicName, since_ms: Option<u64>) -> String {
@@ -250,4 +250,30 @@ fn present_words(topic: &str, Presence { count, members, more, .. }: &Presence) 
         words += &member_words(member);
     }
     words + if *more { " and others" } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_granted_beside_the_default_is_told() {
+        let rate = crate::client::Rate::from_hz(0.5).expect("a rate");
+        let gap = Some(crate::client::Overflow::Gap);
+        let cases = [
+            (Terms { policy: Policy::All, overflow: None }, ""),
+            (Terms { policy: Policy::Latest, overflow: None }, ", latest"),
+            (Terms { policy: Policy::MaxHz(rate), overflow: gap }, ", maxHz 0.5, gap"),
+        ];
+        for (terms, expected) in cases {
+            assert_eq!(terms_words(terms), expected);
+        }
+    }
+
+    #[test]
+    fn a_topic_that_is_silent_is_told_with_the_time_of_its_last_message() {
+        let topic = TopicName::parse("a.b").expect("a name");
+        assert_eq!(stale_words(&topic, None), "stale: a.b, without any message");
+        assert_eq!(stale_words(&topic, Some(5)), "stale: a.b, the last message is of 5");
+    }
 }

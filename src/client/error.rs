@@ -5,7 +5,7 @@
 
 use super::wire::Fault;
 use crate::dialect::schema;
-use crate::reason::{Reason, Retry};
+use crate::reason::{Reason, Refusal, Retry};
 use std::fmt;
 use std::time::Duration;
 
@@ -66,9 +66,10 @@ impl Error {
         Error::local("closed", Retry::Never, "the client was closed")
     }
 
-    /// A row of the table, with particulars: said here because the server would say the same.
-    pub(super) fn reason(reason: Reason, detail: &dyn fmt::Display) -> Error {
-        let message = format!("{}: {reason}: {detail}", reason.name());
+    /// A row of the table: said here because the server would say the same.
+    pub(super) fn reason(refusal: &Refusal) -> Error {
+        let reason = refusal.reason;
+        let message = format!("{}: {refusal}", reason.name());
         Error::new(reason.code().into(), reason.name(), reason.retry(), message)
     }
 

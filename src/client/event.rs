@@ -25,7 +25,7 @@ pub enum Event {
     Gap(Gap),
     /// What became of a topic when the connection came back, or of what it was to begin after.
     Recovered(Recovery),
-    /// Everything that `snapshot` or `last` asked for has been given.
+    /// Everything that `snapshot` asked for has been given.
     SnapshotEnd {
         /// Of how many topics.
         topics: usize,
@@ -116,7 +116,7 @@ impl Message {
         }
     }
 
-    pub(super) fn of(message: schema::Message) -> Result<Message, Fault> {
+    pub(crate) fn of(message: schema::Message) -> Result<Message, Fault> {
         use schema::message::Payload as Sent;
         let schema::Message { topic, offset, time, key, deleted, payload } = message;
         let payload = match payload {

@@ -42,7 +42,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Whether something is to come first, closed by `snapshotEnd`.
+    /// Whether something is to come first.
     fn fills(&self) -> bool {
         self.snapshot || self.last > 0
     }
@@ -143,11 +143,6 @@ impl Feed {
         matches!(self.target, Target::Filter(_))
     }
 
-    /// Whether something comes first, closed by `snapshotEnd`.
-    pub(super) fn fills(&self) -> bool {
-        self.asked.fills()
-    }
-
     /// Whether it is told who joins and leaves.
     pub(super) fn watches(&self) -> bool {
         self.asked.presence
@@ -226,8 +221,7 @@ impl Feed {
         let mut subscribe = schema::Subscribe {
             topic: self.target.as_str().to_owned(),
             last: self.asked.last,
-            // With `last` too, for its `snapshotEnd`.
-            snapshot: self.asked.fills(),
+            snapshot: self.asked.snapshot,
             presence: self.asked.presence,
             ..Default::default()
         };
@@ -265,7 +259,7 @@ impl Feed {
         let told = self.outcomes(answer, position)?;
         let resumes = self.opened || !self.resuming.is_empty();
         let loss = self.loss.take();
-        self.standing = if self.fills() { Standing::Filling } else { Standing::Live };
+        self.standing = self.first_standing(position, answer.recovered());
         (self.opened, self.tries, self.again_at) = (true, 0, None);
         if let Some(ready) = self.ready.take() {
             // Whoever waited for it may have gone.
@@ -295,6 +289,17 @@ impl Feed {
             self.resumed(Outcome { topic, position: None, recovered: false, loss: Loss::Other });
         }
         Ok(())
+    }
+
+    /// Whether something comes first. The end of a snapshot is told; the latest messages of one topic end
+    /// at its position, and those of a filter come behind positions like all others.
+    fn first_standing(&self, position: Option<Position>, recovered: bool) -> Standing {
+        let replays = position.is_some_and(|at| at.offset.0 > 0) && !recovered;
+        if self.asked.snapshot || (self.asked.last > 0 && replays) {
+            Standing::Filling
+        } else {
+            Standing::Live
+        }
     }
 
     /// What the server says about each topic that is resumed, or about the topic that this is of.
@@ -454,6 +459,9 @@ impl Feed {
         let next = place.seen.unwrap_or(0).max(place.floor) + 1;
         let is_certain = dense.is_some() && dense == place.dense;
         place.seen = Some(to);
+        if !self.asked.snapshot && to >= place.floor && self.standing == Standing::Filling {
+            self.standing = Standing::Live;
+        }
         // A filter's snapshot may skip offsets until its end.
         place.dense = if filling { None } else { dense };
         self.uses += 1;

@@ -246,7 +246,8 @@ impl Connecting {
         self
     }
 
-    /// How long connecting may take, the token included: 10 s.
+    /// How long each step to a connection may take: getting a token, connecting, and the server's hello;
+    /// 10 s.
     pub fn patience(mut self, patience: Duration) -> Connecting {
         self.patience = patience;
         self
@@ -305,6 +306,7 @@ impl Connecting {
             name: self.name,
             backoff: Backoff::new(self.backoff.0, self.backoff.1, seed),
             stable: self.stable,
+            patience: self.patience,
             silence: self.silence,
             answer: self.answer,
             queue_max: self.queue,

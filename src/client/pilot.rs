@@ -42,6 +42,8 @@ pub(super) struct Settings {
     pub(super) backoff: Backoff,
     /// A connection that lasted so long starts the backoff anew.
     pub(super) stable: Duration,
+    /// How long the hello of a server may take.
+    pub(super) patience: Duration,
     /// How much longer than its ping interval the server may be silent.
     pub(super) silence: Duration,
     /// How long an answer may take on a connection that is there.
@@ -142,7 +144,7 @@ impl Pilot {
     pub(super) fn new(settings: Settings, now: Now) -> Pilot {
         Pilot {
             calls: Calls::new(settings.queue_max),
-            silence: PING + settings.silence,
+            silence: settings.patience,
             settings,
             phase: Phase::Dialling,
             state: State::Connecting,
@@ -189,7 +191,7 @@ impl Pilot {
         }
         self.phase = Phase::Greeting;
         self.heard_at = now;
-        self.silence = PING + self.settings.silence;
+        self.silence = self.settings.patience;
         let hello = schema::Connect {
             token: token.unwrap_or_default().to_owned(),
             name: self.settings.name.clone(),
@@ -396,8 +398,7 @@ impl Pilot {
             return Err(error.clone().unwrap_or_else(Error::closed));
         }
         if self.by_target.contains_key(target.as_str()) {
-            let detail = format!("this client has one to {target}");
-            return Err(Error::reason(Reason::AlreadySubscribed, &detail));
+            return Err(Error::reason(&Reason::AlreadySubscribed.into()));
         }
         self.last_feed += 1;
         let id = self.last_feed;

@@ -31,7 +31,7 @@ pub struct Subscribing {
 
 impl Subscribing {
     pub(super) fn new(client: Client, topic: &str) -> Subscribing {
-        let target = Target::parse(topic).map_err(refused);
+        let target = Target::parse(topic).map_err(|refusal| Error::reason(&refusal));
         Subscribing { client, target, asked: Asked::default(), buffer: BUFFER }
     }
 
@@ -54,7 +54,8 @@ impl Subscribing {
             Ok(Target::Topic(topic)) => self.asked.since = vec![(topic.clone(), position)],
             Ok(Target::Filter(_)) => {
                 let detail = "a filter goes on after a position for each topic";
-                self.target = Err(Error::reason(Reason::BadPosition, &detail));
+                let refusal = Refusal::new(Reason::BadPosition, detail);
+                self.target = Err(Error::reason(&refusal));
             }
             Err(_) => {}
         }
@@ -244,10 +245,7 @@ impl<'a> IntoFuture for Updating<'a> {
 }
 
 fn rate(hz: f64) -> Result<Policy, Error> {
-    Rate::from_hz(hz).map(Policy::MaxHz).map_err(|bad| Error::reason(Reason::BadOption, &bad))
-}
-
-fn refused(refusal: Refusal) -> Error {
-    let detail = refusal.detail.as_deref().unwrap_or("it is not valid");
-    Error::reason(refusal.reason, &detail)
+    Rate::from_hz(hz)
+        .map(Policy::MaxHz)
+        .map_err(|bad| Error::reason(&Refusal::new(Reason::BadOption, bad.to_string())))
 }

@@ -2,11 +2,10 @@
 //! # Not here: what the broker spells (`dialect`).
 
 use super::*;
-use crate::client::event::Message;
-use crate::client::wire::Fault;
 use crate::clock::Now;
 use crate::dialect::deflate::inflate;
-use crate::dialect::{self, Dialect, Event as Said, Overflow, Policy, encode_message, frame};
+use crate::dialect::schema::{command::Action, event::Body, publish};
+use crate::dialect::{self, Dialect, Event as Said, Overflow, Policy, frame};
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{
     Draft, Epoch, Message as Taken, Offset, Payload, Position as Place, TopicHead, Wire,
@@ -40,6 +39,12 @@ fn heard(frame: &bytes::Bytes, wire: Wire) -> schema::Event {
     }
 }
 
+fn message(key: Option<&str>, payload: Payload) -> Taken {
+    let head = Arc::new(TopicHead::new(1, topic("a.b"), Epoch::from_bits(1), Arc::default()));
+    let draft = Draft { key: key.map(Into::into), ..Draft::new(topic("a.b"), payload) };
+    Taken::new(head, Offset(45), draft, Now::at_ms(1_763_683_200_000))
+}
+
 #[test]
 fn an_event_means_the_same_to_a_client_in_both_spellings() {
     let target = Target::parse("a.b").expect("valid target");
@@ -62,6 +67,21 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
     };
     let moved = dialect::Presence { topic: topic("a.b"), member: member(Some("alice")) };
     let ten = Policy::MaxHz(Rate::from_hz(10.0).expect("a rate"));
+    let updated = |policy, overflow| {
+        let terms = dialect::Terms { policy, overflow };
+        Said::Updated(dialect::Updated { target: target.clone(), terms })
+    };
+    let page = |messages: Vec<Taken>| {
+        Said::HistoryPage(dialect::HistoryPage {
+            topic: topic("a.b"),
+            top: messages.first().map(|_| place(45)),
+            messages: messages.into_iter().map(Arc::new).collect(),
+            more: true,
+        })
+    };
+    let outcome =
+        |position, recovery| dialect::TopicRecovery { topic: topic("a.b"), position, recovery };
+    let resumed = vec![outcome(Some(place(4)), Ok(())), outcome(None, Err(Reason::NotAllowed))];
     let positions = vec![dialect::TopicPosition { topic: topic("a.b"), position: place(3) }];
     let mut events = vec![
         Said::Connected(dialect::Connected {
@@ -92,6 +112,15 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
         Said::Fresh(topic("a.b")),
         Said::Reconnect { after_ms: 0 },
         Said::Reconnect { after_ms: 1_500 },
+        Said::Ended(dialect::Ended { target: target.clone(), reason: Reason::NotAllowed }),
+        Said::Refreshed(dialect::Refreshed { expires_ms: 60_000 }),
+        Said::Pong,
+        Said::Ping,
+        updated(Policy::All, Some(Overflow::Gap)),
+        updated(ten, None),
+        page(vec![message(Some("k"), Payload::Binary(vec![0, 0xFF].into()))]),
+        page(Vec::new()),
+        Said::Subscribed(dialect::Subscribed { topics: resumed, ..begun(None) }),
     ];
     let overflows = [Overflow::CatchUp, Overflow::Gap, Overflow::Disconnect];
     events.extend(overflows.map(|overflow| granted(Policy::All, Some(overflow))));
@@ -147,6 +176,31 @@ fn a_command_means_the_same_to_a_broker_in_both_spellings() {
         Action::Publish(delete),
         Action::Subscribe(schema::Subscribe { topic: "a.>".into(), ..Default::default() }),
         Action::Subscribe(subscribe),
+        Action::Subscribe(schema::Subscribe {
+            topic: "a.>".into(),
+            positions: vec![schema::TopicPosition {
+                topic: "a.b".into(),
+                epoch: Epoch::from_bits(7).to_string(),
+                offset: 41,
+            }],
+            ..Default::default()
+        }),
+        Action::Unsubscribe(schema::Unsubscribe { topic: "a.b".into() }),
+        Action::Update(schema::Update {
+            topic: "a.b".into(),
+            overflow: schema::Overflow::Gap.into(),
+            policy: schema::Policy::MaxHz.into(),
+            max_hz: Some(0.5),
+        }),
+        Action::Update(schema::Update { topic: "a.b".into(), ..Default::default() }),
+        Action::History(schema::History {
+            topic: "a.b".into(),
+            since: Some(schema::Position { epoch: Epoch::from_bits(7).to_string(), offset: 0 }),
+            limit: 5,
+        }),
+        Action::History(schema::History { topic: "a.b".into(), ..Default::default() }),
+        Action::Refresh(schema::Refresh { token: "t".into() }),
+        Action::Ping(schema::Ping {}),
         publish("", publish::Payload::Data(r#"{"x": [1.50]}"#.into())),
         publish("k\n", publish::Payload::Text("\u{0}ä\u{2028}\"".into())),
         publish("k", publish::Payload::Binary(vec![0, 0xFF].into())),
