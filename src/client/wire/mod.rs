@@ -186,6 +186,7 @@ impl Receiver {
 }
 
 /// Asks for a page: the status and the text of the answer.
+#[cfg(feature = "server")]
 pub(crate) async fn get(
     page: &Endpoint,
     (trust, token): (&Trust, Option<&Token>),
