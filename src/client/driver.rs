@@ -98,11 +98,12 @@ pub(super) async fn drive(shared: Arc<Shared>, dial: Dial, source: Source) {
     let mut changed = shared.changed.subscribe();
     loop {
         changed.borrow_and_update();
+        // A wait may be none at all, and whoever follows the states should see it.
+        yield_now().await;
         match shared.act(Pilot::order) {
             Order::Stop => break,
             Order::Wait(delay) => tokio::select! {
-                // A wait may be none at all, and whoever follows the states should see it.
-                () = async { (yield_now().await, sleep(delay).await).1 } => {}
+                () = sleep(delay) => {}
                 woken = changed.changed() => woken.unwrap_or_default(),
             },
             Order::Dial | Order::Serve => tokio::select! {
