@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # To add a gate: write its function below, put its name here, and into BROWSER if it drives one.
 GATES=(fmt text clippy test planted doc autobahn js deploy interop page)
 BROWSER=(page)
-LONG=(fuzz)
+LONG=(fuzz timing)
 
 RUN=$(mktemp -d)
 trap 'rm -rf "$RUN"' EXIT
@@ -135,6 +135,12 @@ gate_fuzz() {
     "${fuzz[@]}" run --sanitizer none "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- \
       "${options[@]}" -print_final_stats=1 -verbosity=0
   done
+}
+
+# Whether times tell how near a secret somebody is. A statistical test, on optimized code.
+gate_timing() {
+  need_rust
+  cargo bench --locked --bench timing
 }
 
 main() {

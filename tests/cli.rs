@@ -10,6 +10,8 @@
     reason = "a test stops at what it did not expect, and its deadlines are real time"
 )]
 
+#[path = "cli/panics.rs"]
+mod panics;
 #[path = "cli/tokens.rs"]
 mod tokens;
 

@@ -11,6 +11,8 @@ mod tls;
 mod websocket;
 
 pub use tls::Trust;
+#[cfg(feature = "server")]
+pub(crate) use tls::config as tls_config;
 
 use super::endpoint::{Endpoint, Transport};
 use crate::dialect::{Dialect, Token, schema};
