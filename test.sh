@@ -39,6 +39,8 @@ gate_text() {
 gate_clippy() {
   need_component clippy clippy
   cargo clippy --all-targets --locked -- -D warnings
+  # The client alone, as other programs build it.
+  cargo check --lib --locked --no-default-features
 }
 
 # Unit and documentation tests, tidy, supply, transcripts, integration, simulation.
