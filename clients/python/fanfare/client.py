@@ -163,7 +163,9 @@ class Client:
         subscription = Subscription(topic, buffer, when_full)
         feed = Feed(topic, asked, self._tuning.positions_max, subscription.tell)
         actions = Actions(
-            lambda: self._leave(feed), lambda change: self._change(feed, change), self._room.set
+            leave=lambda: self._leave(feed),
+            update=lambda change: self._change(feed, change),
+            full=lambda full: self._fills(subscription, full),
         )
         subscription.bind(feed, actions, past.positions)
         if self._error is not None:

@@ -41,7 +41,7 @@ class Actions:
 class Item:
     """An event in the buffer, and where the application stands once it has had it."""
 
-    event: Event | None
+    event: Event
     marks: Sequence[TopicPosition]
 
 
@@ -138,8 +138,7 @@ class Subscription:
                 item = self._items.popleft()
                 self._mark(item.marks)
                 self._made_room()
-                if item.event is not None:
-                    yield item.event
+                yield item.event
             if self._closed:
                 if self._error is not None:
                     raise self._error
@@ -178,8 +177,8 @@ class Subscription:
     def tell(self, event: Event | None, marks: Sequence[TopicPosition]) -> None:
         if self._closed:
             return
-        if event is None and not self._items:
-            self._mark(marks)
+        if event is None:
+            self._move(marks)
             return
         self._items.append(Item(event, marks))
         if self._actions and self._waits and len(self._items) == self._bound:
@@ -188,6 +187,14 @@ class Subscription:
         if len(self._items) > self._bound * (1 + self._waits):
             self._overflow()
         self._news.set()
+
+    def _move(self, marks: Sequence[TopicPosition]) -> None:
+        """The application stands there when it has had what is in the buffer."""
+        if self._items:
+            last = self._items[-1]
+            last.marks = tuple({mark.topic: mark for mark in (*last.marks, *marks)}.values())
+        else:
+            self._mark(marks)
 
     def end(self, error: FanfareError | None) -> None:
         if self._closed:
@@ -234,7 +241,7 @@ def _without_messages(items: list[Item]) -> list[Item]:
     return [*kept, *runs.values()]
 
 
-def _as_gap(event: Event | None) -> Gap | None:
+def _as_gap(event: Event) -> Gap | None:
     if isinstance(event, Message):
         return Gap(event.topic, event.offset, event.offset, 1, "buffer")
     return event if isinstance(event, Gap) and event.reason == "buffer" else None
