@@ -13,9 +13,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # To add a gate: write its function below, put its name here, and into BROWSER if it drives one.
-GATES=(fmt text clippy test planted doc autobahn js deploy interop page)
+GATES=(fmt text clippy test planted doc autobahn js python flaky deploy interop page)
 BROWSER=(page)
-LONG=(fuzz)
+LONG=(fuzz flaky_long)
 
 RUN=$(mktemp -d)
 trap 'rm -rf "$RUN"' EXIT
@@ -83,6 +83,32 @@ gate_js() {
   npm_ci clients/js
   npm --prefix clients/js run types
   npm --prefix clients/js test
+}
+
+# The Python client: its types, its style, and its tests against a running broker.
+gate_python() {
+  need_broker
+  need_python_client
+  (
+    cd clients/python
+    "$PYTHON" -m ruff format --check .
+    "$PYTHON" -m ruff check .
+    "$PYTHON" -m mypy
+    FANFARE_BIN=$FANFARE "$PYTHON" -m unittest discover -t . -s tests
+  )
+}
+
+# The clients behind a network that stalls, cuts and refuses, for FLAKY_SECONDS (20).
+gate_flaky() {
+  need_broker
+  need_python_client
+  npm_ci clients/js
+  FANFARE_BIN=$FANFARE "$PYTHON" tests/flaky/run.py "${FLAKY_SECONDS:-20}"
+}
+
+# The same for two minutes.
+gate_flaky_long() {
+  FLAKY_SECONDS=${FLAKY_SECONDS:-120} gate_flaky
 }
 
 # The files of deploy/, judged by the programs that are to read them, and the bill of materials.

@@ -305,6 +305,7 @@ class Client:
         self._batched = reading.flag(answer, "batch")
         interval = reading.number(answer, "pingMs", 0) / 1_000 or PING
         self._silence = min(interval, PING_MAX) + self._tuning.silence
+        self._watch(link)
         self._connected_at = self._loop.time()
         self._state = "connected"
         for entry in list(self._router.entries.values()):
@@ -318,6 +319,8 @@ class Client:
 
     def _watch(self, link: Link) -> None:
         """Gives the connection up when the server has been silent for too long."""
+        if self._timer:
+            self._timer.cancel()
         if self._link is not link:
             return
         left = self._heard_at + self._silence - self._loop.time()
@@ -412,6 +415,8 @@ class Client:
                 self._ask(link, "refresh", {"token": token}, *_settling(answer, lambda body: body))
                 expires = reading.number(await answer, "expiresMs", 0) / 1_000
             except (FanfareError, Lost) as error:
+                if self._link is not link:
+                    return
                 # What is there counts on until its end, and there may be a better one by then.
                 logger.warning("the token was not refreshed: %s", error)
                 expires /= 4

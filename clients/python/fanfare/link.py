@@ -29,7 +29,7 @@ from .wire import Frame
 #: What a connection that ended without a close frame is said to have ended with.
 ABNORMAL = 1006
 #: How long the other side has to answer a close, in seconds.
-CLOSE_MAX = 2.0
+CLOSE_MAX = 1.0
 #: The longest time that a refusal may ask for, in seconds.
 RETRY_AFTER_MAX = 3_600.0
 

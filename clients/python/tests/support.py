@@ -123,6 +123,8 @@ def is_recovery(event: object) -> bool:
 class Broker:
     """The program that FANFARE_BIN names, with a configuration; starts again at the same address."""
 
+    mode = "serve"
+
     def __init__(self, config: str = "") -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fanfare-python-")
         self.folder = pathlib.Path(self._folder.name)
@@ -156,7 +158,7 @@ class Broker:
         ports = ["--listen", self.address, "--ingress", "off", "--admin", "off", "--log-format", "json"]
         self._process = await asyncio.create_subprocess_exec(
             self.program,
-            "serve",
+            self.mode,
             *ports,
             stderr=asyncio.subprocess.PIPE,
             cwd=self.folder,
