@@ -88,12 +88,14 @@ gate_js() {
 # The Python client: its types, its style, and its tests against a running broker.
 gate_python() {
   need_broker
+  need_command openssl openssl
   need_python_client
   (
     cd clients/python
     "$PYTHON" -m ruff format --check . ../../tests/flaky
     "$PYTHON" -m ruff check . ../../tests/flaky
     "$PYTHON" -m mypy
+    MYPYPATH=. "$PYTHON" -m mypy --strict ../../tests/flaky
     FANFARE_BIN=$FANFARE "$PYTHON" -m unittest discover -t . -s tests
   )
 }

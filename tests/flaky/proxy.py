@@ -13,9 +13,10 @@ import random
 import socket
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 #: How the proxy treats one direction of a connection.
-GOOD, STALLED, DRIBBLING = "good", "stalled", "dribbling"
+GOOD, STALLED, DRIBBLING, ENDED = "good", "stalled", "dribbling", "ended"
 CHUNK = 65_536
 
 
@@ -31,20 +32,29 @@ class Way:
         self.changed = asyncio.Event()
 
     def become(self, mood: str) -> None:
-        self.mood = mood
+        """Treats what comes differently; an end stays one."""
+        if self.mood != ENDED:
+            self.mood = mood
         self.changed.set()
+
+    def end(self) -> None:
+        """Tells the receiver that this was all; what still comes goes nowhere."""
+        self.become(ENDED)
+        with contextlib.suppress(OSError):
+            self.writer.write_eof()
 
     async def forward(self) -> None:
         """Forwards until the end of the stream, and passes that on."""
         while data := await self.reader.read(CHUNK):
             await self._send(data)
         await self._fair()
-        with contextlib.suppress(OSError):
-            self.writer.write_eof()
+        self.end()
 
     async def _send(self, data: bytes) -> None:
         while data:
             await self._fair()
+            if self.mood == ENDED:
+                return
             size = random.randrange(1, 8) if self.mood == DRIBBLING else len(data)
             self.writer.write(data[:size])
             await self.writer.drain()
@@ -123,7 +133,8 @@ class Flaky:
         try:
             # When one direction has failed, or both have ended, or fate says so.
             both = asyncio.gather(*forwards)
-            await asyncio.wait([both, fate], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [both, fate]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in [*forwards, fate]:
                 task.cancel()
@@ -151,8 +162,7 @@ class Flaky:
             self.faults[fault] += 1
             if fault == "half-closed":
                 # One side is told of the end, the other one goes on for a while.
-                with contextlib.suppress(OSError):
-                    ways[side].writer.write_eof()
+                ways[side].end()
                 await asyncio.sleep(length)
             elif fault == "dead":
                 # Nothing arrives any more, and nobody says so.

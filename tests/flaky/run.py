@@ -180,8 +180,8 @@ async def storm(seconds: float, seed: int, stack: contextlib.AsyncExitStack) -> 
     running: list[Driver] = []
     for name, command in drivers().items():
         proxies[name] = await stack.enter_async_context(Flaky(name, seed, broker.port))
-        driver = driving(name, command, proxies[name].url, publisher.topics)
-        running.append(await stack.enter_async_context(driver))
+        driven = driving(name, command, proxies[name].url, publisher.topics)
+        running.append(await stack.enter_async_context(driven))
     assert running, "there is no such driver"
 
     def everybody_has_all() -> bool:

@@ -244,6 +244,14 @@ class Client:
     # --- The connection
 
     async def _run(self) -> None:
+        try:
+            await self._live_on()
+        except Exception as error:
+            # An argument that the network does not take, or a fault of ours: never a silent stop.
+            logger.exception("the client cannot go on")
+            self._finish(FanfareError(0, "broken", "never", repr(error)), Lost(0, repr(error)))
+
+    async def _live_on(self) -> None:
         while self._error is None:
             self._become(StateEvent("connecting"))
             lost = await self._live()
