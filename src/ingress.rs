@@ -12,7 +12,7 @@ use crate::session::{Broker, Close, Effort, Session};
 use crate::shard::conduit::{Conduit, More};
 use crate::shard::stream::{COMMANDS_PER_TURN, Protocol, Stream};
 use crate::shard::worker::Context;
-use crate::shard::{ConnectionId, Shard};
+use crate::shard::{ConnectionId, Rest, Shard};
 use crate::topics::message::Wire;
 use std::any::Any;
 use std::rc::Rc;
@@ -88,8 +88,26 @@ struct Connection {
 
 impl Protocol for Connection {
     fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<Conduit>>) -> usize {
+        let mut rest = Rest::Same;
+        let taken = self.understand(input, shard, &mut rest);
+        if self.lengths.is_between_messages() {
+            rest = Rest::None;
+        }
+        shard.note_rest(self.id, rest);
+        taken
+    }
+}
+
+impl Connection {
+    /// Takes messages from the front of `input`, and notes when one has become whole: then what is
+    /// unfinished behind it is another one.
+    fn understand(
+        &mut self,
+        mut input: &[u8],
+        shard: &mut Shard<Rc<Conduit>>,
+        rest: &mut Rest,
+    ) -> usize {
         let len = input.len();
-        let mut input = &*input;
         let mut turn = COMMANDS_PER_TURN;
         // What a closing connection still sends is not heard.
         while shard.is_open(self.id) {
@@ -99,7 +117,7 @@ impl Protocol for Connection {
             let taken = match self.lengths.next(&mut input) {
                 Ok(None) => return len,
                 Ok(Some(message)) => {
-                    self.watch = None;
+                    (self.watch, *rest) = (None, Rest::New);
                     self.session.handle(Dialect::Proto.decode(message), shard)
                 }
                 Err(refusal) => Err(Close(refusal)),
@@ -128,6 +146,11 @@ impl Lengths {
     /// For messages of at most `max` bytes.
     pub fn new(max: usize) -> Lengths {
         Lengths { max, gathered: Vec::new(), lent: false }
+    }
+
+    /// Whether the next byte begins a message.
+    pub fn is_between_messages(&self) -> bool {
+        self.lent || self.gathered.is_empty()
     }
 
     /// Takes bytes from the front of `input` up to the end of the next message. `Ok(None)` means

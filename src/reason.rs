@@ -94,6 +94,9 @@ reasons! {
     TooManyKeys          = 118, "tooManyKeys",          Never,  429, "the topic holds as many keys as it may";
     Unauthenticated      = 119, "unauthenticated",      Refresh, 401, "a token must be shown first";
     TooOften             = 120, "tooOften",             Later,  429, "this connection publishes more often than it may";
+    SubscribesTooOften   = 121, "subscribesTooOften",   Later,  429, "this connection subscribes more often than it may";
+    TooManyNewTopics     = 122, "tooManyNewTopics",     Later,  429, "this connection begins topics more often than it may";
+    TooManyDeliveries    = 123, "tooManyDeliveries",    Later,  429, "what this connection publishes has been delivered more often than it may";
 
     // A resume or a history query cannot be exact.
     EpochChanged         = 150, "epochChanged",         Never,  409, "the topic has begun anew since that position";
@@ -134,6 +137,7 @@ reasons! {
     SlowConsumer         = 4408, "slowConsumer",        Resume, 503, "the connection did not read fast enough";
     NoPong               = 4410, "noPong",              Resume, 503, "the connection did not answer a ping in time";
     Disconnected         = 4411, "disconnected",        Resume, 503, "an operator has closed the connection";
+    MessageTooLate       = 4412, "messageTooLate",      Resume, 408, "a message did not arrive whole in time";
     Shed                 = 4429, "shed",                Later,  503, "the broker is short of memory";
 
     // A connection is closed; the client should not reconnect as it is.
@@ -146,6 +150,7 @@ reasons! {
     BadToken             = 4501, "badToken",             Never,  401, "the token is not valid here";
     NoToken              = 4502, "noToken",              Never,  401, "the connection showed no token in time";
     Forbidden            = 4503, "forbidden",            Never,  403, "what this connection was let in by counts no more";
+    TooManyPings         = 4504, "tooManyPings",        Never,  429, "the connection sent pings and pongs more often than it may";
 }
 
 impl Reason {

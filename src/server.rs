@@ -23,7 +23,7 @@ use crate::limits::rate::Rate;
 use crate::listen::gate::GateOptions;
 use crate::listen::{Doorway, Entrance, Gate, Greeting, Open, ProxyHeader, adopt, bind};
 use crate::memory;
-use crate::metrics::{Counters, Page, Sources, Waiting};
+use crate::metrics::{Counters, KeptPage, Page, Sources, Waiting};
 use crate::reason::Reason;
 use crate::session::Broker;
 use crate::shard::pressure::Budget;
@@ -194,7 +194,7 @@ impl Server {
         let address = addresses.admin.unwrap_or(addresses.public);
         let lock = Lock::new(address, config.admin.token);
         let operators = admin_of(core, Arc::clone(&broker), lock, control);
-        let page = Page::new(sources);
+        let page = KeptPage::new(Page::new(sources), config.admin.metrics_age);
         let ops = Arc::new(Ops { page, ready: AtomicBool::new(false), admin: operators });
         let gate = Arc::new(Gate::new(gate_options(config), budget, waiting));
         let site = site(Arc::clone(&broker), Arc::clone(&gate), config)?;
@@ -504,11 +504,13 @@ fn shard_options(config: &Config) -> ShardOptions {
         ping_interval: config.websocket.ping_interval,
         pong_timeout: config.websocket.pong_timeout,
         authenticate: config.limits.authenticate,
+        message_timeout: config.limits.message_timeout,
     }
 }
 
 fn limits(config: &Config) -> Limits {
     let limits = &config.limits;
+    let subscribe_burst = limits.subscribe_burst.max(limits.subscriptions_max);
     Limits {
         message_bytes_max: limits.message_bytes_max,
         fragments_max: u32::try_from(limits.fragments_max).unwrap_or(u32::MAX),
@@ -517,6 +519,10 @@ fn limits(config: &Config) -> Limits {
         snapshot_topics_max: limits.snapshot_topics_max,
         resume: resume_options(config),
         publishes: limits.publish_rate.map(|rate| Rate::new(rate, limits.publish_burst)),
+        deliveries: limits.delivery_rate.map(|rate| Rate::new(rate, rate)),
+        new_topics: limits.topic_rate.map(|rate| Rate::new(rate, limits.topic_burst)),
+        subscribes: limits.subscribe_rate.map(|rate| Rate::new(rate, subscribe_burst)),
+        controls: limits.control_rate.map(|rate| Rate::new(rate, limits.control_burst)),
         bad_commands_max: u32::try_from(limits.bad_commands_max).unwrap_or(u32::MAX),
         http_body_bytes_max: limits.http_body_bytes_max,
         ..Limits::default()

@@ -262,6 +262,7 @@ mod tests {
             auth.keys                             none                                  default
             auth.tokens                           none                                  default
             admin.token                           off                                   default
+            admin.metrics_age                     1s                                    default
             tls.certificate                       off                                   default
             tls.key                               off                                   default
             tls.client_ca                         off                                   default
@@ -282,6 +283,14 @@ mod tests {
             limits.outbound_total_bytes_max       256 MiB                               default
             limits.publish_rate                   50                                    default
             limits.publish_burst                  100                                   default
+            limits.delivery_rate                  100000                                default
+            limits.topic_rate                     100                                   default
+            limits.topic_burst                    1000                                  default
+            limits.subscribe_rate                 100                                   default
+            limits.subscribe_burst                128                                   default
+            limits.control_rate                   20                                    default
+            limits.control_burst                  50                                    default
+            limits.message_timeout                30s                                   default
             limits.memory_max                     auto                                  default
             limits.cursors_max                    16384                                 default
             limits.write_stall_max                10s                                   default

@@ -44,8 +44,8 @@ pub struct Auth {
     pub tokens: Vec<AuthToken>,
 }
 
-/// Who may operate the broker over the admin listener.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Who may operate the broker over the admin listener, and what it tells there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// The SHA-256 of the token that operators show, as `fanfare token hash` prints it, or `"off"`.
@@ -53,6 +53,16 @@ pub struct Admin {
     /// a loopback address, and nobody if it is not.
     #[serde(with = "As::<Or<Off, Sha256>>")]
     pub token: Option<Hash>,
+    /// How old the numbers of `/metrics` may be. Default 1s.
+    /// They are added up at most so often, however many scrape.
+    #[serde(with = "As::<Span>")]
+    pub metrics_age: Duration,
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin { token: None, metrics_age: Duration::from_secs(1) }
+    }
 }
 
 impl Default for Auth {

@@ -128,6 +128,7 @@ fn general_rows(config: &Config) -> Vec<Row> {
     let (socket, auth) = (&config.websocket, &config.auth);
     vec![
         span("auth.leeway", auth.leeway, Duration::ZERO..=HOUR / 6),
+        span("admin.metrics_age", config.admin.metrics_age, Duration::ZERO..=HOUR),
         span("auth.jwks_refresh", auth.jwks_refresh, SECOND..=24 * HOUR),
         count("auth.revocations_max", auth.revocations_max, 1..=MILLION),
         count("auth.keys", auth.keys.len(), 0..=LIST_MAX),
@@ -160,6 +161,14 @@ fn limit_rows(limits: &Limits) -> Vec<Row> {
         bytes("limits.outbound_total_bytes_max", limits.outbound_total_bytes_max, 1..=usize::MAX),
         count("limits.publish_rate", limits.publish_rate.unwrap_or(1), 1..=MILLION),
         count("limits.publish_burst", limits.publish_burst, 1..=MILLION),
+        count("limits.delivery_rate", limits.delivery_rate.unwrap_or(1), 1..=MILLION),
+        count("limits.topic_rate", limits.topic_rate.unwrap_or(1), 1..=MILLION),
+        count("limits.topic_burst", limits.topic_burst, 1..=MILLION),
+        count("limits.subscribe_rate", limits.subscribe_rate.unwrap_or(1), 1..=MILLION),
+        count("limits.subscribe_burst", limits.subscribe_burst, 1..=MILLION),
+        count("limits.control_rate", limits.control_rate.unwrap_or(1), 1..=MILLION),
+        count("limits.control_burst", limits.control_burst, 1..=MILLION),
+        span("limits.message_timeout", limits.message_timeout, SECOND..=HOUR),
         bytes("limits.memory_max", limits.memory_max.unwrap_or(GIB), 64 * MIB..=usize::MAX),
         count("limits.cursors_max", limits.cursors_max, 1..=MILLION),
         span("limits.write_stall_max", limits.write_stall_max, BLINK..=HOUR),

@@ -55,6 +55,40 @@ pub struct Limits {
     /// Publishes at once, after a rest. Default 100.
     #[serde(with = "As::<Count>")]
     pub publish_burst: usize,
+    /// Deliveries in a second that one connection may cause by publishing, and as many at once, or
+    /// `"off"`. Default 100000. Not for API tokens, and not where nobody is asked who they are.
+    /// A message to more subscribers is delivered, and the next one waits until that is made up for.
+    #[serde(with = "As::<Or<Off, Count>>")]
+    pub delivery_rate: Option<usize>,
+    /// Topics that one connection may begin in a second, or `"off"`. Default 100. Not for API tokens,
+    /// and not where nobody is asked who they are.
+    /// Each costs memory until it has been idle for `topics.idle_ttl`.
+    #[serde(with = "As::<Or<Off, Count>>")]
+    pub topic_rate: Option<usize>,
+    /// Topics that it may begin at once, after a rest. Default 1000.
+    #[serde(with = "As::<Count>")]
+    pub topic_burst: usize,
+    /// Subscriptions that one connection may begin or change in a second, or `"off"`. Default 100.
+    /// Each may read a history or look through all topics.
+    #[serde(with = "As::<Or<Off, Count>>")]
+    pub subscribe_rate: Option<usize>,
+    /// Those at once, after a rest. Default 128.
+    /// It is never less than `subscriptions_max`: who reconnects may subscribe to everything again.
+    #[serde(with = "As::<Count>")]
+    pub subscribe_burst: usize,
+    /// WebSocket pings, and pongs that answer no ping of the broker, in a second from one connection,
+    /// or `"off"`. Default 20.
+    /// Each costs processor time that its sender hardly pays for.
+    #[serde(with = "As::<Or<Off, Count>>")]
+    pub control_rate: Option<usize>,
+    /// Those at once, after a rest. Default 50.
+    #[serde(with = "As::<Count>")]
+    pub control_burst: usize,
+    /// Time from the first byte of an incoming message to its last, all fragments together.
+    /// Default 30s.
+    /// Until then a connection holds up to `message_bytes_max`.
+    #[serde(with = "As::<Span>")]
+    pub message_timeout: Duration,
     /// Memory of the whole process, histories among it. Default `"auto"`: 80 % of what its control
     /// group, or the machine, allows.
     /// As it fills, the same is given up in the same order as for what waits for connections.
@@ -153,6 +187,14 @@ impl Default for Limits {
             outbound_total_bytes_max: 256 << 20,
             publish_rate: Some(50),
             publish_burst: 100,
+            delivery_rate: Some(100_000),
+            topic_rate: Some(100),
+            topic_burst: 1_000,
+            subscribe_rate: Some(100),
+            subscribe_burst: 128,
+            control_rate: Some(20),
+            control_burst: 50,
+            message_timeout: Duration::from_secs(30),
             memory_max: None,
             cursors_max: 16_384,
             write_stall_max: Duration::from_secs(10),

@@ -48,7 +48,7 @@ assets! {
     "/uplot.js", SCRIPT, "assets/vendor/uplot.js";
     "/uplot.css", STYLE, "assets/vendor/uplot.css";
     "/UPLOT-LICENSE", TEXT, "assets/vendor/UPLOT-LICENSE";
-    "/fanfare.js", SCRIPT, "../../clients/js/fanfare.js";
+    "/fanfare.js", SCRIPT, "../../clients/js/dist/fanfare.js";
 }
 
 pub(super) fn find(path: &str) -> Result<Answer, Refusal> {

@@ -13,7 +13,7 @@ mod publish;
 pub use ops::{Ops, serve as serve_ops};
 
 use crate::dialect::{Event, encode, frame};
-use crate::limits::rate::Spent;
+use crate::limits::usage::Usage;
 use crate::listen::gate::{Held, Pending};
 use crate::listen::pipe::Pipe;
 use crate::listen::{Arrival, Gate, Ticket, count_refusal, hops};
@@ -34,7 +34,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -67,8 +67,8 @@ struct Guest {
     client: IpAddr,
     /// Held until its first request has been answered.
     pending: Cell<Option<Pending>>,
-    /// What it has used up of the publishes that it may have.
-    published: Cell<Spent>,
+    /// What it has used up of its rates.
+    usage: RefCell<Usage>,
     /// What becomes of it.
     upgrade: Cell<Option<Upgrade>>,
 }
@@ -97,7 +97,7 @@ pub async fn serve(context: Rc<Context>, site: Arc<Site>, arrival: Arrival) {
         peer,
         client,
         pending: Cell::new(Some(pending)),
-        published: Cell::default(),
+        usage: RefCell::default(),
         upgrade: Cell::new(None),
     });
     let upgraded = tokio::select! {
@@ -193,7 +193,7 @@ async fn route(request: Request<Incoming>, guest: &Guest) -> Answer {
             })
         }
         (&Method::POST, "/v1/publish") => {
-            publish::publish(request, &guest.published, context, site).await.map_err(Refused::from)
+            publish::publish(request, &guest.usage, context, site).await.map_err(Refused::from)
         }
         (_, "/v1/publish") => Err(Refused {
             refusal: Refusal::new(Reason::MethodNotAllowed, "publishing is POST"),

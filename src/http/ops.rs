@@ -6,7 +6,7 @@ use super::admin::Admin;
 use super::{Answer, HEAD_BYTES_MAX, refuse};
 use crate::listen::pipe::Pipe;
 use crate::listen::{Doorway, Places, shake_hands};
-use crate::metrics::Page;
+use crate::metrics::KeptPage;
 use crate::reason::{Reason, Refusal};
 use crate::tls::{Credentials, Demand};
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use tokio::time::timeout;
 #[derive(Debug)]
 pub struct Ops {
     /// The numbers.
-    pub page: Page,
+    pub page: KeptPage,
     /// Whether new connections are welcome.
     pub ready: AtomicBool,
     /// What operators see and do.
@@ -88,7 +88,10 @@ async fn route(request: Request<Incoming>, ops: &Ops) -> Answer {
         "/metrics" | "/healthz" | "/readyz" if !is_read => {
             refuse(&Refusal::new(Reason::MethodNotAllowed, "this is only read").into())
         }
-        "/metrics" => text(ops.page.text(), "text/plain; version=0.0.4; charset=utf-8"),
+        "/metrics" => text(
+            ops.page.text(ops.admin.broker.clock.now()),
+            "text/plain; version=0.0.4; charset=utf-8",
+        ),
         "/healthz" => text("ok\n", "text/plain; charset=utf-8"),
         "/readyz" if ops.ready.load(Ordering::Acquire) => {
             text("ready\n", "text/plain; charset=utf-8")

@@ -6,7 +6,7 @@
 use super::{Answer, Site, body, entry, error_body, json};
 use crate::auth::Identity;
 use crate::dialect::decode_draft;
-use crate::limits::rate::Spent;
+use crate::limits::usage::Usage;
 use crate::reason::{Reason, Refusal};
 use crate::shard::Standing;
 use crate::shard::worker::Context;
@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde_json::value::RawValue;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -25,14 +25,14 @@ use std::sync::Arc;
 struct Publisher<'a> {
     /// `None` where nobody is asked who they are.
     identity: Option<Arc<Identity>>,
-    spent: &'a Cell<Spent>,
+    usage: &'a RefCell<Usage>,
     recent: Recent,
 }
 
-/// Answers a request. `spent` is what its connection has used up of what it may publish.
+/// Answers a request. `usage` is what its connection has used up of its rates.
 pub(super) async fn publish(
     request: Request<Incoming>,
-    spent: &Cell<Spent>,
+    usage: &RefCell<Usage>,
     context: &Rc<Context>,
     site: &Site,
 ) -> Result<Answer, Refusal> {
@@ -40,7 +40,7 @@ pub(super) async fn publish(
     body::check_type(&request)?;
     // Before the body, which costs memory.
     let identity = entry::publisher(&request, context, site)?;
-    let mut publisher = Publisher { identity, spent, recent: Recent::default() };
+    let mut publisher = Publisher { identity, usage, recent: Recent::default() };
     let bytes_max = site.broker.limits.http_body_bytes_max;
     let body = body::read(request, bytes_max, site.request_timeout).await?;
     let text = std::str::from_utf8(&body)
@@ -60,14 +60,15 @@ fn publish_one(
     site: &Site,
 ) -> Result<Position, Refusal> {
     let draft = decode_draft(text.as_bytes())?;
-    let Publisher { identity, spent, recent } = publisher;
+    let Publisher { identity, usage, recent } = publisher;
     let standing = identity.as_ref().map_or(Standing::Open, Standing::As);
-    let mut used = spent.get();
-    let may = site.broker.may_publish(standing, &draft.topic, &mut used, context.now());
-    spent.set(used);
-    may?;
+    let (broker, now) = (&site.broker, context.now());
+    broker.may_publish(standing, &draft.topic, &mut usage.borrow_mut(), now)?;
     let committed =
-        context.with(|shard| site.broker.publish(recent, draft, shard.counters(), shard.now()))?;
+        context.with(|shard| broker.publish(recent, draft, shard.counters(), shard.now()))?;
+    if standing.is_rated() {
+        broker.charge(&mut usage.borrow_mut(), committed, now);
+    }
     Ok(committed.position())
 }
 

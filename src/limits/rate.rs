@@ -34,13 +34,25 @@ impl Spent {
     /// # Errors
     /// The time after which it may happen.
     pub fn take(&mut self, rate: Rate, uptime: Duration) -> Result<(), Duration> {
-        let now = micros(uptime);
-        let wait = self.0.saturating_sub(now).saturating_sub(rate.ahead);
-        if wait > 0 {
-            return Err(Duration::from_micros(wait));
-        }
-        self.0 = self.0.max(now).saturating_add(rate.each);
+        self.wait(rate, uptime)?;
+        self.charge(rate, 1, uptime);
         Ok(())
+    }
+
+    /// Whether it may happen now.
+    ///
+    /// # Errors
+    /// The time after which it may.
+    pub fn wait(self, rate: Rate, uptime: Duration) -> Result<(), Duration> {
+        let wait = self.0.saturating_sub(micros(uptime)).saturating_sub(rate.ahead);
+        if wait > 0 { Err(Duration::from_micros(wait)) } else { Ok(()) }
+    }
+
+    /// Notes that it has happened so many times, also if that is more than may happen at once: then
+    /// nothing may until all of it is made up for.
+    pub fn charge(&mut self, rate: Rate, count: u64, uptime: Duration) {
+        let cost = rate.each.saturating_mul(count);
+        self.0 = self.0.max(micros(uptime)).saturating_add(cost);
     }
 
     /// Whether it is as if it had never been used.
@@ -92,6 +104,23 @@ mod tests {
                 assert!(spent.is_whole(Duration::MAX));
             }
         }
+    }
+
+    #[test]
+    fn what_is_charged_at_once_is_made_up_for_before_anything_more_happens() {
+        let rate = Rate::new(10, 10);
+        let mut spent = Spent::default();
+        assert_eq!(spent.wait(rate, ms(0)), Ok(()));
+        // Ten seconds' worth, of which nine tenths of one may be ahead.
+        spent.charge(rate, 100, ms(0));
+        assert_eq!(spent.wait(rate, ms(0)), Err(ms(9_100)));
+        assert_eq!(spent.wait(rate, ms(9_099)), Err(ms(1)));
+        assert_eq!(spent.take(rate, ms(9_100)), Ok(()));
+        assert_eq!(spent.take(rate, ms(9_100)), Err(ms(100)));
+        spent.charge(rate, 0, ms(50_000));
+        assert!(spent.is_whole(ms(50_000)));
+        spent.charge(rate, u64::MAX, ms(50_000));
+        assert!(spent.wait(rate, Duration::from_hours(24)).is_err());
     }
 
     proptest! {

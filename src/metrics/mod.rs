@@ -4,8 +4,10 @@
 //! comes from a client; nothing is registered after the start.
 //! # Not here: what the numbers are about.
 
+mod kept;
 mod page;
 
+pub use kept::KeptPage;
 pub use page::{Page, Sources, Waiting};
 
 use crate::auth::Fault;

@@ -87,6 +87,7 @@ impl Server {
         self.gate.change(gate_options(&config));
         self.site.put(Arc::new(site));
         self.ops.admin.lock.change(config.admin.token);
+        self.ops.page.change(config.admin.metrics_age);
         // What was fetched before counts on until there is something else.
         if key_set.as_ref().is_some_and(KeySet::is_fetched) {
             self.broker.guard.replace(&authority);

@@ -7,6 +7,7 @@
 mod identify;
 #[cfg(test)]
 mod oracle;
+mod rates;
 mod subscribe;
 
 use crate::auth::{Ask, Guard};
@@ -17,13 +18,13 @@ use crate::dialect::{
 };
 use crate::engine::Engine;
 use crate::limits::Limits;
-use crate::limits::rate::Spent;
+use crate::limits::usage::Usage;
 use crate::metrics::{Counters, ENGINE_SAMPLE};
 use crate::planted::{self, Bug};
 use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
 use crate::shard::pressure::{Budget, Pressure};
-use crate::shard::{ConnectionId, Shard, Standing, expires_in_ms};
+use crate::shard::{ConnectionId, Shard, expires_in_ms};
 use crate::topics::message::Draft;
 use crate::topics::name::{Target, TopicName};
 use crate::topics::registry::{Committed, Recent};
@@ -48,27 +49,6 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Asks whether somebody may publish to a topic now, whatever way they came. `spent` is what their
-    /// connection has used up.
-    ///
-    /// # Errors
-    /// Those of [`Standing::permit`], and [`Reason::TooOften`].
-    pub fn may_publish(
-        &self,
-        standing: Standing<'_>,
-        topic: &TopicName,
-        spent: &mut Spent,
-        now: Now,
-    ) -> Result<(), Reason> {
-        standing.permit(Ask::Publish(topic))?;
-        match (standing, self.limits.publishes) {
-            (Standing::As(identity), Some(rate)) if !identity.is_service() => {
-                spent.take(rate, now.uptime).map_err(|_| Reason::TooOften)
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Publishes a message, whatever way it came. `recent` is the publisher's own.
     ///
     /// # Errors
@@ -116,8 +96,8 @@ pub struct Session {
     /// What the client calls itself.
     name: Option<Box<str>>,
     bad_commands: u32,
-    /// What it has used up of the publishes that it may have.
-    published: Spent,
+    /// What it has used up of its rates.
+    usage: Usage,
     recent: Recent,
 }
 
@@ -143,7 +123,7 @@ impl Session {
             connection,
             name: None,
             bad_commands: 0,
-            published: Spent::default(),
+            usage: Usage::default(),
             recent: Recent::default(),
         }
     }
@@ -208,21 +188,27 @@ impl Session {
         shard: &mut Shard<S>,
     ) -> Result<(), Close> {
         let now = shard.now();
+        let mut is_rated = false;
         if shard.is_guarded() {
             let standing = shard.standing(self.connection);
-            let may = self.broker.may_publish(standing, &draft.topic, &mut self.published, now);
+            is_rated = standing.is_rated();
+            let may = self.broker.may_publish(standing, &draft.topic, &mut self.usage, now);
             if let Err(refused) = may {
-                self.refuse(id, refused.into(), shard);
+                self.refuse(id, refused, shard);
                 // Whoever has shown no token gets no further by trying.
                 return if self.is_stranger(shard) { self.count_bad_command() } else { Ok(()) };
             }
         }
         let counters = shard.counters();
         match self.broker.publish(&mut self.recent, draft, counters, now) {
-            Ok(committed) if id != 0 => {
-                shard.send(self.connection, id, &Event::Published(committed.position()));
+            Ok(committed) => {
+                if is_rated {
+                    self.broker.charge(&mut self.usage, committed, now);
+                }
+                if id != 0 {
+                    shard.send(self.connection, id, &Event::Published(committed.position()));
+                }
             }
-            Ok(_) => {}
             Err(refusal) => self.refuse(id, refusal, shard),
         }
         Ok(())
@@ -249,6 +235,7 @@ impl Session {
             Action::Publish(_) => Ok(None),
             Action::Refresh(token) => self.refresh(&token, shard).map(Some),
             Action::Subscribe(subscribe) => {
+                self.count_subscribe(shard.now())?;
                 self.subscribe(command.id, &subscribe, shard).map(|()| None)
             }
             Action::Unsubscribe(target) => self.unsubscribe(target, shard).map(Some),
@@ -256,7 +243,10 @@ impl Session {
                 self.permit(Ask::Read(&query.topic), shard)?;
                 self.history(query, shard.now()).map(Some)
             }
-            Action::Update(update) => self.update(update, shard).map(Some),
+            Action::Update(update) => {
+                self.count_subscribe(shard.now())?;
+                self.update(update, shard).map(Some)
+            }
             Action::Presence(topic) => {
                 self.permit(Ask::Read(&topic), shard)?;
                 self.attendance(topic).map(Some)

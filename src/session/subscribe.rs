@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 impl Session {
     pub(super) fn subscribe<S: Socket>(
-        &self,
+        &mut self,
         id: u64,
         subscribe: &Subscribe,
         shard: &mut Shard<S>,
@@ -30,10 +30,17 @@ impl Session {
         self.permit(Permission::Subscribe(&subscribe.target), shard)?;
         self.check_room(&subscribe.target, shard)?;
         let begun = match &subscribe.target {
-            Target::Topic(topic) => self.join_topic(topic, subscribe, shard)?,
+            Target::Topic(topic) => {
+                self.may_begin(topic, shard)?;
+                self.join_topic(topic, subscribe, shard)?
+            }
             Target::Filter(filter) => self.join_filter(filter, subscribe, shard)?,
         };
         begun.count(shard.counters());
+        // A filter begins no topic.
+        if begun.seams.iter().any(|seam| seam.is_new_topic) {
+            self.count_new_topic(shard);
+        }
         // Who wants no reply on success must still learn that a resume was none.
         if id != 0 || begun.is_lossy() {
             shard.send(self.connection, id, &Event::Subscribed(begun.reply));

@@ -8,7 +8,7 @@ use super::outbound::{Last, Outbound, Socket, Written};
 use super::turn::Pending;
 use crate::topics::message::Wire;
 use std::io;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 
 /// Names a connection of one shard. A slot that is used again gets another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +70,10 @@ pub(super) struct Connection<S> {
     /// How many of its memberships only tell who joins and leaves.
     pub(super) watches: u32,
     pub(super) wire: Wire,
+    /// Pings of the WebSocket that no pong has answered.
+    pub(super) unanswered: u8,
+    /// Tick at which a message began that is not whole: its last bits, which are not all 0.
+    pub(super) unfinished: Option<NonZeroU16>,
     /// When it was opened, in seconds since the start.
     pub(super) opened: u32,
     /// Bytes that its socket has taken.
@@ -115,6 +119,19 @@ impl<S> Connection<S> {
         self.expires != NEVER
     }
 
+    /// Notes that a message has begun and is not whole.
+    pub(super) fn begin_message(&mut self, tick: u32) {
+        self.unfinished = Some(last_bits(tick));
+    }
+
+    /// The tick by which the message that has begun must be whole, if it may take so many ticks: fewer
+    /// than there are last bits.
+    pub(super) fn late_at(&self, tick: u32, whole: u32) -> u32 {
+        let Some(begun) = self.unfinished else { return NEVER };
+        let age = last_bits(tick).get().wrapping_sub(begun.get());
+        tick.saturating_add(whole.saturating_sub(age.into()))
+    }
+
     /// The cursor of a topic.
     #[inline]
     pub(super) fn cursor(&self, topic: u64) -> Option<Cursor> {
@@ -140,6 +157,12 @@ impl<S> Connection<S> {
         }
         removed
     }
+}
+
+/// The last 16 bits of a tick. Where they are all 0, it is taken for the tick before.
+fn last_bits(tick: u32) -> NonZeroU16 {
+    let [low, high, ..] = tick.to_le_bytes();
+    NonZeroU16::new(u16::from_le_bytes([low, high])).unwrap_or(NonZeroU16::MAX)
 }
 
 #[cfg(test)]

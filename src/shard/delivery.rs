@@ -93,6 +93,7 @@ impl<S: Socket> Shard<S> {
         let tick = self.now_tick();
         let Some((topic, groups)) = self.subscribers.audience_mut(slot) else { return };
         self.sequence += 1;
+        topic.tell_audience(groups);
         topic.top = message.offset;
         if let Some(conflation) = &mut topic.conflation {
             conflation.add(&message);

@@ -116,7 +116,8 @@ impl<S: Socket> Shard<S> {
         self.settle_cursors(joiner.connection, &target);
         self.settle_replayed(joiner.connection, seams.iter().flatten());
         let member = self.member(joiner);
-        let (place, index) = self.subscribers.enter_group(filter, member);
+        let audience = || self.registry.audience_of(filter);
+        let (place, index) = self.subscribers.enter_group(filter, member, audience);
         self.joining = None;
         self.note_membership(joiner.connection, place, index);
         self.counters.filter_subscriptions.increment();

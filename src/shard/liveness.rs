@@ -26,6 +26,17 @@ const QUIET_TICKS: u32 = 60;
 /// Slots of the wheel: a ping is the furthest thing that most connections wait for.
 pub(super) const SLOTS: usize = 64;
 
+/// What is left of what a peer sends when all that has arrived is understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing: the next byte begins a message.
+    None,
+    /// A part of a message that had begun before.
+    Same,
+    /// A part of a message that has begun now.
+    New,
+}
+
 fn ticks(time: Duration) -> u32 {
     let ticks = time.as_millis().div_ceil(TICK.as_millis());
     u32::try_from(ticks).unwrap_or(u32::MAX).max(1)
@@ -68,6 +79,7 @@ impl<S: Socket> Shard<S> {
         let tick = self.now_tick();
         let stall = ticks(self.options.write_stall_max);
         let pong = ticks(self.options.pong_timeout);
+        let whole = ticks(self.options.message_timeout);
         let Some(connection) = self.connection_mut(id) else { return };
         let wanted = match connection.phase {
             Phase::Closing { cut_at } | Phase::Ending { cut_at } => cut_at,
@@ -76,7 +88,8 @@ impl<S: Socket> Shard<S> {
                     connection.stalled_since.map_or(u32::MAX, |since| since.saturating_add(stall));
                 let silent =
                     connection.pinged.map_or(u32::MAX, |pinged| pinged.get().saturating_add(pong));
-                connection.next_ping.min(stalled).min(silent).min(connection.expires)
+                let late = connection.late_at(tick, whole);
+                connection.next_ping.min(stalled).min(silent).min(late).min(connection.expires)
             }
         };
         let due = wanted.max(tick.saturating_add(1));
@@ -120,10 +133,47 @@ impl<S: Socket> Shard<S> {
         }
     }
 
+    /// Whether a pong answers one of our pings, the oldest that none has answered.
+    pub fn take_pong(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connection_mut(id) else { return false };
+        let left = connection.unanswered.checked_sub(1);
+        connection.unanswered = left.unwrap_or_default();
+        left.is_some()
+    }
+
+    /// Notes what is left of what a peer has sent: a message has its time to become whole.
+    pub fn note_rest(&mut self, id: ConnectionId, rest: Rest) {
+        let tick = self.now_tick();
+        let whole = ticks(self.options.message_timeout);
+        let Some(connection) = self.connection_mut(id) else { return };
+        match rest {
+            Rest::None => connection.unfinished = None,
+            Rest::Same if connection.unfinished.is_some() => {}
+            Rest::Same | Rest::New => {
+                connection.begin_message(tick);
+                // A slot that comes first will look again.
+                if connection.late_at(tick, whole) < connection.due {
+                    self.schedule(id);
+                }
+            }
+        }
+    }
+
+    /// A message has not become whole in time.
+    fn give_up_message(&mut self, id: ConnectionId) {
+        if self.is_congested(id) {
+            // The rest may be here: nothing is read while the answers are not.
+            self.note_rest(id, Rest::New);
+        } else {
+            self.close(id, &Reason::MessageTooLate.into());
+        }
+    }
+
     fn look_after(&mut self, id: ConnectionId) {
         let tick = self.now_tick();
         let stall = ticks(self.options.write_stall_max);
         let pong = ticks(self.options.pong_timeout);
+        let whole = ticks(self.options.message_timeout);
         let Some(connection) = self.connection(id) else { return };
         if let Phase::Closing { cut_at } | Phase::Ending { cut_at } = connection.phase {
             if cut_at <= tick {
@@ -133,6 +183,8 @@ impl<S: Socket> Shard<S> {
         }
         if connection.expires <= tick {
             self.expire(id);
+        } else if connection.late_at(tick, whole) <= tick {
+            self.give_up_message(id);
         } else if connection.stalled_since.is_some_and(|since| tick - since >= stall) {
             self.close(id, &Reason::SlowConsumer.into());
         } else if connection.pinged.is_some_and(|pinged| tick - pinged.get() >= pong) {
@@ -152,7 +204,11 @@ impl<S: Socket> Shard<S> {
             // On TCP there is no answer to wait for: the kernel's keep-alive finds a dead peer.
             // The first tick is 1.
             connection.pinged.get_or_insert(NonZeroU32::new(tick).unwrap_or(NonZeroU32::MIN));
-            self.push(id, frame::ping(b""));
+            // No more than can be told from pongs that nobody asked for.
+            if let Some(unanswered) = connection.unanswered.checked_add(1) {
+                connection.unanswered = unanswered;
+                self.push(id, frame::ping(b""));
+            }
         }
         self.send(id, 0, &Event::Ping);
         self.flush(id);

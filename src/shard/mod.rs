@@ -41,7 +41,7 @@ pub use connection::ConnectionId;
 pub use delivery::Progress;
 pub use farewell::Farewell;
 pub use joining::{FilterAsk, Joiner};
-pub use liveness::TICK;
+pub use liveness::{Rest, TICK};
 pub use standing::{Standing, expires_in_ms};
 pub use survey::{Look, Sighting};
 
@@ -95,6 +95,8 @@ pub struct ShardOptions {
     pub pong_timeout: Duration,
     /// How long it may be there without a token, where one is needed. Default 10 s.
     pub authenticate: Duration,
+    /// How long a message may take from its first byte to its last. Default 30 s.
+    pub message_timeout: Duration,
 }
 
 impl Default for ShardOptions {
@@ -107,6 +109,7 @@ impl Default for ShardOptions {
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
             authenticate: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -235,6 +238,8 @@ impl<S: Socket> Shard<S> {
             phase: Phase::Open,
             next_ping: self.tick_after(self.options.ping_interval),
             pinged: None,
+            unanswered: 0,
+            unfinished: None,
             stalled_since: None,
             blocked_since: 0,
             due: 0,

@@ -79,6 +79,12 @@ pub enum Standing<'a> {
 }
 
 impl Standing<'_> {
+    /// Whether what it publishes has a rate: not that of a service, and not where everybody may do
+    /// everything.
+    pub fn is_rated(self) -> bool {
+        matches!(self, Standing::As(identity) if !identity.is_service())
+    }
+
     /// Whether it may do something.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::cursor::Mode;
 use super::memberships::Memberships;
 use crate::planted::{self, Bug};
 use crate::topics::filters::FilterTrie;
-use crate::topics::message::{Message, Offset, Stream, TopicHead};
+use crate::topics::message::{Audience, Message, Offset, Stream, TopicHead};
 use crate::topics::name::{Target, TopicFilter, TopicName};
 use crate::topics::rule::Presence;
 use crate::topics::terms::{Policy, Terms};
@@ -94,6 +94,8 @@ pub(super) struct LocalTopic {
     pub(super) last_sequence: u64,
     /// When that was, in ticks.
     pub(super) last_tick: u32,
+    /// How many members the topic has been told that there are, those of groups among them.
+    told: u32,
     /// Offset of the latest message that was offered or is before all that will be.
     pub(super) top: Offset,
     /// Cursors of connections in this topic.
@@ -114,6 +116,8 @@ pub(super) struct LocalTopic {
 pub(super) struct Group {
     pub(super) filter: TopicFilter,
     pub(super) members: Vec<Member>,
+    /// Where all shards tell how many these are.
+    audience: Arc<Audience>,
 }
 
 /// A member that moved because another one left: its connection must note the new index.
@@ -216,17 +220,25 @@ impl Subscribers {
         let slot = self.track(head, top, latest);
         let Some(topic) = self.topics.get_mut(slot) else { return (Place::topic(slot), 0) };
         topic.members.push(member);
+        topic.tell(topic.told.saturating_add(1));
         (Place::topic(slot), last_index(&topic.members))
     }
 
     /// Adds a member to a filter's group. The connection is not a member yet.
-    pub(super) fn enter_group(&mut self, filter: &TopicFilter, member: Member) -> (Place, u32) {
+    /// `audience` is where that is told, for a new one.
+    pub(super) fn enter_group(
+        &mut self,
+        filter: &TopicFilter,
+        member: Member,
+        audience: impl FnOnce() -> Arc<Audience>,
+    ) -> (Place, u32) {
         let slot = match self.by_filter.get(filter) {
             Some(slot) => *slot as usize,
-            None => self.new_group(filter),
+            None => self.new_group(filter, audience()),
         };
         let Some(group) = self.groups.get_mut(slot) else { return (Place::group(slot), 0) };
         group.members.push(member);
+        group.audience.tell(0, 1);
         (Place::group(slot), last_index(&group.members))
     }
 
@@ -246,6 +258,7 @@ impl Subscribers {
             return Departure { moved: None, ended: None };
         };
         members.swap_remove(index as usize);
+        let count = members.len();
         if members.capacity() > 64 && members.len() * 4 < members.capacity() {
             members.shrink_to(members.len() * 2);
         }
@@ -254,7 +267,12 @@ impl Subscribers {
             place,
             index,
         });
-        let ended = members.is_empty().then(|| self.end(place)).flatten();
+        if place.is_group() {
+            self.groups.get(place.slot()).iter().for_each(|group| group.audience.tell(1, 0));
+        } else if let Some(topic) = self.topics.get_mut(place.slot()) {
+            topic.tell(topic.told.saturating_sub(1));
+        }
+        let ended = (count == 0).then(|| self.end(place)).flatten();
         Departure { moved, ended }
     }
 
@@ -442,6 +460,7 @@ impl Subscribers {
             generation: u64::MAX,
             last_sequence: 0,
             last_tick: 0,
+            told: 0,
             top,
             cursors: 0,
             conflation: None,
@@ -456,8 +475,9 @@ impl Subscribers {
         slot
     }
 
-    fn new_group(&mut self, filter: &TopicFilter) -> usize {
-        let slot = self.groups.insert(Group { filter: filter.clone(), members: Vec::new() });
+    fn new_group(&mut self, filter: &TopicFilter, audience: Arc<Audience>) -> usize {
+        let group = Group { filter: filter.clone(), members: Vec::new(), audience };
+        let slot = self.groups.insert(group);
         let short = u32::try_from(slot).unwrap_or(u32::MAX);
         self.by_filter.insert(filter.clone(), short);
         *self.trie.entry(filter) = Some(short);
@@ -493,7 +513,8 @@ impl Subscribers {
     }
 
     fn forget_topic(&mut self, slot: usize) {
-        let Some(topic) = self.topics.try_remove(slot) else { return };
+        let Some(mut topic) = self.topics.try_remove(slot) else { return };
+        topic.tell(0);
         self.by_id.remove(&topic.head.id);
         // A topic that began anew may have taken over the name.
         let names = self.names_of(topic.head.stream);
@@ -507,6 +528,19 @@ impl LocalTopic {
     /// Whether somebody on this shard is subscribed to it. The groups must be up to date.
     fn is_wanted(&self) -> bool {
         !(self.members.is_empty() && self.groups.is_empty())
+    }
+
+    /// Tells the topic how many members there are, those of the groups that match it among them.
+    pub(super) fn tell_audience(&mut self, groups: &Slab<Group>) {
+        let groups = self.groups.iter().filter_map(|slot| groups.get(*slot as usize));
+        let count = groups.fold(self.members.len(), |sum, group| sum + group.members.len());
+        self.tell(u32::try_from(count).unwrap_or(u32::MAX));
+        self.head.audience.meet();
+    }
+
+    fn tell(&mut self, count: u32) {
+        self.head.audience.tell(self.told, count);
+        self.told = count;
     }
 
     /// Whether those who subscribe to it are listed.

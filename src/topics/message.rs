@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// A message's place in its topic: 1, 2, 3… within one epoch. 0 is the place before the first.
@@ -213,6 +214,46 @@ pub struct TopicHead {
     pub rule: Arc<Rule>,
     /// What its messages are.
     pub stream: Stream,
+    /// How many connections they go to.
+    pub audience: Audience,
+}
+
+/// About how many connections a topic or a filter has, as the shards tell it. Of a topic they tell
+/// those with a subscription to exactly this one at once, and those with a filter when a message meets
+/// them; until then as many are expected as its filters had when it began. Who has both counts twice.
+#[derive(Debug, Default)]
+pub struct Audience {
+    told: AtomicU32,
+    expected: AtomicU32,
+}
+
+impl Audience {
+    /// That of a topic which begins.
+    pub fn expecting(count: u32) -> Audience {
+        Audience { told: AtomicU32::new(0), expected: AtomicU32::new(count) }
+    }
+
+    /// How many.
+    pub fn count(&self) -> u32 {
+        self.told.load(Ordering::Relaxed).max(self.expected.load(Ordering::Relaxed))
+    }
+
+    /// Puts what a shard has now in place of what it told before.
+    #[inline]
+    pub fn tell(&self, before: u32, now: u32) {
+        // Hardly ever: the word lies beside what every delivery reads.
+        if before != now {
+            self.told.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        }
+    }
+
+    /// Puts what shards tell in place of what was expected.
+    #[inline]
+    pub fn meet(&self) {
+        if self.expected.load(Ordering::Relaxed) != 0 {
+            self.expected.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What the messages of a topic are.
@@ -227,7 +268,8 @@ pub enum Stream {
 impl TopicHead {
     /// The head of a topic of messages.
     pub fn new(id: u64, name: TopicName, epoch: Epoch, rule: Arc<Rule>) -> TopicHead {
-        TopicHead { id, name, epoch, rule, stream: Stream::Messages }
+        let (stream, audience) = (Stream::Messages, Audience::default());
+        TopicHead { id, name, epoch, rule, stream, audience }
     }
 }
 

@@ -16,7 +16,7 @@ use super::filters::FilterTrie;
 use super::history::HistoryBudget;
 use super::idempotency::{Answer, Found, IdempotencyOptions, IdempotencyWindow};
 use super::mailbox::{Inbox, Mailbox, Permit, Wake};
-use super::message::{Draft, Epoch, Message, Offset, Position, Stream, TopicHead};
+use super::message::{Audience, Draft, Epoch, Message, Offset, Position, Stream, TopicHead};
 use super::name::{TopicFilter, TopicName};
 use super::names::Names;
 use super::rule::{Rule, Rules};
@@ -77,6 +77,10 @@ pub struct Committed<'a> {
     pub offset: Offset,
     /// The group of the topic's rule; `None` for a message that had its place already.
     pub group: Option<u8>,
+    /// Whether the topic began with it.
+    pub is_new_topic: bool,
+    /// About how many connections it goes to.
+    pub audience: u32,
 }
 
 impl Committed<'_> {
@@ -86,6 +90,13 @@ impl Committed<'_> {
     }
 }
 
+/// Who has a filter.
+#[derive(Debug, Default)]
+struct Interest {
+    shards: ShardSet,
+    audience: Arc<Audience>,
+}
+
 /// Every topic of the broker.
 pub struct Registry {
     topics: DashMap<TopicName, Arc<Topic>, RandomState>,
@@ -93,7 +104,7 @@ pub struct Registry {
     next_id: AtomicU64,
     /// Of all topics; changed together with the map.
     names: RwLock<Names>,
-    filters: RwLock<FilterTrie<ShardSet>>,
+    filters: RwLock<FilterTrie<Interest>>,
     /// Changes whenever `filters` does.
     generation: AtomicU64,
     mailboxes: Vec<Arc<Mailbox>>,
@@ -155,14 +166,17 @@ impl Registry {
         now: Now,
     ) -> Result<Committed<'a>, Reason> {
         let known = recent.0.take().filter(|topic| topic.head.name == draft.topic);
-        let topic = match known {
-            Some(topic) => topic,
+        let (topic, is_new_topic) = match known {
+            Some(topic) => (topic, false),
             None => self.topic_or_new(&draft.topic, now)?,
         };
         let topic = recent.0.insert(topic);
-        let (offset, group) =
-            self.with_state(topic, now, |topic, state| self.append(topic, state, draft, now))??;
-        Ok(Committed { head: &topic.head, offset, group })
+        let (offset, group, audience) = self.with_state(topic, now, |topic, state| {
+            let (offset, group) = self.append(topic, state, draft, now)?;
+            let is_wanted = !state.exact.union(state.filtered).is_empty();
+            Ok((offset, group, if is_wanted { topic.head.audience.count() } else { 0 }))
+        })??;
+        Ok(Committed { head: &topic.head, offset, group, is_new_topic, audience })
     }
 
     /// Subscribes a shard to a topic, and joins its past to what the shard's mailbox will bring.
@@ -179,10 +193,10 @@ impl Registry {
         inbox: &mut Inbox,
         now: Now,
     ) -> Result<Seam, Reason> {
-        let mut topic = self.topic_or_new(topic, now)?;
+        let (mut topic, is_new_topic) = self.topic_or_new(topic, now)?;
         self.with_state(&mut topic, now, |topic, state| {
             self.expire(topic, state, now);
-            let seam = topic.seam(state, ask, now)?;
+            let seam = Seam { is_new_topic, ..topic.seam(state, ask, now)? };
             state.exact.insert(inbox.shard);
             if !planted::is(Bug::InboxNotDrained) {
                 self.collect(inbox);
@@ -203,20 +217,26 @@ impl Registry {
     /// Subscribes a shard to every topic, present and future, that the filter matches.
     pub fn join_filter(&self, filter: &TopicFilter, shard: ShardId) {
         let mut filters = self.filters.write();
-        filters.entry(filter).insert(shard);
+        filters.entry(filter).shards.insert(shard);
         self.generation.fetch_add(u64::from(!planted::is(Bug::FilterUnnoticed)), Ordering::Release);
     }
 
     /// Ends what [`Registry::join_filter`] began.
     pub fn leave_filter(&self, filter: &TopicFilter, shard: ShardId) {
         let mut filters = self.filters.write();
-        if let Some(shards) = filters.get_mut(filter) {
-            shards.remove(shard);
-            if shards.is_empty() {
+        if let Some(interest) = filters.get_mut(filter) {
+            interest.shards.remove(shard);
+            if interest.shards.is_empty() {
                 filters.remove(filter);
             }
         }
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Where shards tell how many connections have a filter that is joined.
+    pub fn audience_of(&self, filter: &TopicFilter) -> Arc<Audience> {
+        let mut filters = self.filters.write();
+        filters.get_mut(filter).map(|interest| Arc::clone(&interest.audience)).unwrap_or_default()
     }
 
     /// Joins the past of one topic to the live messages of a filter that is joined already. `None`
@@ -298,6 +318,11 @@ impl Registry {
     pub fn replace_rules(&self, rules: &Rules) {
         let mut current = self.rules.write();
         *current = Arc::new(rules.counted_for(current.group_names()));
+    }
+
+    /// Whether there is such a topic.
+    pub fn has(&self, topic: &TopicName) -> bool {
+        self.topics.contains_key(topic)
     }
 
     /// Messages that a topic still holds: those after `since`, or the latest. At most `limit`, and
@@ -456,8 +481,8 @@ impl Registry {
             let filters = self.filters.read();
             state.generation = self.generation.load(Ordering::Acquire);
             state.filtered = ShardSet::default();
-            filters.for_each_match(&topic.head.name, |shards| {
-                state.filtered = state.filtered.union(*shards);
+            filters.for_each_match(&topic.head.name, |interest| {
+                state.filtered = state.filtered.union(interest.shards);
             });
         }
         state.exact.union(state.filtered)
@@ -479,7 +504,7 @@ impl Registry {
                 return Ok(act(topic, &mut state));
             }
             drop(state);
-            *topic = self.topic_or_new(&topic.head.name, now)?;
+            *topic = self.topic_or_new(&topic.head.name, now)?.0;
         }
         Err(Reason::EngineUnavailable)
     }
@@ -488,9 +513,10 @@ impl Registry {
         self.topics.get(name).map(|topic| Arc::clone(&topic))
     }
 
-    fn topic_or_new(&self, name: &TopicName, now: Now) -> Result<Arc<Topic>, Reason> {
+    /// A topic, and whether it has begun now.
+    fn topic_or_new(&self, name: &TopicName, now: Now) -> Result<(Arc<Topic>, bool), Reason> {
         if let Some(topic) = self.topic(name) {
-            return Ok(topic);
+            return Ok((topic, false));
         }
         if self.topic_count() >= self.options.topics_max {
             return Err(Reason::TooManyTopics);
@@ -499,19 +525,28 @@ impl Registry {
         let bits = drawn.ok_or(Reason::EngineUnavailable)?;
         let id = self.next_id.fetch_add(2, Ordering::Relaxed);
         let rule = Arc::clone(self.rules().of(name));
-        let head = TopicHead::new(id, name.clone(), Epoch::from_bits(bits), rule);
+        let mut head = TopicHead::new(id, name.clone(), Epoch::from_bits(bits), rule);
+        head.audience = Audience::expecting(self.expected(name));
         let companion = Registry::companion(&head, now);
         let topic = new_topic(head, companion, now);
         // A name is in the index before anybody can publish to the topic.
         let mut names = self.names.write();
         match self.topics.entry(name.clone()) {
-            Entry::Occupied(first) => Ok(Arc::clone(first.get())),
+            Entry::Occupied(first) => Ok((Arc::clone(first.get()), false)),
             Entry::Vacant(place) => {
                 names.insert(name.clone());
                 self.count.fetch_add(1, Ordering::Relaxed);
-                Ok(Arc::clone(&place.insert(topic)))
+                Ok((Arc::clone(&place.insert(topic)), true))
             }
         }
+    }
+
+    /// How many connections have filters that match a name.
+    fn expected(&self, name: &TopicName) -> u32 {
+        let mut count: u32 = 0;
+        let add = |interest: &Interest| count = count.saturating_add(interest.audience.count());
+        self.filters.read().for_each_match(name, add);
+        count
     }
 
     fn forget_name(&self, name: &TopicName) {

@@ -185,6 +185,8 @@ pub struct Seam {
     pub replay: Vec<Arc<Message>>,
     /// When the topic was last heard of.
     pub heard: Heard,
+    /// Whether the topic began with this.
+    pub is_new_topic: bool,
 }
 
 /// A stretch of a topic's past for a connection that catches up.
@@ -226,7 +228,8 @@ impl Topic {
             other => (other.map(|refused| refused.map(drop)), self.first(state, ask, now)?),
         };
         let top = if planted::is(Bug::SeamOffByOne) { state.top.previous() } else { state.top };
-        Ok(Seam { head: Arc::clone(&self.head), top, recovery, replay, heard: state.heard })
+        let head = Arc::clone(&self.head);
+        Ok(Seam { head, top, recovery, replay, heard: state.heard, is_new_topic: false })
     }
 
     /// Exactly what came after `since`, conflated if live messages will be. Messages whose time is

@@ -12,7 +12,7 @@ use crate::session::{Broker, Close, Effort, Session};
 use crate::shard::conduit::Conduit;
 use crate::shard::stream::{COMMANDS_PER_TURN, Protocol, Stream};
 use crate::shard::worker::Context;
-use crate::shard::{ConnectionId, Shard};
+use crate::shard::{ConnectionId, Rest, Shard};
 use crate::topics::message::Wire;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -81,7 +81,26 @@ struct Connection<P> {
 }
 
 impl<P> Protocol for Connection<P> {
-    fn feed(&mut self, mut input: &mut [u8], shard: &mut Shard<Rc<Conduit>>) -> usize {
+    fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<Conduit>>) -> usize {
+        let mut rest = Rest::Same;
+        let taken = self.understand(input, shard, &mut rest);
+        if self.decoder.is_between_messages() {
+            rest = Rest::None;
+        }
+        shard.note_rest(self.id, rest);
+        taken
+    }
+}
+
+impl<P> Connection<P> {
+    /// Takes frames from the front of `input`, and notes when a message has become whole: then what
+    /// is unfinished behind it is another one.
+    fn understand(
+        &mut self,
+        mut input: &mut [u8],
+        shard: &mut Shard<Rc<Conduit>>,
+        rest: &mut Rest,
+    ) -> usize {
         let len = input.len();
         let mut turn = COMMANDS_PER_TURN;
         // What a closing connection still sends is not heard.
@@ -95,6 +114,9 @@ impl<P> Protocol for Connection<P> {
             let taken = match self.decoder.next(&mut input) {
                 Ok(None) => return len,
                 Ok(Some(incoming)) => {
+                    if incoming.is_message() {
+                        *rest = Rest::New;
+                    }
                     let grown = incoming.bytes().saturating_sub(unread - input.len());
                     turn = turn.saturating_sub(commands_worth(grown));
                     take(incoming, id, dialect, session, shard)
@@ -134,10 +156,18 @@ fn take(
         (Incoming::Text(_), Dialect::Proto) => Err(unsupported("fanfare.v1.proto is binary")),
         (Incoming::Binary(_), Dialect::Json) => Err(unsupported("fanfare.v1.json is text")),
         (Incoming::Ping(payload), _) => {
+            session.note_control(shard.now())?;
             shard.push(id, frame::pong(payload));
             Ok(Effort::Small)
         }
-        (Incoming::Pong(_), _) => Ok(Effort::Small),
+        (Incoming::Pong(_), _) => {
+            if shard.take_pong(id) {
+                session.rest(shard.now());
+            } else {
+                session.note_control(shard.now())?;
+            }
+            Ok(Effort::Small)
+        }
         (Incoming::Close(close), _) => {
             shard.close_answered(id, close.map(|(code, _)| code));
             Ok(Effort::Small)

@@ -50,6 +50,11 @@ pub enum Incoming<'a> {
 }
 
 impl Incoming<'_> {
+    /// Whether it is a message, and not a control frame.
+    pub fn is_message(&self) -> bool {
+        matches!(self, Incoming::Text(_) | Incoming::Binary(_))
+    }
+
     /// How many bytes it carries.
     pub fn bytes(&self) -> usize {
         match self {

@@ -29,7 +29,7 @@ fn a_ping_is_answered_with_its_own_bytes() {
 
 #[test]
 fn a_message_may_come_in_fragments_with_control_frames_between() {
-    with_broker("", async |broker| {
+    with_broker("limits.control_rate = \"off\"", async |broker| {
         let mut socket = Socket::open(broker, None).await;
         let command = r#"{"id":1,"publish":{"topic":"t","text":"fünf €, zwölf 😀"}}"#;
         for pieces in [1, 2, 3, 7, 60] {
@@ -233,7 +233,7 @@ async fn cut_everywhere(broker: &Broker, client: &mut Client, stream: &[u8], ids
 
 #[test]
 fn a_stream_of_frames_may_be_cut_anywhere() {
-    with_broker("", async |broker| {
+    with_broker("limits.control_rate = \"off\"", async |broker| {
         let mut client = Client::connect(broker, Wire::WebSocketJson).await;
         let long = format!(r#"{{"id":3,"history":{{"topic":"{}"}}}}"#, "t".repeat(130));
         let stream = [

@@ -30,6 +30,7 @@ listen.public = "127.0.0.1:0"
 listen.ingress = "127.0.0.1:0"
 listen.admin = "127.0.0.1:0"
 shutdown.spread = "1s"
+admin.metrics_age = "0s"
 "#;
 
 /// Panics that shards' threads have had in this process.

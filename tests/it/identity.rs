@@ -19,23 +19,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 const SECRET: &str = "a secret of the tests that is long enough for HS256";
-const SERVICE: &str = "an-api-token-of-the-tests-0123456789";
+pub(crate) const SERVICE: &str = "an-api-token-of-the-tests-0123456789";
 
 /// A broker's configuration with one key and one API token, and what signs for it.
-struct House {
+pub(crate) struct House {
     folder: TempDir,
     signer: Signer,
 }
 
 impl House {
-    fn new() -> House {
+    pub(crate) fn new() -> House {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("secret"), SECRET).expect("a file");
         let signer = Signer::of_file(Algorithm::Hs256, SECRET.as_bytes()).expect("a secret");
         House { folder, signer }
     }
 
-    fn settings(&self, more: &str) -> String {
+    pub(crate) fn settings(&self, more: &str) -> String {
         let secret = self.folder.path().join("secret");
         format!(
             "{more}\n[auth]\naudience = 'tests'\nleeway = '0s'\n\
@@ -46,7 +46,7 @@ impl House {
         )
     }
 
-    fn token(&self, subject: &str, seconds: u64, filters: &[&str]) -> String {
+    pub(crate) fn token(&self, subject: &str, seconds: u64, filters: &[&str]) -> String {
         let claims = json!({
             "sub": subject, "aud": "tests", "exp": now().wall_ms / 1000 + seconds, "jti": "t-1",
             "fanfare": {"subscribe": filters, "publish": filters},
@@ -70,7 +70,7 @@ async fn upgrade(broker: &Broker, headers: &str) -> (Answer, Pipe) {
     (answer, pipe)
 }
 
-async fn connect(client: &mut Client, token: &str) -> Value {
+pub(crate) async fn connect(client: &mut Client, token: &str) -> Value {
     client.ask(&json!({"id": 1, "connect": {"token": token}})).await
 }
 
@@ -88,7 +88,7 @@ async fn publish(broker: &Broker, topic: &str) {
     assert_eq!(post(broker, &json, &format!("Bearer {SERVICE}")).await.status, 200);
 }
 
-async fn post(broker: &Broker, json: &str, authorization: &str) -> Answer {
+pub(crate) async fn post(broker: &Broker, json: &str, authorization: &str) -> Answer {
     let request = http::publish_request(broker.public(), json);
     let header = format!("authorization: {authorization}\r\nhost: ");
     http::ask(broker.public(), &request.replacen("host: ", &header, 1)).await

@@ -23,6 +23,7 @@ mod drain;
 mod edge;
 mod frames;
 mod harness;
+mod haste;
 mod http;
 mod http_publish;
 mod identity;

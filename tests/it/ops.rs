@@ -2,12 +2,13 @@
 //! # Not here: what single series count (beside the behaviour that they are about).
 
 use crate::client::{Client, WIRES, wire_of};
-use crate::harness::with_broker;
-use crate::http::{ask, get};
+use crate::harness::{Broker, config, run, with_broker};
+use crate::http::{self, ask, get};
 use fanfare::reason::Reason;
 use fanfare::topics::message::Wire;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 #[test]
 fn a_running_broker_is_healthy_and_ready() {
@@ -149,5 +150,28 @@ fn the_metrics_page_is_what_prometheus_reads() {
             }
         }
         assert!(series.len() > 50, "only {} series", series.len());
+    });
+}
+
+#[test]
+fn what_a_scrape_tells_is_told_again_until_it_is_too_old() {
+    run(async {
+        let mut settings = config("");
+        settings.admin.metrics_age = Duration::from_hours(1);
+        let mut broker = Broker::of(&settings);
+        let published = "fanfare_published_total";
+        assert_eq!(broker.count(published).await, 0);
+        let message = r#"{"topic":"t","data":1}"#;
+        assert_eq!(http::publish(broker.public(), message).await.status, 200);
+        for _ in 0..3 {
+            assert_eq!(broker.count(published).await, 0);
+        }
+        settings.admin.metrics_age = Duration::ZERO;
+        let changes = broker.reload_to(&settings).await.expect("sound");
+        assert_eq!(changes.changed, ["admin.metrics_age"]);
+        assert_eq!(broker.count(published).await, 1);
+        assert_eq!(http::publish(broker.public(), message).await.status, 200);
+        assert_eq!(broker.count(published).await, 2);
+        assert_eq!(broker.drain().await, 0);
     });
 }

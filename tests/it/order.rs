@@ -155,7 +155,7 @@ fn with_broker_shared(test: impl AsyncFnOnce(Rc<Broker>)) {
 
 #[test]
 fn subscriptions_that_come_and_go_disturb_nobody() {
-    with_broker("", async |broker| {
+    with_broker("limits.subscribe_rate = \"off\"", async |broker| {
         let mut steady = Client::connect(broker, Wire::WebSocketJson).await;
         steady.ask(&json!({"id": 1, "subscribe": {"topic": "a.b"}})).await;
         let mut restless = Client::connect(broker, Wire::WebSocketProto).await;

@@ -58,11 +58,14 @@ fn every_transcript_holds_when_messages_are_compressed() {
 #[test]
 fn every_refusal_of_a_command_is_in_a_transcript() {
     // Brought about only by HTTP, by a thousand positions, by haste, or by being faster than a shard:
-    // see `http_publish`, `limits` and `identity`. Remote engines are yet to come.
+    // see `http_publish`, `limits`, `identity` and `haste`. Remote engines are yet to come.
     let elsewhere = [
         Reason::TooLarge,
         Reason::TooManyPositions,
         Reason::TooOften,
+        Reason::SubscribesTooOften,
+        Reason::TooManyNewTopics,
+        Reason::TooManyDeliveries,
         Reason::Overloaded,
         Reason::EngineUnavailable,
     ];

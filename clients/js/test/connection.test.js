@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { connect } from '../fanfare.js';
+import { connect } from '../src/fanfare.js';
 import { events, open, serve, start, within } from './fake.js';
 
 test('the first command says hello and the state tells who answered', async (t) => {

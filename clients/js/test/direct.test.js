@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { connect } from '../fanfare.js';
+import { connect } from '../src/fanfare.js';
 import { at, recorder } from './fake.js';
 
 test('a server that speaks is kept, and left when it stops', (t) => {

@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import WebSocket, { WebSocketServer } from 'ws';
-import { connect } from '../fanfare.js';
+import { connect } from '../src/fanfare.js';
 
 const DEADLINE_MS = 10_000;
 

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { connect } from '../fanfare.js';
+import { connect } from '../src/fanfare.js';
 
 /** Values that a field may have instead of what it should. */
 const ODD = [

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FanfareError } from '../fanfare.js';
+import { FanfareError } from '../src/fanfare.js';
 import { at, open, serve, start, within } from './fake.js';
 
 const published = (id, offset) => ({ id, published: { ...at('e', offset), durability: 'memory' } });

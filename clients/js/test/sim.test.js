@@ -7,7 +7,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { connect } from '../fanfare.js';
+import { connect } from '../src/fanfare.js';
 import { Broker, linkClass, matches } from './model.js';
 
 const SEEDS = process.env.SEED ? [Number(process.env.SEED)] : Array.from({ length: 500 }, (_, i) => i + 1);
