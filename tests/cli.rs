@@ -517,14 +517,20 @@ fn a_topic_is_told_its_rule_and_what_follows_from_it() {
 #[test]
 fn a_broker_that_is_told_to_stop_tells_its_subscribers_and_ends_well() {
     let broker = Broker::start();
-    let process = broker.subscribe(&["a.b"]);
+    let process = broker.subscribe(&["a.b", "--no-reconnect"]);
+    let staying = broker.subscribe(&["a.b"]);
     process.hears("subscribed: a.b");
+    staying.hears("subscribed: a.b");
     terminate(&broker.process.child);
     let complaint = process.finish().failed();
     let expected =
         "error: the server closed the connection: 1001 goingAway: the server is stopping";
     assert_eq!(complaint, expected);
     assert_eq!(broker.process.finish().code, Some(0));
+    // Who was not told to end with it looks for the next one.
+    let told = staying.hears("lost");
+    assert!(told.starts_with("lost: the server closed the connection: 1001 goingAway"), "{told}");
+    staying.hears("lost: cannot connect to");
 }
 
 #[test]

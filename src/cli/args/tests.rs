@@ -130,7 +130,7 @@ fn publish_explains_itself() {
 fn subscribe_explains_itself() {
     check_help(
         &["subscribe"],
-        &expect![[r"
+        &expect![[r#"
             Print the messages of topics as they come
 
             Usage: fanfare subscribe [OPTIONS] <TOPIC>...
@@ -161,6 +161,8 @@ fn subscribe_explains_itself() {
                   --count <N>                  Stop after N messages
                   --raw                        Print the payloads alone
                   --proto                      Speak protobuf instead of JSON
+                  --no-reconnect               End when the connection is lost, instead of coming back and going
+                                               on
               -h, --help                       Print help
 
             Examples:
@@ -168,7 +170,7 @@ fn subscribe_explains_itself() {
               fanfare subscribe 'host.*' 'ticker.>' --snapshot --max-hz 2
               fanfare subscribe room.1 --presence --name alice
               fanfare subscribe room.1 --raw --count 1
-        "]],
+        "#]],
     );
 }
 

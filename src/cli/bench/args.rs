@@ -5,8 +5,8 @@
 use super::mark::MARK_LEN;
 use super::publisher::Load;
 use super::speech::{Joining, Speech};
-use crate::cli::endpoint::{Endpoint, Security, Transport};
 use crate::cli::settings::ConfigArgs;
+use crate::client::endpoint::{Endpoint, Security, Transport};
 use clap::{Args, Subcommand};
 use jiff::fmt::friendly::SpanParser;
 use std::net::SocketAddr;

@@ -9,7 +9,7 @@ use super::cores::Cores;
 use super::error::BenchError;
 use super::process::Process;
 use super::speech::Speech;
-use crate::cli::endpoint::Endpoint;
+use crate::client::endpoint::Endpoint;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};

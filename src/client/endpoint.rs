@@ -1,4 +1,4 @@
-//! The address of a broker as the client commands take it: `ws://127.0.0.1:7600/ws`.
+//! The address of a broker: `ws://127.0.0.1:7600/ws`.
 //! # Invariants: an [`Endpoint`] exists only if it is valid.
 //! # Not here: connecting.
 

@@ -1,11 +1,11 @@
-//! Both spellings mean the same to a client, and a message is printed the same from every wire.
+//! Both spellings mean the same to a client.
 //! # Not here: what the broker spells (`dialect`).
 
-use super::super::super::line::{LineForm, print};
 use super::*;
 use crate::clock::Now;
 use crate::dialect::deflate::inflate;
-use crate::dialect::{self, Dialect, Event as Said, Overflow, Policy, encode_message, frame};
+use crate::dialect::schema::{command::Action, event::Body, publish};
+use crate::dialect::{self, Dialect, Event as Said, Overflow, Policy, frame};
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{
     Draft, Epoch, Message as Taken, Offset, Payload, Position as Place, TopicHead, Wire,
@@ -46,35 +46,6 @@ fn message(key: Option<&str>, payload: Payload) -> Taken {
 }
 
 #[test]
-fn a_message_is_printed_as_the_json_spelling_has_it_from_every_wire() {
-    let controls: String = (0..=0x7F_u8).map(char::from).chain("ä\u{2028}/".chars()).collect();
-    let messages = [
-        message(None, Payload::Json(r#"{"x": 1.50,"y":[ ]}"#.into())),
-        message(Some("k\"1\u{8}"), Payload::Json("null".into())),
-        message(Some(&controls), Payload::Text(controls.clone().into())),
-        message(None, Payload::Text("".into())),
-        message(None, Payload::Binary(vec![0, 0xFF, b'\n'].into())),
-        message(Some("k"), Payload::Deleted),
-        message(None, Payload::Text("again and ".repeat(40).into())),
-    ];
-    for message in messages {
-        let json = frame::body(&encode_message(&message, Wire::WebSocketJson), Wire::WebSocketJson);
-        let json = String::from_utf8(json.to_vec()).expect("UTF-8");
-        let object = json.strip_prefix(r#"{"message":"#).and_then(|rest| rest.strip_suffix('}'));
-        let expected = format!("{}\n", object.expect("a message event"));
-        for wire in Wire::ALL {
-            let event = heard(&encode_message(&message, wire), wire);
-            let Some(Body::Message(heard)) = event.body else { panic!("{event:?}") };
-            let line = print(&heard, LineForm::Json).expect("printable");
-            assert_eq!(String::from_utf8(line).expect("UTF-8"), expected, "{wire:?}");
-            let raw = print(&heard, LineForm::Raw).expect("printable");
-            let end: &[u8] = if message.is_delete() { b"" } else { b"\n" };
-            assert_eq!(raw, [&**message.payload.bytes(), end].concat(), "{wire:?}");
-        }
-    }
-}
-
-#[test]
 fn an_event_means_the_same_to_a_client_in_both_spellings() {
     let target = Target::parse("a.b").expect("valid target");
     let begun = |recovery| dialect::Subscribed {
@@ -96,6 +67,21 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
     };
     let moved = dialect::Presence { topic: topic("a.b"), member: member(Some("alice")) };
     let ten = Policy::MaxHz(Rate::from_hz(10.0).expect("a rate"));
+    let updated = |policy, overflow| {
+        let terms = dialect::Terms { policy, overflow };
+        Said::Updated(dialect::Updated { target: target.clone(), terms })
+    };
+    let page = |messages: Vec<Taken>| {
+        Said::HistoryPage(dialect::HistoryPage {
+            topic: topic("a.b"),
+            top: messages.first().map(|_| place(45)),
+            messages: messages.into_iter().map(Arc::new).collect(),
+            more: true,
+        })
+    };
+    let outcome =
+        |position, recovery| dialect::TopicRecovery { topic: topic("a.b"), position, recovery };
+    let resumed = vec![outcome(Some(place(4)), Ok(())), outcome(None, Err(Reason::NotAllowed))];
     let positions = vec![dialect::TopicPosition { topic: topic("a.b"), position: place(3) }];
     let mut events = vec![
         Said::Connected(dialect::Connected {
@@ -126,6 +112,15 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
         Said::Fresh(topic("a.b")),
         Said::Reconnect { after_ms: 0 },
         Said::Reconnect { after_ms: 1_500 },
+        Said::Ended(dialect::Ended { target: target.clone(), reason: Reason::NotAllowed }),
+        Said::Refreshed(dialect::Refreshed { expires_ms: 60_000 }),
+        Said::Pong,
+        Said::Ping,
+        updated(Policy::All, Some(Overflow::Gap)),
+        updated(ten, None),
+        page(vec![message(Some("k"), Payload::Binary(vec![0, 0xFF].into()))]),
+        page(Vec::new()),
+        Said::Subscribed(dialect::Subscribed { topics: resumed, ..begun(None) }),
     ];
     let overflows = [Overflow::CatchUp, Overflow::Gap, Overflow::Disconnect];
     events.extend(overflows.map(|overflow| granted(Policy::All, Some(overflow))));
@@ -139,11 +134,8 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
     let failures = Reason::ALL.iter().filter(|reason| reason.is_recovery_failure());
     events.extend(failures.map(|reason| subscribed(Some(Err(*reason)))));
     for event in events {
-        let [json, mut proto] = [Wire::WebSocketJson, Wire::WebSocketProto]
+        let [json, proto] = [Wire::WebSocketJson, Wire::WebSocketProto]
             .map(|wire| heard(&dialect::encode(3, &event, wire), wire));
-        if let Some(Body::Error(error)) = &mut proto.body {
-            error.retry = schema::Retry::Unspecified.into();
-        }
         assert_eq!(json, proto, "{event:?}");
     }
 }
@@ -184,6 +176,31 @@ fn a_command_means_the_same_to_a_broker_in_both_spellings() {
         Action::Publish(delete),
         Action::Subscribe(schema::Subscribe { topic: "a.>".into(), ..Default::default() }),
         Action::Subscribe(subscribe),
+        Action::Subscribe(schema::Subscribe {
+            topic: "a.>".into(),
+            positions: vec![schema::TopicPosition {
+                topic: "a.b".into(),
+                epoch: Epoch::from_bits(7).to_string(),
+                offset: 41,
+            }],
+            ..Default::default()
+        }),
+        Action::Unsubscribe(schema::Unsubscribe { topic: "a.b".into() }),
+        Action::Update(schema::Update {
+            topic: "a.b".into(),
+            overflow: schema::Overflow::Gap.into(),
+            policy: schema::Policy::MaxHz.into(),
+            max_hz: Some(0.5),
+        }),
+        Action::Update(schema::Update { topic: "a.b".into(), ..Default::default() }),
+        Action::History(schema::History {
+            topic: "a.b".into(),
+            since: Some(schema::Position { epoch: Epoch::from_bits(7).to_string(), offset: 0 }),
+            limit: 5,
+        }),
+        Action::History(schema::History { topic: "a.b".into(), ..Default::default() }),
+        Action::Refresh(schema::Refresh { token: "t".into() }),
+        Action::Ping(schema::Ping {}),
         publish("", publish::Payload::Data(r#"{"x": [1.50]}"#.into())),
         publish("k\n", publish::Payload::Text("\u{0}ä\u{2028}\"".into())),
         publish("k", publish::Payload::Binary(vec![0, 0xFF].into())),
@@ -203,7 +220,7 @@ fn an_http_answer_is_a_position_a_refusal_or_nothing_known() {
     let json = r#"{"epoch":"e","offset":1,"durability":"memory"}"#;
     assert_eq!(answer(json), Some(Body::Published(published)));
     let json = r#"{"error":{"code":101,"name":"badTopic","retry":"never","message":"m"}}"#;
-    let error = schema::Error { code: 101, name: "badTopic".into(), message: "m".into(), retry: 0 };
+    let error = schema::Error { code: 101, name: "badTopic".into(), message: "m".into(), retry: 1 };
     assert_eq!(answer(json), Some(Body::Error(error)));
     for json in ["", "<html>", "{}", "[]"] {
         assert_eq!(answer(json), None, "{json}");
