@@ -103,6 +103,7 @@ gate_python() {
 # The clients behind a network that stalls, cuts and refuses, for FLAKY_SECONDS (20).
 gate_flaky() {
   need_broker
+  cargo build --locked --example flaky
   need_python_client
   npm_ci clients/js
   FANFARE_BIN=$FANFARE "$PYTHON" tests/flaky/run.py "${FLAKY_SECONDS:-20}"

@@ -60,21 +60,19 @@ TOPICS = sorted({topic for topics in SUBSCRIPTIONS.values() for topic in topics}
 SETTLE_MAX = 60.0
 
 
-def rust_driver() -> list[str]:
-    """The Rust client's driver, where it has been built."""
-    built = pathlib.Path(os.environ["FANFARE_BIN"]).parent / "examples" / "flaky"
-    return [str(built)] if built.exists() else []
-
-
 def drivers() -> dict[str, list[str]]:
-    python = [sys.executable, str(HERE / "driver.py")]
+    """The command of each driver. That of Rust is there where it has been built."""
+    python = [sys.executable, str(HERE / "driver.py"), "URL"]
+    rust = [str(pathlib.Path(os.environ["FANFARE_BIN"]).parent / "examples" / "flaky"), "URL"]
     table = {
         "js": ["node", str(HERE / "driver.mjs"), "URL"],
-        "python json": [*python, "URL", "json"],
-        "python protobuf": [*python, "URL", "protobuf"],
+        "python json": [*python, "json"],
+        "python protobuf": [*python, "protobuf"],
+        "rust json": [*rust, "json"],
+        "rust protobuf": [*rust, "protobuf"],
     }
-    if rust_driver():
-        table["rust"] = [*rust_driver(), "URL"]
+    if not pathlib.Path(rust[0]).exists():
+        del table["rust json"], table["rust protobuf"]
     chosen = os.environ.get("FLAKY_DRIVERS", "")
     return {name: command for name, command in table.items() if name.startswith(chosen)}
 
