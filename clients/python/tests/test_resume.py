@@ -156,6 +156,16 @@ class Resuming(unittest.IsolatedAsyncioTestCase):
         self.bench.messages("a", 3, 4)
         self.assertEqual(self.bench.take("a")[2:], [Recovery("a", True), ("a", 3), ("a", 4)])
 
+    async def test_behind_a_snapshot_that_was_cut_nothing_may_be_missing(self) -> None:
+        here = {"epoch": "e", "offset": 9}
+        self.bench.subscribe("a", past=Past(snapshot=True), position=here)
+        self.bench.messages("a", 3, 6)
+        command = self.bench.resume("a", position=here, recovered=True)
+        self.assertEqual(command["since"], {"epoch": "e", "offset": 6})
+        self.bench.messages("a", 7, 9)
+        expected = [Recovery("a", True), ("a", 7), Gap("a", 8, 8, 1, "lost"), ("a", 9)]
+        self.assertEqual(self.bench.take("a")[2:], expected)
+
     async def test_a_server_that_says_yes_to_another_place_is_not_believed(self) -> None:
         for place in ({"epoch": "f", "offset": 9}, {"epoch": "e", "offset": 1}, None):
             self.bench.subscribe("a", position=EPOCH)

@@ -520,7 +520,7 @@ file = "secret"
     async def test_a_server_that_falls_silent_is_given_up(self) -> None:
         script = await self.script()
         states: Inbox[fanfare.StateEvent] = Inbox()
-        tuning = replace(SOON, silence=0.1)
+        tuning = replace(SOON, silence=0.1, open_max=600)
         client = await self.client(script.url, tuning=tuning, on_state=states.put)
         inbox = self.listen(client.subscribe("a"))
         peer = await script.greet(pingMs=100)
