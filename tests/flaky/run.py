@@ -29,7 +29,7 @@ sys.path.insert(0, str(PYTHON_CLIENT))
 import fanfare  # noqa: E402 - it is found only now
 from judge import BRIEF, BRIEF_HOLDS, Judge, Topic  # noqa: E402
 from proxy import Flaky  # noqa: E402
-from tests.support import Broker, within  # noqa: E402
+from tests.support import Broker, task, within  # noqa: E402
 
 CONFIG = f"""
 [websocket]
@@ -159,6 +159,47 @@ class Publisher:
         return {name: topic.top for name, topic in self.topics.items()}
 
 
+class Writer:
+    """Publishes through the storm, several at once: each message must be there once, and in order."""
+
+    TOPIC = "written"
+    AT_ONCE = 5
+
+    def __init__(self, url: str) -> None:
+        tuning = fanfare.Tuning(backoff=0.05, backoff_max=0.5, open_max=2, silence=1)
+        self._client = fanfare.connect(url, tuning=tuning)
+        self._places: list[fanfare.Published] = []
+        self._over = False
+
+    async def write(self) -> None:
+        async with self._client:
+            while not self._over:
+                begin = len(self._places)
+                batch = (self._client.publish(self.TOPIC, begin + nth) for nth in range(self.AT_ONCE))
+                self._places += await asyncio.gather(*batch)
+                await asyncio.sleep(0.01)
+
+    def stop(self) -> None:
+        self._over = True
+
+    async def findings(self, client: fanfare.Client) -> list[str]:
+        """What the topic holds beside what was published."""
+        since: fanfare.Since | None = fanfare.Position(self._places[0].epoch, 0)
+        held: list[fanfare.Message] = []
+        more = True
+        while more:
+            page = await client.history(self.TOPIC, since=since)
+            held += page.messages
+            since, more = page.last, page.more
+        print(f"written through the storm: {len(self._places)} messages")
+        found = []
+        if [message.data for message in held] != list(range(len(self._places))):
+            found.append(f"written, and not as it should be: {[message.data for message in held]}"[:400])
+        if [message.offset for message in held] != [place.offset for place in self._places]:
+            found.append("the answers to the writer name other places than its messages have")
+        return found
+
+
 async def until(holds: Callable[[], bool], deadline: float = SETTLE_MAX) -> bool:
     """Waits until something holds; whether it does."""
     end = time.monotonic() + deadline
@@ -191,11 +232,16 @@ async def storm(seconds: float, seed: int, stack: contextlib.AsyncExitStack) -> 
     await publisher.round()
     if not begun or not await until(everybody_has_all):
         return ["not every subscription was accepted and got the first message"]
+    proxies["writer"] = await stack.enter_async_context(Flaky("writer", seed, broker.port))
+    writer = Writer(proxies["writer"].url)
     for proxy in proxies.values():
         proxy.storm()
-    await publisher.during(seconds)
-    for proxy in proxies.values():
-        proxy.calm()
+    async with task(writer.write()) as writing:
+        await publisher.during(seconds)
+        for proxy in proxies.values():
+            proxy.calm()
+        writer.stop()
+        await within("the last answer", writing)
     # A topic that was not recovered says where it stands by its next message.
     calm = time.monotonic()
     await until(everybody_has_all, 2)
@@ -203,7 +249,7 @@ async def storm(seconds: float, seed: int, stack: contextlib.AsyncExitStack) -> 
         await publisher.round()
         await until(everybody_has_all, 2)
     print(f"calm for {time.monotonic() - calm:.1f} s until everybody had everything")
-    findings = []
+    findings = await writer.findings(client)
     for driver in running:
         findings += report(driver, proxies[driver.name])
     return findings

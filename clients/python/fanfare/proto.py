@@ -186,6 +186,9 @@ def varint(value: int) -> bytes:
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """The number at a place, and the place behind it."""
+    if at < len(data) and data[at] < 0x80:
+        # Most are so short.
+        return data[at], at + 1
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
