@@ -1,77 +1,75 @@
-//! Drives the Rust client for `tests/flaky`: `flaky URL SPELLING TOPIC…` subscribes to each topic and
-//! prints a line of JSON for each event, until its input ends.
-//! # Invariants: a line is written whole, before the next event is looked at.
-//! # Not here: what the events should be (`tests/flaky/judge.py`).
+//! Drives the client: `flaky URL SPELLING TOPIC…` prints a line of JSON for each event, and ends when its
+//! input does. SPELLING is `json` or `protobuf`. It is what `tests/flaky` puts behind a bad network.
+//! # Not here: what should have been told (`tests/flaky/judge.py`).
 #![allow(clippy::print_stdout, reason = "whoever started it reads what it prints")]
 
-use fanfare::client::{Client, Error, Event};
+use fanfare::client::{Client, Error, Event, Gap, Message, Payload, Recovery};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use std::io::{Write, stdout};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, stdin};
+use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut words = std::env::args().skip(1);
-    let (Some(url), Some(spelling)) = (words.next(), words.next()) else {
-        return Err("flaky URL SPELLING TOPIC…".into());
-    };
+async fn main() -> Result<(), Error> {
+    let mut arguments = std::env::args().skip(1);
+    let (url, spelling) = (arguments.next().unwrap_or_default(), arguments.next());
     // Dead connections are found soon, so that a run of seconds has many of them.
-    let connecting = Client::connect(&url)
+    let mut client = Client::connect(&url)
         .backoff(Duration::from_millis(50), Duration::from_millis(500))
         .patience(Duration::from_secs(2))
         .silence(Duration::from_secs(1));
-    let connecting = if spelling == "protobuf" { connecting.protobuf() } else { connecting };
-    let client = connecting.start()?;
+    if spelling.as_deref() == Some("protobuf") {
+        client = client.protobuf();
+    }
+    let client = client.start()?;
     let mut following = JoinSet::new();
-    for topic in words {
+    for topic in arguments {
         following.spawn(follow(client.clone(), topic));
     }
+    let mut input = tokio::io::stdin();
     let mut rest = Vec::new();
-    let mut input = stdin();
     tokio::select! {
-        ended = input.read_to_end(&mut rest) => {
-            ended?;
-            client.close().await;
-        }
-        // A subscription does not end by itself.
-        Some(ended) = following.join_next() => ended??,
+        _ = input.read_to_end(&mut rest) => {}
+        Some(ended) = following.join_next() => ended.unwrap_or(Ok(()))?,
     }
+    following.shutdown().await;
+    client.close().await;
     Ok(())
 }
 
+/// Tells what a subscription tells, until an error ends it.
 async fn follow(client: Client, topic: String) -> Result<(), Error> {
     let mut subscription = client.subscribe(&topic).buffer(100_000).await?;
-    tell(&topic, "ready", &json!(true));
+    println!("{}", json!({"subscription": topic, "ready": true}));
     while let Some(event) = subscription.next().await {
-        match event? {
-            Event::Message(message) => {
-                let position = message.position();
-                let epoch = position.map(|position| position.epoch.to_string());
-                let data: Value = message.json().unwrap_or_default();
-                let (name, offset) = (message.topic.as_str(), message.offset);
-                let told = json!({ "topic": name, "offset": offset, "epoch": epoch, "data": data });
-                tell(&topic, "message", &told);
+        let (what, told) = match event? {
+            Event::Message(message) => ("message", told(&message)),
+            Event::Gap(Gap { topic, from, to, count, reason, .. }) => {
+                let (topic, reason) = (topic.as_str(), reason.name());
+                let gap = json!({"topic": topic, "from": from, "to": to, "count": count, "reason": reason});
+                ("gap", gap)
             }
-            Event::Gap(gap) => {
-                let (name, reason) = (gap.topic.as_str(), gap.reason.name());
-                let told = json!({ "topic": name, "from": gap.from, "to": gap.to, "count": gap.count, "reason": reason });
-                tell(&topic, "gap", &told);
+            Event::Recovered(Recovery { topic, loss, .. }) => {
+                let reason = loss.map(|loss| loss.name());
+                (
+                    "recovered",
+                    json!({"topic": topic, "recovered": reason.is_none(), "reason": reason}),
+                )
             }
-            Event::Recovered(recovery) => {
-                let reason = recovery.loss.map(|loss| loss.name());
-                let told = json!({ "topic": recovery.topic, "recovered": reason.is_none(), "reason": reason });
-                tell(&topic, "recovered", &told);
-            }
-            _ => {}
-        }
+            _ => continue,
+        };
+        println!("{}", json!({"subscription": topic, what: told}));
     }
     Ok(())
 }
 
-fn tell(subscription: &str, what: &str, value: &Value) {
-    println!("{}", json!({ "subscription": subscription, what: value }));
-    // Whoever reads may have gone; then there is nobody to tell.
-    let _ = stdout().flush();
+fn told(message: &Message) -> Value {
+    let Message { topic, offset, epoch, payload, .. } = message;
+    let data = match payload {
+        Some(Payload::Json(text)) => serde_json::from_slice::<&RawValue>(text).ok(),
+        _ => None,
+    };
+    let epoch = epoch.map(|epoch| epoch.to_string());
+    json!({"topic": topic.as_str(), "offset": offset, "epoch": epoch, "data": data})
 }

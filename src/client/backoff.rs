@@ -26,7 +26,7 @@ impl Backoff {
     pub(super) fn wait(&mut self, tries: u32) -> Duration {
         let doubled = self.first.saturating_mul(1 << tries.min(DOUBLINGS_MAX));
         let bound = u64::try_from(doubled.min(self.max).as_micros()).unwrap_or(u64::MAX);
-        let share = u128::from(bound) * u128::from(self.roll()) >> 64;
+        let share = (u128::from(bound) * u128::from(self.roll())) >> 64;
         Duration::from_micros(u64::try_from(share).unwrap_or(bound))
     }
 

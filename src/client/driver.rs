@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 /// Time for the reason of a lost connection to be read. If there is one it has arrived already.
@@ -100,7 +101,8 @@ pub(super) async fn drive(shared: Arc<Shared>, dial: Dial, source: Source) {
         match shared.act(Pilot::order) {
             Order::Stop => break,
             Order::Wait(delay) => tokio::select! {
-                () = sleep(delay) => {}
+                // A wait may be none at all, and whoever follows the states should see it.
+                () = async { (yield_now().await, sleep(delay).await).1 } => {}
                 woken = changed.changed() => woken.unwrap_or_default(),
             },
             Order::Dial | Order::Serve => tokio::select! {

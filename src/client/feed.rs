@@ -570,3 +570,6 @@ fn place_of((topic, at): &(TopicName, Position)) -> schema::TopicPosition {
         offset: at.offset.0,
     }
 }
+
+#[cfg(test)]
+mod tests;

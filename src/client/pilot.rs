@@ -516,3 +516,6 @@ fn elapsed(since: Now, now: Now) -> Duration {
     let wall = Duration::from_millis(now.wall_ms.saturating_sub(since.wall_ms));
     now.uptime.saturating_sub(since.uptime).max(wall)
 }
+
+#[cfg(test)]
+mod tests;

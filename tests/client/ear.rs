@@ -3,7 +3,7 @@
 //! # Not here: what is expected (`scenarios`).
 
 use crate::rig::within;
-use fanfare::client::{Error, Event, Gap, Loss, Message, Recovery, Subscribed, Subscription};
+use fanfare::client::{Event, Gap, Loss, Message, Recovery, Subscribed, Subscription};
 
 /// A subscription, and what it has told beside messages.
 pub(crate) struct Ear {
@@ -73,21 +73,6 @@ impl Ear {
         match self.next_told().await {
             Event::Gap(gap) => gap,
             other => panic!("{other:?}"),
-        }
-    }
-
-    /// Why it ends.
-    pub(crate) async fn end(&mut self) -> Error {
-        loop {
-            let event = within("the end", self.subscription.next()).await;
-            match event.expect("an error comes before the end") {
-                Ok(event) => self.told.push(event),
-                Err(error) => {
-                    let after = within("the end", self.subscription.next()).await;
-                    assert_eq!(after, None, "nothing comes after the error");
-                    return error;
-                }
-            }
         }
     }
 

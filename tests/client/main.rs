@@ -13,3 +13,4 @@ mod link;
 mod rig;
 mod scenarios;
 mod script;
+mod scripted;

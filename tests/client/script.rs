@@ -194,6 +194,6 @@ impl Peer {
             stale: false,
         };
         self.say(command.id, &Event::Subscribed(subscribed)).await;
-        *Box::new(subscribe)
+        *subscribe
     }
 }
