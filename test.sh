@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # To add a gate: write its function below, put its name here, and into BROWSER if it drives one.
 GATES=(fmt text clippy test planted doc autobahn js python flaky deploy interop page)
 BROWSER=(page)
-LONG=(fuzz flaky_long)
+LONG=(fuzz timing flaky_long)
 
 RUN=$(mktemp -d)
 trap 'rm -rf "$RUN"' EXIT
@@ -37,6 +37,8 @@ gate_text() {
 gate_clippy() {
   need_component clippy clippy
   cargo clippy --all-targets --locked -- -D warnings
+  # The client alone, as other programs build it.
+  cargo check --lib --locked --no-default-features
 }
 
 # Unit and documentation tests, tidy, supply, transcripts, integration, simulation.
@@ -162,6 +164,12 @@ gate_fuzz() {
     "${fuzz[@]}" run --sanitizer none "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- \
       "${options[@]}" -print_final_stats=1 -verbosity=0
   done
+}
+
+# Whether times tell how near a secret somebody is. A statistical test, on optimized code.
+gate_timing() {
+  need_rust
+  cargo bench --locked --bench timing
 }
 
 main() {

@@ -3,7 +3,7 @@
 //! # Not here: what should have been told (`tests/flaky/judge.py`).
 #![allow(clippy::print_stdout, reason = "whoever started it reads what it prints")]
 
-use fanfare::client::{Client, Error, Event, Gap, Message, Payload, Recovery};
+use fanfare::client::{Client, Error, Event, Gap, Loss, Message, Payload, Recovery};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -51,7 +51,7 @@ async fn follow(client: Client, topic: String) -> Result<(), Error> {
                 ("gap", gap)
             }
             Event::Recovered(Recovery { topic, loss, .. }) => {
-                let reason = loss.map(|loss| loss.name());
+                let reason = loss.map(Loss::name);
                 (
                     "recovered",
                     json!({"topic": topic, "recovered": reason.is_none(), "reason": reason}),

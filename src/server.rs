@@ -8,7 +8,7 @@ mod drain;
 mod reload;
 mod succession;
 
-use crate::auth::Guard;
+use crate::auth::{Guard, certificate_expires_s};
 use crate::clock::Clock;
 use crate::config::{self, Config, Listen};
 use crate::control::{self, Control, Request, Requests};
@@ -224,6 +224,8 @@ impl Server {
             let (broker, counters) = (Arc::clone(&server.broker), Arc::clone(&server.counters));
             server.tasks.push(tokio::spawn(feed(feeds, broker, counters, clock)));
         }
+        server.note_certificate();
+        server.counters.last_reload_s.ok.set(clock.now().wall_ms / 1000);
         server.ops.ready.store(true, Ordering::Release);
         Ok(server)
     }
@@ -262,7 +264,16 @@ impl Server {
     /// # Errors
     /// What is wrong with the files; then what was in force stays so.
     pub fn reload_certificates(&self) -> Result<(), BadCredentials> {
-        self.credentials.as_ref().map_or(Ok(()), |credentials| credentials.reload())
+        let result = self.credentials.as_ref().map_or(Ok(()), |credentials| credentials.reload());
+        self.note_certificate();
+        result
+    }
+
+    /// Has the metrics say when our certificate ends.
+    fn note_certificate(&self) {
+        let certificate = self.credentials.as_ref().and_then(|it| it.certificate());
+        let expires_s = certificate.and_then(|der| certificate_expires_s(&der));
+        self.counters.certificate_expires_s.set(expires_s.unwrap_or_default());
     }
 
     fn accept_public(&mut self, listener: TcpListener, config: &Config) -> Result<(), StartError> {

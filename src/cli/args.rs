@@ -296,7 +296,7 @@ pub struct SubscribeArgs {
     /// Speak protobuf instead of JSON
     #[arg(long)]
     pub proto: bool,
-    /// End when the connection is lost, instead of coming back and going on
+    /// End when the connection is lost
     #[arg(long)]
     pub no_reconnect: bool,
 }

@@ -9,6 +9,7 @@ mod error;
 mod line;
 mod log;
 mod numbers;
+mod panics;
 mod payload;
 pub mod probe;
 mod publish;

@@ -142,15 +142,11 @@ async fn lines(args: &PublishArgs, client: &Client, source: Source) -> Result<()
     while open || !waiting.is_empty() {
         let room = open && waiting.len() < WINDOW;
         let done = tokio::select! {
-            line = read.recv(), if room => match line {
-                Some(line) => send_line(args, client, line, &mut tally).map(|sent| {
-                    waiting.extend(sent);
-                }),
-                None => {
-                    open = false;
-                    Ok(())
-                }
-            },
+            line = read.recv(), if room => {
+                open = line.is_some();
+                let sent = line.map(|line| send_line(args, client, line, &mut tally));
+                sent.transpose().map(|sent| waiting.extend(sent.flatten()))
+            }
             answer = first(&mut waiting), if !waiting.is_empty() => {
                 take_answer(args, answer, &mut tally)
             }

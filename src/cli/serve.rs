@@ -1,10 +1,11 @@
 //! `fanfare serve` and `fanfare demo`: starts a broker, says where it is, reads its configuration anew
 //! and ends it, on a signal or because an operator asks.
 //! # Invariants: the first signal to end drains, the second ends at once; the exit status says whether
-//! everybody was told.
+//! everybody was told, or that the broker stopped by itself because of its bugs.
 //! # Not here: what the broker consists of (`server`).
 
 use super::log::{self, Level};
+use super::panics::Panics;
 use super::settings::ConfigArgs;
 use crate::config::{Config, Flag};
 use crate::control::{BadReload, Changes, Request};
@@ -68,6 +69,7 @@ impl Settings<'_> {
     async fn reload(&self, server: &mut Server) -> Result<Changes, BadReload> {
         systemd::tell(State::Reloading);
         let result = Box::pin(self.put(server)).await;
+        server.note_reload(&result);
         match &result {
             Ok(Changes { changed, read_anew, needs_restart }) => {
                 tracing::info!(
@@ -105,6 +107,7 @@ async fn serve(
         Ok(signals) => signals,
         Err(error) => return super::fail(&error),
     };
+    let panics = Panics::watch();
     let feeds = (mode == Mode::Demo).then(|| Feeds::new(PathBuf::from("/proc")));
     let mut server = match Server::start_on(sockets, config, feeds) {
         Ok(server) => server,
@@ -117,8 +120,14 @@ async fn serve(
     let mut pulse = server.pulse();
     tokio::spawn(systemd::watch(move || pulse.beats()));
     systemd::tell(State::Ready);
+    let mut is_broken = false;
     loop {
         tokio::select! {
+            () = panics.too_many() => {
+                tracing::error!("stopping, as too many bugs have shown");
+                is_broken = true;
+                break;
+            }
             told = signals.next() => match told {
                 Told::Reload => drop(settings.reload(&mut server).await),
                 Told::Stop(signal) => {
@@ -139,7 +148,10 @@ async fn serve(
     }
     systemd::tell(State::Stopping);
     tokio::select! {
-        left = server.drain() => finish(left),
+        left = server.drain() => {
+            let status = finish(left);
+            if is_broken { Panics::status() } else { status }
+        }
         signal = signals.stop() => {
             tracing::warn!(signal, "stopping at once");
             // Not by returning, which would wait for the shards' threads.
@@ -158,11 +170,13 @@ fn announce(addresses: Addresses, config: &Config) {
     }
     if !config.auth.is_open() {
         let (keys, tokens) = (config.auth.keys.len(), config.auth.tokens.len());
+        let certificates = config.auth.certificates.len();
         let anonymous = !config.auth.anonymous.grants().is_empty();
         tracing::info!(
             keys,
             jwks = config.auth.jwks,
             tokens,
+            certificates,
             anonymous,
             "who may do what is configured"
         );

@@ -148,7 +148,9 @@ impl Reader<'_> {
             }
             event => words(subscription.topic(), &event),
         };
-        words.into_iter().for_each(|words| super::tell(&words));
+        if let Some(words) = words {
+            super::tell(&words);
+        }
     }
 }
 

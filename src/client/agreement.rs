@@ -109,10 +109,9 @@ impl Agreement {
 
     /// Forgets the change that is under way. Returns whether there was one.
     pub(super) fn refuse(&mut self, error: &Error) -> bool {
-        let sent = self.sent.take();
-        let was = sent.is_some();
-        sent.into_iter().for_each(|change| change.settle(&Err(error.clone())));
-        was
+        let Some(sent) = self.sent.take() else { return false };
+        sent.settle(&Err(error.clone()));
+        true
     }
 
     /// There will be no further answers.

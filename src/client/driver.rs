@@ -98,11 +98,12 @@ pub(super) async fn drive(shared: Arc<Shared>, dial: Dial, source: Source) {
     let mut changed = shared.changed.subscribe();
     loop {
         changed.borrow_and_update();
+        // A wait may be none at all, and whoever follows the states should see it.
+        yield_now().await;
         match shared.act(Pilot::order) {
             Order::Stop => break,
             Order::Wait(delay) => tokio::select! {
-                // A wait may be none at all, and whoever follows the states should see it.
-                () = async { (yield_now().await, sleep(delay).await).1 } => {}
+                () = sleep(delay) => {}
                 woken = changed.changed() => woken.unwrap_or_default(),
             },
             Order::Dial | Order::Serve => tokio::select! {
@@ -155,16 +156,14 @@ async fn serve(shared: &Shared, connection: Connection, source: (&Source, Durati
             fault = keep_time(shared, source) => fault,
         }
     };
-    match fault {
-        Some(fault) => shared.act(|pilot, now| pilot.lost(now, fault)),
-        None => {
-            let goodbye = async {
-                sender.close().await;
-                while receiver.next().await.is_ok() {}
-            };
-            timeout(CLOSE_TIMEOUT, goodbye).await.unwrap_or_default();
-        }
+    if let Some(fault) = fault {
+        return shared.act(|pilot, now| pilot.lost(now, fault));
     }
+    let goodbye = async {
+        sender.close().await;
+        while receiver.next().await.is_ok() {}
+    };
+    timeout(CLOSE_TIMEOUT, goodbye).await.unwrap_or_default();
 }
 
 /// Sends what there is to send, until that fails.
@@ -228,7 +227,7 @@ async fn keep_time(shared: &Shared, (source, patience): (&Source, Duration)) -> 
         let next = refresh_at.map_or(deadline, |at| at.min(deadline));
         if next > now {
             tokio::select! {
-                () = sleep(next - now) => {}
+                () = sleep(next.saturating_sub(now)) => {}
                 woken = changed.changed() => woken.unwrap_or_default(),
             }
             continue;

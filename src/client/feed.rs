@@ -259,7 +259,7 @@ impl Feed {
         let told = self.outcomes(answer, position)?;
         let resumes = self.opened || !self.resuming.is_empty();
         let loss = self.loss.take();
-        self.standing = self.first_standing(position, answer.recovered());
+        self.standing = self.first_standing(answer);
         (self.opened, self.tries, self.again_at) = (true, 0, None);
         if let Some(ready) = self.ready.take() {
             // Whoever waited for it may have gone.
@@ -293,8 +293,9 @@ impl Feed {
 
     /// Whether something comes first. The end of a snapshot is told; the latest messages of one topic end
     /// at its position, and those of a filter come behind positions like all others.
-    fn first_standing(&self, position: Option<Position>, recovered: bool) -> Standing {
-        let replays = position.is_some_and(|at| at.offset.0 > 0) && !recovered;
+    fn first_standing(&self, answer: &schema::Subscribed) -> Standing {
+        let top = answer.position.as_ref().map_or(0, |at| at.offset);
+        let replays = top > 0 && !answer.recovered();
         if self.asked.snapshot || (self.asked.last > 0 && replays) {
             Standing::Filling
         } else {
@@ -531,7 +532,9 @@ impl Feed {
             let whole = self.target.as_str() == topic;
             let doubtful = self.stale.iter().filter(|stale| whole || stale.as_str() == topic);
             let doubtful: Vec<_> = doubtful.filter(|_| self.is_filter()).cloned().collect();
-            doubtful.iter().for_each(|stale| self.fresh(stale));
+            for stale in &doubtful {
+                self.fresh(stale);
+            }
         }
         self.tell(Event::Recovered(Recovery { topic, position, loss }));
     }

@@ -30,6 +30,32 @@ pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 ///
 /// It ends by [`Client::close`], when nobody holds it or one of its subscriptions any more, and when the
 /// server says that coming back is of no use.
+///
+/// ```
+/// # use fanfare::{client::Error, config, server::Server};
+/// # let settings = "shards = 1\nlisten = { public = '127.0.0.1:0', ingress = 'off', admin = 'off' }";
+/// # let file = Some(("example.toml".into(), settings.to_owned()));
+/// # let config = config::load(config::Sources { file, ..Default::default() }).unwrap().config;
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let broker = Server::start(&config, None).unwrap();
+/// # let url = format!("ws://{}/ws", broker.addresses.public);
+/// use fanfare::client::{Client, Event};
+///
+/// let client = Client::connect(&url).open().await?;
+/// let mut room = client.subscribe("room.*").await?;
+/// let published = client.publish("room.1").json(&["hello", "world"]).await?;
+///
+/// while let Some(event) = room.next().await {
+///     if let Event::Message(message) = event? {
+///         assert_eq!(message.position(), Some(published.position));
+///         assert_eq!(message.json::<Vec<String>>().unwrap(), ["hello", "world"]);
+///         break;
+///     }
+/// }
+/// client.close().await;
+/// # Ok::<(), Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Client {
     held: Arc<Held>,

@@ -11,20 +11,31 @@ use std::task::{Context, Poll, Waker};
 /// Bytes of messages in a lane that is full, however few they are.
 pub(super) const BYTES_MAX: usize = 4 << 20;
 
+/// Whether there is more to come.
+#[derive(Debug, PartialEq)]
+enum End {
+    /// There may be.
+    Open,
+    /// Nothing but this error, which is told once.
+    Failed(Error),
+    /// Nothing.
+    Over,
+}
+
 /// What one subscription has to tell.
 #[derive(Debug)]
 pub(super) struct Lane {
     events: VecDeque<Event>,
     bytes: usize,
     max: usize,
-    end: Option<Option<Error>>,
+    end: End,
     reader: Option<Waker>,
 }
 
 impl Lane {
     /// One that is full with so many events.
     pub(super) fn new(max: usize) -> Lane {
-        Lane { events: VecDeque::new(), bytes: 0, max: max.max(1), end: None, reader: None }
+        Lane { events: VecDeque::new(), bytes: 0, max: max.max(1), end: End::Open, reader: None }
     }
 
     /// How often it is filled: 1 or more if it is full.
@@ -33,7 +44,7 @@ impl Lane {
     }
 
     pub(super) fn push(&mut self, event: Event) {
-        if self.end.is_some() {
+        if self.has_ended() {
             return;
         }
         self.bytes += cost(&event);
@@ -43,12 +54,14 @@ impl Lane {
 
     /// What is told when everything before has been taken: why there is no more, if not by our wish.
     pub(super) fn end(&mut self, error: Option<Error>) {
-        self.end.get_or_insert(error);
+        if self.end == End::Open {
+            self.end = error.map_or(End::Over, End::Failed);
+        }
         self.wake();
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.end.is_some()
+        self.end != End::Open
     }
 
     /// Takes the next event, the error that ended it, or nothing for ever.
@@ -57,12 +70,13 @@ impl Lane {
             self.bytes -= cost(&event);
             return Poll::Ready(Some(Ok(event)));
         }
-        match &mut self.end {
-            Some(error) => Poll::Ready(error.take().map(Err)),
-            None => {
-                self.reader = Some(context.waker().clone());
-                Poll::Pending
-            }
+        if self.end == End::Open {
+            self.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        match std::mem::replace(&mut self.end, End::Over) {
+            End::Failed(error) => Poll::Ready(Some(Err(error))),
+            End::Over | End::Open => Poll::Ready(None),
         }
     }
 

@@ -22,28 +22,35 @@
 //!
 //! # What it takes care of
 //!
-//! | | |
-//! |---|---|
-//! | The connection is lost | It reconnects: exponential backoff with full jitter, after the time that a server that stops has asked for. What says "do not come back" ends the client, with the reason. |
-//! | The server falls silent | It has promised to speak at certain intervals; some time later the connection is given up. |
-//! | Messages were missed meanwhile | Each topic is resumed after its last message. [`Event::Recovered`] without a [`Loss`]: exactly the missing messages follow. With one: whatever was built from the topic must be loaded anew. |
-//! | Messages are missing otherwise | [`Event::Gap`] says which, and why; also where nobody said so, as far as that can be known. |
-//! | A message comes twice | It is told once. |
-//! | A publish has no answer when the connection ends | It is sent again, in order, with the same idempotency key. |
-//! | The application is slow | The socket is not read, and the server does what the subscription's terms say. Between the two wait so many events as [`Subscribing::buffer`] says. |
-//! | A token expires | [`Connecting::token_with`] is asked for another one in time, and the connection goes on. |
+//! - *The connection is lost.* It reconnects: exponential backoff with full jitter, after the time that a
+//!   server that stops has asked for. What says "do not come back" ends the client, with the reason.
+//! - *The server falls silent.* It has promised to speak at certain intervals; some time later the
+//!   connection is given up.
+//! - *Messages were missed meanwhile.* Each topic is resumed after its last message.
+//!   [`Event::Recovered`] without a [`Loss`]: exactly the missing messages follow. With one: whatever was
+//!   built from the topic must be loaded anew.
+//! - *Messages are missing otherwise.* [`Event::Gap`] says which, and why; also where nobody said so, as
+//!   far as that can be known: on a subscription to exactly one topic that is granted all messages.
+//! - *A message comes twice.* It is told once.
+//! - *A publish has no answer when the connection ends.* It is sent again, in order, with the same
+//!   idempotency key.
+//! - *The application is slow.* The socket is not read, and the server does what the subscription's terms
+//!   say. Between the two wait as many events as [`Subscribing::buffer`] says.
+//! - *A token expires.* [`Connecting::token_with`] is asked for another one in time, and the connection
+//!   goes on.
 //!
 //! # What has a bound
 //!
-//! | | At most | Beyond it |
-//! |---|---|---|
-//! | events that wait for the application | [`Subscribing::buffer`], 4 MiB of messages, and what was read with the last of them; twice as much while an answer is waited for | nothing is read from the socket |
-//! | calls that wait for an answer | [`Connecting::queue`] | [`Error`] `queueFull` |
-//! | an answer, while the connection is there | [`Connecting::answer`] | [`Error`] `unanswered`; for a publish, `unknown` |
-//! | a publish that is sent again | four minutes | [`Error`] `unknown` |
-//! | topics of one filter that are followed | 65,536 | the oldest go: [`Loss::TooMany`] |
-//! | topics of one filter that a resume names | 1,024, and 60,000 bytes of them | [`Loss::TooMany`] |
-//! | one event | 128 MiB | the connection is given up |
+//! - Events that wait for the application: [`Subscribing::buffer`] of them, or 4 MiB of messages, and what
+//!   was read with the last of them. Then nothing is read from the socket. While an answer is waited for,
+//!   as much again may come before it.
+//! - Calls that wait for an answer: [`Connecting::queue`]. Then an [`Error`] `queueFull`.
+//! - An answer, while the connection is there: [`Connecting::answer`]. Then an [`Error`] `unanswered`, or
+//!   for a publish `unknown`.
+//! - A publish that is sent again: four minutes. Then an [`Error`] `unknown`.
+//! - Topics of one filter that are followed: 65,536, of which a resume names 1,024 in 60,000 bytes. Beyond
+//!   both, [`Loss::TooMany`].
+//! - One event: 128 MiB. Then the connection is given up.
 //!
 //! A client has one subscription to a topic or filter; who wants it twice clones what comes.
 //! A program that must not wait for an answer while it leaves a subscription unread reads that one in a task

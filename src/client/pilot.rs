@@ -176,7 +176,7 @@ impl Pilot {
                 self.state = State::Connecting;
                 Order::Dial
             }
-            Phase::Waiting { until } => Order::Wait(until - now.uptime),
+            Phase::Waiting { until } => Order::Wait(until.saturating_sub(now.uptime)),
             Phase::Greeting | Phase::Connected { .. } => Order::Serve,
             Phase::Closed => Order::Stop,
         }
@@ -336,7 +336,7 @@ impl Pilot {
         let renewed = self.settings.tokens == Tokens::Renewed && expires_ms > 0;
         let life = Duration::from_millis(expires_ms);
         // A fifth of its life is left then: time for a second try, and a third.
-        let wait = (life - life / 5).max(REFRESH_MIN);
+        let wait = life.saturating_sub(life / 5).max(REFRESH_MIN);
         self.refresh_at = renewed.then(|| now.uptime.saturating_add(wait));
     }
 
@@ -382,7 +382,7 @@ impl Pilot {
         if let Phase::Connected { .. } = self.phase {
             self.command(now, action, Purpose::Asked(reply));
         } else {
-            self.calls.keep(now, action, reply);
+            self.calls.keep(action, reply);
         }
         Ok(())
     }

@@ -54,6 +54,12 @@ impl Server {
         Ok(changes)
     }
 
+    /// Counts what came of an attempt to read the configuration anew.
+    pub fn note_reload<T, E>(&self, result: &Result<T, E>) {
+        self.counters.reloads.of(result).increment();
+        self.counters.last_reload_s.of(result).set(self.broker.clock.now().wall_ms / 1000);
+    }
+
     /// Reads every file.
     fn prepare(&self, config: Config) -> Result<Prepared, BadReload> {
         let bad_key = |error: KeyError| BadReload(error.to_string());
@@ -83,6 +89,7 @@ impl Server {
         if let (Some(credentials), Some(current)) = (&self.credentials, credentials) {
             credentials.put(current);
         }
+        self.note_certificate();
         self.broker.engine.registry().replace_rules(&config.topics.to_rules());
         self.gate.change(gate_options(&config));
         self.site.put(Arc::new(site));

@@ -269,7 +269,10 @@ fn terms_are_changed_while_messages_flow() {
             let client = way.client(link.address).open().await.expect("connected");
             let mut ear = listen(&client, "t").await;
             let rated = ear.subscription.update().max_hz(5.0).await.expect("granted");
-            assert!(matches!(rated.policy, Policy::MaxHz(rate) if rate.hz() == 5.0), "{rated:?}");
+            assert!(
+                matches!(rated.policy, Policy::MaxHz(rate) if rate.millihertz() == 5_000),
+                "{rated:?}"
+            );
             let error = ear.subscription.update().max_hz(0.0).await.expect_err("no rate");
             assert_eq!(error.name(), "badOption");
             let latest = ear.subscription.update().policy(Policy::Latest).await.expect("granted");
@@ -282,7 +285,9 @@ fn terms_are_changed_while_messages_flow() {
             link.cut();
             let again = ear.subscribed().await;
             assert_eq!(again.beginning, Beginning::Resumed);
-            assert!(matches!(again.terms.policy, Policy::MaxHz(rate) if rate.hz() == 2.0));
+            assert!(
+                matches!(again.terms.policy, Policy::MaxHz(rate) if rate.millihertz() == 2_000)
+            );
         }
     });
 }

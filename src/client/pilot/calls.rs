@@ -45,7 +45,7 @@ struct Call {
 /// All of them, in the order in which they were made.
 #[derive(Debug)]
 pub(super) struct Calls {
-    calls: BTreeMap<u64, Call>,
+    by_id: BTreeMap<u64, Call>,
     last_id: u64,
     asked: usize,
     max: usize,
@@ -53,7 +53,7 @@ pub(super) struct Calls {
 
 impl Calls {
     pub(super) fn new(max: usize) -> Calls {
-        Calls { calls: BTreeMap::new(), last_id: 0, asked: 0, max }
+        Calls { by_id: BTreeMap::new(), last_id: 0, asked: 0, max }
     }
 
     /// That there is room for one more of the application's.
@@ -82,7 +82,7 @@ impl Calls {
     }
 
     /// A command that is sent as soon as there is a connection.
-    pub(super) fn keep(&mut self, _now: Now, action: Action, reply: oneshot::Sender<Reply>) {
+    pub(super) fn keep(&mut self, action: Action, reply: oneshot::Sender<Reply>) {
         let purpose = Purpose::Asked(reply);
         self.insert(Call { purpose, action: Some(action), first_sent: None, sent: None });
     }
@@ -90,13 +90,13 @@ impl Calls {
     fn insert(&mut self, call: Call) -> u64 {
         self.asked += usize::from(matches!(call.purpose, Purpose::Asked(_)));
         self.last_id += 1;
-        self.calls.insert(self.last_id, call);
+        self.by_id.insert(self.last_id, call);
         self.last_id
     }
 
     /// Takes the call that an event answers.
     pub(super) fn answered(&mut self, id: u64) -> Option<(Purpose, Option<Now>)> {
-        let call = self.calls.remove(&id)?;
+        let call = self.by_id.remove(&id)?;
         self.asked -= usize::from(matches!(call.purpose, Purpose::Asked(_)));
         Some((call.purpose, call.sent))
     }
@@ -108,7 +108,7 @@ impl Calls {
             Purpose::Subscribe(id) => is_awaited(id),
             _ => false,
         };
-        self.calls.values().filter(awaited).find_map(|call| call.sent)
+        self.by_id.values().filter(awaited).find_map(|call| call.sent)
     }
 
     /// What is to be sent on a connection that has just begun.
@@ -120,7 +120,7 @@ impl Calls {
         let cause = Error::local("lost", Retry::Later, "the connection was lost for too long");
         self.settle(too_old, |_| Error::unknown(&cause));
         let mut commands = Vec::new();
-        for (id, call) in &mut self.calls {
+        for (id, call) in &mut self.by_id {
             if call.sent.is_none()
                 && let Some(action) = &call.action
             {
@@ -142,7 +142,7 @@ impl Calls {
             let text = "the connection ended before the answer came";
             Error::local("disconnected", Retry::Later, text)
         });
-        for call in self.calls.values_mut() {
+        for call in self.by_id.values_mut() {
             call.sent = None;
         }
     }
@@ -163,7 +163,7 @@ impl Calls {
             Purpose::Subscribe(id) => Some(id),
             _ => None,
         };
-        self.calls.values().filter(|call| late(call)).filter_map(subscription).collect()
+        self.by_id.values().filter(|call| late(call)).filter_map(subscription).collect()
     }
 
     /// There will be no answers any more.
@@ -178,9 +178,9 @@ impl Calls {
     }
 
     fn settle(&mut self, which: impl Fn(&Call) -> bool, error: impl Fn(&Call) -> Error) {
-        let ids = self.calls.iter().filter(|(_, call)| which(call)).map(|(id, _)| *id);
+        let ids = self.by_id.iter().filter(|(_, call)| which(call)).map(|(id, _)| *id);
         for id in ids.collect::<Vec<_>>() {
-            let Some(call) = self.calls.remove(&id) else { continue };
+            let Some(call) = self.by_id.remove(&id) else { continue };
             let error = error(&call);
             if let Purpose::Asked(reply) = call.purpose {
                 self.asked -= 1;

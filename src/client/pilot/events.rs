@@ -46,7 +46,7 @@ impl Pilot {
             (Purpose::Subscribe(id), Body::Subscribed(answer)) => {
                 self.subscribed(now, id, &answer)?;
             }
-            (Purpose::Subscribe(id), Body::Error(error)) => self.refused(now, id, error.into()),
+            (Purpose::Subscribe(id), Body::Error(error)) => self.refused(now, id, &error.into()),
             (Purpose::Update(id), Body::Updated(updated)) => {
                 let terms = terms_of(updated.policy, updated.max_hz, updated.overflow());
                 if let Some(feed) = self.feeds.get_mut(&id) {
@@ -88,16 +88,16 @@ impl Pilot {
         Ok(())
     }
 
-    fn refused(&mut self, now: Now, id: u64, error: Error) {
+    fn refused(&mut self, now: Now, id: u64, error: &Error) {
         let Some(feed) = self.feeds.get_mut(&id) else { return };
         if error.retry() == Retry::Later {
             let wait = self.settings.backoff.wait(feed.tries);
             feed.tries = feed.tries.saturating_add(1);
             feed.again_at = Some(now.uptime + wait);
-        } else if feed.forget(&error) {
+        } else if feed.forget(error) {
             self.subscribe_now(now, id);
         } else {
-            self.end(id, Some(&error));
+            self.end(id, Some(error));
         }
     }
 

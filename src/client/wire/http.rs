@@ -88,6 +88,7 @@ pub(super) async fn send(
 }
 
 /// Asks for a page: the status and the text of the answer.
+#[cfg(feature = "server")]
 pub(super) async fn get(
     page: &Endpoint,
     stream: Stream,

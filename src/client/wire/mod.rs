@@ -11,6 +11,8 @@ mod tls;
 mod websocket;
 
 pub use tls::Trust;
+#[cfg(feature = "server")]
+pub(crate) use tls::config as tls_config;
 
 use super::endpoint::{Endpoint, Transport};
 use crate::dialect::{Dialect, Token, schema};
@@ -186,6 +188,7 @@ impl Receiver {
 }
 
 /// Asks for a page: the status and the text of the answer.
+#[cfg(feature = "server")]
 pub(crate) async fn get(
     page: &Endpoint,
     (trust, token): (&Trust, Option<&Token>),

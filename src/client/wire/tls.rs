@@ -75,7 +75,8 @@ pub(super) async fn begin(
     })?))
 }
 
-fn config(trust: &Trust) -> Result<ClientConfig, String> {
+/// What a client demands of servers and shows to them.
+pub(crate) fn config(trust: &Trust) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?

@@ -67,21 +67,6 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
     };
     let moved = dialect::Presence { topic: topic("a.b"), member: member(Some("alice")) };
     let ten = Policy::MaxHz(Rate::from_hz(10.0).expect("a rate"));
-    let updated = |policy, overflow| {
-        let terms = dialect::Terms { policy, overflow };
-        Said::Updated(dialect::Updated { target: target.clone(), terms })
-    };
-    let page = |messages: Vec<Taken>| {
-        Said::HistoryPage(dialect::HistoryPage {
-            topic: topic("a.b"),
-            top: messages.first().map(|_| place(45)),
-            messages: messages.into_iter().map(Arc::new).collect(),
-            more: true,
-        })
-    };
-    let outcome =
-        |position, recovery| dialect::TopicRecovery { topic: topic("a.b"), position, recovery };
-    let resumed = vec![outcome(Some(place(4)), Ok(())), outcome(None, Err(Reason::NotAllowed))];
     let positions = vec![dialect::TopicPosition { topic: topic("a.b"), position: place(3) }];
     let mut events = vec![
         Said::Connected(dialect::Connected {
@@ -112,15 +97,6 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
         Said::Fresh(topic("a.b")),
         Said::Reconnect { after_ms: 0 },
         Said::Reconnect { after_ms: 1_500 },
-        Said::Ended(dialect::Ended { target: target.clone(), reason: Reason::NotAllowed }),
-        Said::Refreshed(dialect::Refreshed { expires_ms: 60_000 }),
-        Said::Pong,
-        Said::Ping,
-        updated(Policy::All, Some(Overflow::Gap)),
-        updated(ten, None),
-        page(vec![message(Some("k"), Payload::Binary(vec![0, 0xFF].into()))]),
-        page(Vec::new()),
-        Said::Subscribed(dialect::Subscribed { topics: resumed, ..begun(None) }),
     ];
     let overflows = [Overflow::CatchUp, Overflow::Gap, Overflow::Disconnect];
     events.extend(overflows.map(|overflow| granted(Policy::All, Some(overflow))));
@@ -133,11 +109,56 @@ fn an_event_means_the_same_to_a_client_in_both_spellings() {
     );
     let failures = Reason::ALL.iter().filter(|reason| reason.is_recovery_failure());
     events.extend(failures.map(|reason| subscribed(Some(Err(*reason)))));
+    means_the_same(&events);
+}
+
+fn means_the_same(events: &[Said]) {
     for event in events {
         let [json, proto] = [Wire::WebSocketJson, Wire::WebSocketProto]
-            .map(|wire| heard(&dialect::encode(3, &event, wire), wire));
+            .map(|wire| heard(&dialect::encode(3, event, wire), wire));
         assert_eq!(json, proto, "{event:?}");
+        assert!(json.body.is_some(), "{event:?}");
     }
+}
+
+#[test]
+fn an_answer_means_the_same_to_a_client_in_both_spellings() {
+    let target = Target::parse("a.b").expect("valid target");
+    let updated = |policy, overflow| {
+        let terms = dialect::Terms { policy, overflow };
+        Said::Updated(dialect::Updated { target: target.clone(), terms })
+    };
+    let page = |messages: Vec<Taken>| {
+        Said::HistoryPage(dialect::HistoryPage {
+            topic: topic("a.b"),
+            top: messages.first().map(|_| place(45)),
+            messages: messages.into_iter().map(Arc::new).collect(),
+            more: true,
+        })
+    };
+    let outcome =
+        |position, recovery| dialect::TopicRecovery { topic: topic("a.b"), position, recovery };
+    let resumed = vec![outcome(Some(place(4)), Ok(())), outcome(None, Err(Reason::NotAllowed))];
+    let begun = dialect::Subscribed {
+        target: Target::parse("a.>").expect("valid target"),
+        position: None,
+        recovery: None,
+        topics: resumed,
+        terms: dialect::Terms::default(),
+        stale: false,
+    };
+    let ten = Policy::MaxHz(Rate::from_hz(10.0).expect("a rate"));
+    means_the_same(&[
+        Said::Ended(dialect::Ended { target: target.clone(), reason: Reason::NotAllowed }),
+        Said::Refreshed(dialect::Refreshed { expires_ms: 60_000 }),
+        Said::Pong,
+        Said::Ping,
+        updated(Policy::All, Some(Overflow::Gap)),
+        updated(ten, None),
+        page(vec![message(Some("k"), Payload::Binary(vec![0, 0xFF].into()))]),
+        page(Vec::new()),
+        Said::Subscribed(begun),
+    ]);
 }
 
 #[test]
