@@ -220,7 +220,7 @@ function sorted(value) {
 }
 
 test('ten thousand subscriptions end in ten thousand answers', async (t) => {
-  const { url } = await broker(t);
+  const { url } = await broker(t, { settings: '[limits]\nsubscribe_rate = 1000000\nsubscribe_burst = 1000000\n' });
   const client = open(t, url);
   const all = Array.from({ length: 10_000 }, (_, i) => client.subscribe(`many.${i}`).ready);
   const outcomes = await Promise.allSettled(all);
@@ -229,3 +229,17 @@ test('ten thousand subscriptions end in ten thousand answers', async (t) => {
   assert.ok(refused.every(({ reason }) => reason.name === 'tooManySubscriptions'));
   assert.equal((await within('published', client.publish('a', { data: 1 }))).offset, 1);
 });
+
+for (const transport of ['websocket', 'sse']) {
+  test(`what is subscribed to more often than may be, by ${transport}, is subscribed to later`, async (t) => {
+    const { url } = await broker(t, { settings: '[limits]\nsubscriptions_max = 200\nsubscribe_rate = 100\nsubscribe_burst = 50\n' });
+    const client = open(t, url, { transport });
+    const warnings = events(client, 'warning');
+    const told = new Inbox();
+    const all = Array.from({ length: 120 }, (_, i) => client.subscribe(`many.${i}`, { onMessage: ({ topic }) => told.push(topic) }).ready);
+    await within('ready', Promise.all(all));
+    assert.match((await warnings.next('a warning')).message, /is tried again later$/);
+    await within('published', client.publish('many.119', { data: 1 }));
+    assert.equal(await told.next('the message'), 'many.119');
+  });
+}
