@@ -35,9 +35,17 @@ pub fn serve(
     let Ticket { place, pending, client, held } = ticket;
     let held = held.map(|held| Box::new(held) as Box<dyn Any>);
     let client = (client != peer).then_some(client);
+    let shown = pipe.certificate().and_then(|certificate| broker.guard.recognize(certificate));
     let (socket, early) = pipe.into_conduit(More { channel: None, client, held });
     let socket = Rc::new(socket);
-    let id = context.with(|shard| shard.open(Rc::clone(&socket), Wire::TcpProto));
+    let id = context.with(|shard| {
+        let id = shard.open(Rc::clone(&socket), Wire::TcpProto);
+        let known = shown.map(|identity| shard.identify(id, &identity));
+        if let Some(Err(reason)) = known {
+            shard.close(id, &reason.into());
+        }
+        id
+    });
     let connection = Connection {
         id,
         lengths: Lengths::new(broker.limits.message_bytes_max),

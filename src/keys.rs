@@ -6,7 +6,7 @@
 
 use crate::auth::{Authority, BadKey, Guard, Key, Rules, parse_key_set};
 use crate::config::Auth;
-use crate::config::auth::{AuthKey, AuthToken};
+use crate::config::auth::{AuthCertificate, AuthKey, AuthToken};
 use crate::metrics::Counters;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -16,7 +16,7 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -79,6 +79,7 @@ pub fn authority(config: &Auth) -> Result<Authority, KeyError> {
         issuer: config.issuer.clone(),
         leeway_s: config.leeway.as_secs(),
         keys: keys.collect::<Result<_, _>>()?,
+        certificates: config.certificates.iter().map(AuthCertificate::to_certified).collect(),
         tokens: config.tokens.iter().map(AuthToken::to_token).collect(),
         anonymous: config.anonymous.grants(),
         revocations_max: config.revocations_max,
@@ -223,8 +224,20 @@ async fn fetch(uri: &Uri, tls: Option<&Arc<ClientConfig>>) -> Result<Bytes, Stri
     let Some(tls) = tls else { return Box::pin(ask(uri, stream)).await };
     let name = ServerName::try_from(bare.to_owned()).map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(Arc::clone(tls));
-    let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
-    Box::pin(ask(uri, stream)).await
+    let stream = connector.connect(name, stream).await;
+    Box::pin(ask(uri, stream.map_err(|error| disbelief(bare, &error))?)).await
+}
+
+/// Why the server of a URL is not believed to be that.
+fn disbelief(host: &str, error: &io::Error) -> String {
+    let reason = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    if let Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) = reason {
+        return format!(
+            "the certificate of {host} leads to no authority that is trusted: `auth.jwks_ca` names \
+             those that are, and without it those count that browsers trust"
+        );
+    }
+    format!("TLS with {host}: {error}")
 }
 
 async fn ask<S>(uri: &Uri, stream: S) -> Result<Bytes, String>

@@ -8,13 +8,13 @@ mod drain;
 mod reload;
 mod succession;
 
-use crate::auth::Guard;
+use crate::auth::{Guard, certificate_expires_s};
 use crate::clock::Clock;
 use crate::config::{self, Config, Listen};
 use crate::control::{self, Control, Request, Requests};
 use crate::demo::Feeds;
 use crate::engine::Engine;
-use crate::http::admin::{Admin, Lock};
+use crate::http::admin::{Admin, Lock, Window};
 use crate::http::{self, Ops, Site};
 use crate::ingress;
 use crate::keys::{self, KeyError, KeySet};
@@ -191,13 +191,13 @@ impl Server {
         let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
         let (control, requests) = control::channel();
         let core = (&*shards, Arc::clone(&registry), sources.clone());
-        let address = addresses.admin.unwrap_or(addresses.public);
-        let lock = Lock::new(address, config.admin.token);
+        let lock = Lock::new(addresses.admin.unwrap_or(addresses.public), config.admin.token);
         let operators = admin_of(core, Arc::clone(&broker), lock, control);
         let page = KeptPage::new(Page::new(sources), config.admin.metrics_age);
         let ops = Arc::new(Ops { page, ready: AtomicBool::new(false), admin: operators });
         let gate = Arc::new(Gate::new(gate_options(config), budget, waiting));
-        let site = site(Arc::clone(&broker), Arc::clone(&gate), config)?;
+        let window = window(&ops, addresses.public, config);
+        let site = site(Arc::clone(&broker), Arc::clone(&gate), window, config)?;
         let mut server = Server {
             addresses,
             shards,
@@ -224,6 +224,8 @@ impl Server {
             let (broker, counters) = (Arc::clone(&server.broker), Arc::clone(&server.counters));
             server.tasks.push(tokio::spawn(feed(feeds, broker, counters, clock)));
         }
+        server.note_certificate();
+        server.counters.last_reload_s.ok.set(clock.now().wall_ms / 1000);
         server.ops.ready.store(true, Ordering::Release);
         Ok(server)
     }
@@ -262,7 +264,16 @@ impl Server {
     /// # Errors
     /// What is wrong with the files; then what was in force stays so.
     pub fn reload_certificates(&self) -> Result<(), BadCredentials> {
-        self.credentials.as_ref().map_or(Ok(()), |credentials| credentials.reload())
+        let result = self.credentials.as_ref().map_or(Ok(()), |credentials| credentials.reload());
+        self.note_certificate();
+        result
+    }
+
+    /// Has the metrics say when our certificate ends.
+    fn note_certificate(&self) {
+        let certificate = self.credentials.as_ref().and_then(|it| it.certificate());
+        let expires_s = certificate.and_then(|der| certificate_expires_s(&der));
+        self.counters.certificate_expires_s.set(expires_s.unwrap_or_default());
     }
 
     fn accept_public(&mut self, listener: TcpListener, config: &Config) -> Result<(), StartError> {
@@ -467,7 +478,12 @@ fn paths(tls: &config::Tls) -> Option<Paths> {
 }
 
 /// What the public side serves, and to whom.
-fn site(broker: Arc<Broker>, gate: Arc<Gate>, config: &Config) -> Result<Site, OriginError> {
+fn site(
+    broker: Arc<Broker>,
+    gate: Arc<Gate>,
+    window: Option<Window>,
+    config: &Config,
+) -> Result<Site, OriginError> {
     let origins = config.websocket.origins.iter().map(|raw| AllowedOrigin::parse(raw));
     let origins = origins.collect::<Result<Vec<_>, _>>()?;
     let compression =
@@ -477,7 +493,14 @@ fn site(broker: Arc<Broker>, gate: Arc<Gate>, config: &Config) -> Result<Site, O
         policy: Policy { origins, compression },
         request_timeout: config.limits.handshake_timeout,
         gate,
+        window,
     })
+}
+
+/// What of the admin API the public side shows, if anything.
+fn window(ops: &Arc<Ops>, address: SocketAddr, config: &Config) -> Option<Window> {
+    let admin = &config.admin;
+    admin.dashboard.then(|| Window::new(Arc::clone(ops), address, admin.token))
 }
 
 fn gate_options(config: &Config) -> GateOptions {

@@ -5,6 +5,9 @@
 //! # Not here: links and line ends (`tidy`), examples (`it`).
 #![allow(clippy::expect_used, clippy::panic, reason = "a test stops at what it did not expect")]
 
+#[path = "papers/limits.rs"]
+mod limits;
+
 use fanfare::config;
 use fanfare::metrics::{Page, Sources, Waiting};
 use fanfare::reason::Reason;
@@ -148,8 +151,8 @@ fn deployment_files(ends: &[&str]) -> Vec<(String, String)> {
     found
 }
 
-/// Every metric's name, type and labels.
-fn served() -> BTreeMap<String, (String, String)> {
+/// The page of metrics of a broker that has just begun.
+fn page() -> String {
     let registry = Registry::new(RegistryOptions::default(), Vec::new(), Box::new(|| Some(1)));
     let blocks = vec![Arc::default()];
     let sources = Sources {
@@ -158,7 +161,12 @@ fn served() -> BTreeMap<String, (String, String)> {
         registry: Arc::new(registry),
         waiting: Waiting::default(),
     };
-    let text = Page::new(sources).text();
+    Page::new(sources).text()
+}
+
+/// Every metric's name, type and labels.
+fn served() -> BTreeMap<String, (String, String)> {
+    let text = page();
     let mut served = BTreeMap::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (name, kind) = line.split_once(' ').expect("a name and a type");
@@ -246,6 +254,25 @@ fn every_threat_has_a_test_or_says_why_not() {
                 ways.iter().any(|way| source.contains(way)),
                 "{name}: {path} has no test {test}"
             );
+        }
+    }
+}
+
+#[test]
+fn every_client_has_a_test_of_every_scenario() {
+    let text = read("clients/scenarios.md");
+    let titles: Vec<_> = table(&text, "scenarios").iter().map(|row| row[1].clone()).collect();
+    for row in table(&text, "clients") {
+        let path = joined(&quoted(&row[1]));
+        if !Path::new(env!("CARGO_MANIFEST_DIR")).join(&path).exists() {
+            continue;
+        }
+        let source = read(&path);
+        for title in &titles {
+            let name = title.replace(' ', "_");
+            let ways =
+                [format!("test('{title}'"), format!("fn {name}("), format!("def test_{name}(")];
+            assert!(ways.iter().any(|way| source.contains(way)), "{path} has no test of: {title}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! whole.
 //! # Not here: swapping one for another, and revocation (`guard`).
 
+use super::certificate::{self, Certified};
 use super::fault::Fault;
 use super::grants::Grants;
 use super::identity::{Identity, Proof};
@@ -24,6 +25,8 @@ pub struct Rules {
     pub keys: Vec<Key>,
     /// API tokens.
     pub tokens: Vec<ApiToken>,
+    /// Names in the certificates of clients; the first that a certificate has decides.
+    pub certificates: Vec<Certified>,
     /// What everybody may do who shows no token.
     pub anonymous: Grants,
     /// Most revocations at once.
@@ -95,6 +98,14 @@ impl Authority {
         Ok(of_token(found))
     }
 
+    /// Who shows this certificate, in DER, which somebody else has verified; `None` if no rule names
+    /// them.
+    pub fn recognize(&self, certificate: &[u8]) -> Option<Identity> {
+        let rules = self.rules.as_ref().filter(|rules| !rules.certificates.is_empty())?;
+        let expires_s = certificate::expires_s(certificate)?;
+        of_names(&rules.certificates, certificate::names(certificate).into(), expires_s)
+    }
+
     /// Whether an identity still counts: who it rests on is still there. Gives another one where it
     /// may do something else now.
     ///
@@ -109,6 +120,11 @@ impl Authority {
             },
             Proof::Token(hash) => {
                 of_token(find_token(&rules.tokens, *hash).ok_or(Fault::UnknownToken)?)
+            }
+            Proof::Certificate(names) => {
+                let expires_s = identity.expires_s.unwrap_or_default();
+                let found = of_names(&rules.certificates, Arc::clone(names), expires_s);
+                found.ok_or(Fault::UnknownToken)?
             }
             Proof::Key(fingerprint) => {
                 let mut keys = self.keys(rules);
@@ -185,4 +201,15 @@ fn of_token(token: &ApiToken) -> Identity {
         proof: Proof::Token(token.hash),
         ..Identity::anonymous(token.grants.clone())
     }
+}
+
+/// Who has these names: what the first rule says that has one of them.
+fn of_names(rules: &[Certified], names: Arc<[Box<str>]>, expires_s: u64) -> Option<Identity> {
+    let rule = rules.iter().find(|rule| names.iter().any(|name| **name == *rule.name))?;
+    Some(Identity {
+        subject: rule.name.as_str().into(),
+        expires_s: Some(expires_s),
+        proof: Proof::Certificate(names),
+        ..Identity::anonymous(rule.grants.clone())
+    })
 }

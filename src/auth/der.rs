@@ -1,15 +1,19 @@
-//! Public keys as files hold them: PEM around a `SubjectPublicKeyInfo`.
+//! DER, element by element, and public keys as files hold them: PEM around a `SubjectPublicKeyInfo`.
 //! # Invariants: every length is checked against what is there; nothing is read beyond it.
-//! # Not here: certificates, private keys.
+//! # Not here: certificates (`certificate`), private keys.
 
 use super::fault::BadKey;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
-const OBJECT_ID: u8 = 0x06;
+pub(super) const OCTET_STRING: u8 = 0x04;
+pub(super) const OBJECT_ID: u8 = 0x06;
+
+/// The tag of an element, and what it holds.
+pub(super) type Element<'a> = (u8, &'a [u8]);
 
 /// 1.2.840.113549.1.1.1
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
@@ -74,9 +78,9 @@ fn unsigned(bytes: &[u8]) -> Vec<u8> {
     bytes.get(zeros..).unwrap_or_default().to_vec()
 }
 
-/// What an element with this tag holds, and what is behind it.
-fn take(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (found, rest) = der.split_first()?;
+/// The first element, and what is behind it.
+pub(super) fn next(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
+    let (tag, rest) = der.split_first()?;
     let (first, rest) = rest.split_first()?;
     let (len, rest) = match *first {
         short @ 0..=0x7f => (usize::from(short), rest),
@@ -87,11 +91,27 @@ fn take(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
         }
         _ => return None,
     };
-    (*found == tag).then(|| rest.split_at_checked(len)).flatten()
+    let (inner, rest) = rest.split_at_checked(len)?;
+    Some(((*tag, inner), rest))
+}
+
+/// All elements, up to the first that is not whole.
+pub(super) fn elements(der: &[u8]) -> impl Iterator<Item = Element<'_>> {
+    let mut rest = der;
+    std::iter::from_fn(move || {
+        let (element, behind) = next(rest)?;
+        rest = behind;
+        Some(element)
+    })
+}
+
+/// What an element with this tag holds, and what is behind it.
+pub(super) fn take(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    next(der).filter(|((found, _), _)| *found == tag).map(|((_, inner), rest)| (inner, rest))
 }
 
 /// What an element with this tag holds, if there is nothing behind it.
-fn whole(der: &[u8], tag: u8) -> Option<&[u8]> {
+pub(super) fn whole(der: &[u8], tag: u8) -> Option<&[u8]> {
     take(der, tag).filter(|(_, rest)| rest.is_empty()).map(|(inner, _)| inner)
 }
 

@@ -124,6 +124,12 @@ impl Guard {
         Ok(Arc::new(identity))
     }
 
+    /// Who shows this certificate, in DER, which TLS has verified; `None` if no rule names them. Whether
+    /// they have been revoked is asked by a review.
+    pub fn recognize(&self, certificate: &[u8]) -> Option<Arc<Identity>> {
+        self.authority().recognize(certificate).map(Arc::new)
+    }
+
     /// What has become of an identity that was let in before.
     pub fn review(&self, identity: &Identity, now: Now) -> Review {
         if !identity.is_anonymous() && self.revocations.lock().hold(identity, seconds(now)) {

@@ -6,15 +6,17 @@ use super::grants::Grants;
 use super::key::Fingerprint;
 use super::token::Hash;
 use crate::topics::name::{Target, TopicName};
+use std::sync::Arc;
 
-/// Somebody who has shown a token, or nobody in particular.
+/// Somebody who has shown a token or a certificate, or nobody in particular.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The `sub` of a JWT or the name of an API token; empty for whoever has shown none.
+    /// The `sub` of a JWT, the name of an API token or that of a certificate's rule; empty for whoever
+    /// has shown none.
     pub subject: Box<str>,
     /// The `jti` of a JWT.
     pub token_id: Option<Box<str>>,
-    /// When its token expires, in seconds since 1970; never for an API token.
+    /// When its token or certificate expires, in seconds since 1970; never for an API token.
     pub expires_s: Option<u64>,
     /// For how long it counts beyond that, in seconds.
     pub leeway_s: u64,
@@ -32,6 +34,8 @@ pub(super) enum Proof {
     Token(Hash),
     /// A signature by this key.
     Key(Fingerprint),
+    /// A certificate with these names.
+    Certificate(Arc<[Box<str>]>),
 }
 
 impl Identity {
@@ -52,9 +56,14 @@ impl Identity {
         self.proof == Proof::None
     }
 
-    /// Whether it is a service that was given an API token, not one of many users.
+    /// Whether it is a service that was given an API token or a certificate, not one of many users.
     pub fn is_service(&self) -> bool {
-        matches!(self.proof, Proof::Token(_))
+        matches!(self.proof, Proof::Token(_) | Proof::Certificate(_))
+    }
+
+    /// Whether it was shown by a certificate, so that a token may still take its place.
+    pub fn is_certified(&self) -> bool {
+        matches!(self.proof, Proof::Certificate(_))
     }
 
     /// When it counts no more, in milliseconds since 1970.
@@ -63,9 +72,11 @@ impl Identity {
         Some(ends.saturating_mul(1000))
     }
 
-    /// For how long its token is valid, in milliseconds; at least 1, and `None` if it does not expire.
+    /// For how long its token is valid, in milliseconds; at least 1, and `None` if it does not expire or
+    /// is a certificate, which nobody can refresh on the way.
     pub fn expires_in_ms(&self, now_ms: u64) -> Option<u64> {
-        Some(self.expires_s?.saturating_mul(1000).saturating_sub(now_ms).max(1))
+        let expires_s = self.expires_s.filter(|_| !self.is_certified())?;
+        Some(expires_s.saturating_mul(1000).saturating_sub(now_ms).max(1))
     }
 }
 

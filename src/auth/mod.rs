@@ -8,6 +8,7 @@
 //! `shard`).
 
 mod authority;
+mod certificate;
 mod der;
 mod fault;
 mod grants;
@@ -23,6 +24,7 @@ mod tests;
 mod token;
 
 pub use authority::{Authority, Rules};
+pub use certificate::{Certified, expires_s as certificate_expires_s};
 pub use fault::{BadKey, Fault};
 pub use grants::{Filters, Grants};
 pub use guard::{Guard, Review};

@@ -260,6 +260,7 @@ mod tests {
             auth.anonymous.subscribe              none                                  default
             auth.anonymous.publish                none                                  default
             auth.keys                             none                                  default
+            auth.certificates                     none                                  default
             auth.tokens                           none                                  default
             admin.token                           off                                   default
             admin.metrics_age                     1s                                    default

@@ -7,6 +7,7 @@ use super::{
     Auth, Cap, Config, History, Limits, Rule, SHARDS_MAX, SNAPSHOT_TIME_MAX, Shutdown, Topics,
     listeners,
 };
+use crate::topics::name::TopicFilter;
 use crate::topics::terms::Overflow;
 use std::fmt;
 use std::net::IpAddr;
@@ -118,10 +119,39 @@ fn row<T: Copy>(
 }
 
 fn check_rows(config: &Config) -> Result<(), Fault> {
-    let mut rows = general_rows(config);
-    rows.extend(limit_rows(&config.limits));
+    rows(config).iter().try_for_each(Row::check)
+}
+
+fn rows(config: &Config) -> Vec<Row> {
+    let mut rows = limit_rows(&config.limits);
     rows.extend(topic_rows(&config.topics));
-    rows.iter().try_for_each(Row::check)
+    rows.extend(general_rows(config));
+    rows
+}
+
+/// A number that can be set, and how little and how much it may be, as a person would write them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Its full key; that of a rule begins with `topics.rules[0]`.
+    pub key: String,
+    /// The least.
+    pub least: String,
+    /// The most, unless it is what a machine can count.
+    pub most: Option<String>,
+}
+
+/// Every number that can be set, limits first.
+pub fn numbers() -> Vec<Bounds> {
+    let mut config = Config::default();
+    let rule = TopicFilter::parse(">").map(Rule::new);
+    config.topics.rules =
+        rule.map(|rule| Rule { stale_after: Some(SECOND), ..rule }).into_iter().collect();
+    let bounds = |row: Row| Bounds {
+        key: row.key,
+        least: row.least.to_string(),
+        most: (row.most != Amount::Bytes(usize::MAX)).then(|| row.most.to_string()),
+    };
+    rows(&config).into_iter().map(bounds).collect()
 }
 
 fn general_rows(config: &Config) -> Vec<Row> {
@@ -132,6 +162,7 @@ fn general_rows(config: &Config) -> Vec<Row> {
         span("auth.jwks_refresh", auth.jwks_refresh, SECOND..=24 * HOUR),
         count("auth.revocations_max", auth.revocations_max, 1..=MILLION),
         count("auth.keys", auth.keys.len(), 0..=LIST_MAX),
+        count("auth.certificates", auth.certificates.len(), 0..=LIST_MAX),
         count("auth.tokens", auth.tokens.len(), 0..=LIST_MAX),
         count("auth.anonymous.subscribe", auth.anonymous.subscribe.len(), 0..=LIST_MAX),
         count("auth.anonymous.publish", auth.anonymous.publish.len(), 0..=LIST_MAX),
@@ -385,13 +416,21 @@ fn check_shutdown(shutdown: &Shutdown) -> Result<(), Fault> {
     Err(Fault { keys: keys.map(|key| format!("shutdown.{key}")).to_vec(), text })
 }
 
-/// Names and hashes of API tokens are there once: who is meant would be a matter of order.
+/// Names and hashes of API tokens, and names of certificates, are there once: who is meant would be a matter of order.
 fn check_tokens(auth: &Auth) -> Result<(), Fault> {
     for (index, token) in auth.tokens.iter().enumerate() {
         let mut earlier = auth.tokens.iter().take(index);
         if earlier.any(|other| other.name == token.name || other.sha256 == token.sha256) {
             let key = format!("auth.tokens[{index}].name");
             let text = format!("`{key}` is {:?}, and it or its hash is there twice", token.name);
+            return Err(Fault { keys: vec![key], text });
+        }
+    }
+    for (index, certificate) in auth.certificates.iter().enumerate() {
+        let mut earlier = auth.certificates.iter().take(index);
+        if earlier.any(|other| other.name == certificate.name) {
+            let key = format!("auth.certificates[{index}].name");
+            let text = format!("`{key}` is {:?}, and it is there twice", certificate.name);
             return Err(Fault { keys: vec![key], text });
         }
     }
@@ -415,7 +454,6 @@ fn is_open_url(jwks: &str) -> bool {
 mod tests {
     use super::*;
     use crate::config::keys::Node;
-    use crate::topics::name::TopicFilter;
 
     /// Keys that hold no amount, or one that its form already bounds.
     const NO_AMOUNTS: [&str; 7] =

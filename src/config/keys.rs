@@ -4,7 +4,7 @@
 //! sorted, so that the same text always meets the same error.
 //! # Not here: where the values come from (`load`).
 
-use super::auth::{AuthKey, AuthToken};
+use super::auth::{AuthCertificate, AuthKey, AuthToken};
 use super::spelled::{Spelled, shorten};
 use super::{Config, Rule};
 use crate::auth::{Algorithm, Hash};
@@ -54,6 +54,7 @@ impl Node {
             algorithm: Algorithm::Hs256,
             file: String::new(),
         });
+        config.auth.certificates.push(AuthCertificate::new(""));
         config.auth.tokens.push(AuthToken::new("", Hash::of("")));
         Node::of(&config)
     }

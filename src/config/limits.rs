@@ -53,6 +53,7 @@ pub struct Limits {
     #[serde(with = "As::<Or<Off, Count>>")]
     pub publish_rate: Option<usize>,
     /// Publishes at once, after a rest. Default 100.
+    /// All of them may have to be written to every subscriber in one moment.
     #[serde(with = "As::<Count>")]
     pub publish_burst: usize,
     /// Deliveries in a second that one connection may cause by publishing, and as many at once, or
@@ -66,9 +67,11 @@ pub struct Limits {
     #[serde(with = "As::<Or<Off, Count>>")]
     pub topic_rate: Option<usize>,
     /// Topics that it may begin at once, after a rest. Default 1000.
+    /// All of them may cost their memory in one moment.
     #[serde(with = "As::<Count>")]
     pub topic_burst: usize,
     /// Subscriptions that one connection may begin or change in a second, or `"off"`. Default 100.
+    /// The first 8 of a connection are not counted.
     /// Each may read a history or look through all topics.
     #[serde(with = "As::<Or<Off, Count>>")]
     pub subscribe_rate: Option<usize>,
@@ -82,6 +85,7 @@ pub struct Limits {
     #[serde(with = "As::<Or<Off, Count>>")]
     pub control_rate: Option<usize>,
     /// Those at once, after a rest. Default 50.
+    /// So many are answered before their sender is judged.
     #[serde(with = "As::<Count>")]
     pub control_burst: usize,
     /// Time from the first byte of an incoming message to its last, all fragments together.
@@ -130,6 +134,7 @@ pub struct Limits {
     pub accept_rate: usize,
     /// Connections in a second from one IPv4 address, or one /64 of IPv6; this machine and trusted
     /// proxies may have more. Default 50.
+    /// Each costs what is done before anything is known of it: a file, and often a TLS handshake.
     #[serde(with = "As::<Count>")]
     pub address_rate: usize,
     /// Connections at once from an address that was quiet. Default 200.

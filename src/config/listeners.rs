@@ -56,6 +56,7 @@ impl Listener {
 pub(super) fn check(config: &Config) -> Result<(), Fault> {
     check_files(&config.tls)?;
     check_proxies(config)?;
+    check_certificates(config)?;
     for listener in Listener::ALL {
         let Some(address) = listener.address(config) else { continue };
         if !config.insecure && !is_loopback(address) {
@@ -97,6 +98,22 @@ fn check_proxies(config: &Config) -> Result<(), Fault> {
     let text = format!(
         "`{key}` is true, but `{other}` is empty, so nobody could connect: name the addresses of \
          your proxies there"
+    );
+    Err(fault(&[key, other], text))
+}
+
+/// Names of certificates count only where somebody shows one.
+fn check_certificates(config: &Config) -> Result<(), Fault> {
+    let is_shown = config.listen.ingress.is_some()
+        && Listener::Ingress.is_encrypted(&config.tls)
+        && config.tls.client_ca.is_some();
+    if config.auth.certificates.is_empty() || is_shown {
+        return Ok(());
+    }
+    let (key, other) = ("auth.certificates", "tls.client_ca");
+    let text = format!(
+        "`{key}` names some, but nobody shows one: the ingress must listen, speak TLS by \
+         `tls.certificate` and `tls.ingress`, and demand certificates by `{other}`"
     );
     Err(fault(&[key, other], text))
 }
@@ -186,6 +203,24 @@ mod tests {
         for (first, second, expected) in cases {
             let checked = check(&format!("{first}{second}"));
             assert_eq!(checked.is_ok(), expected, "{first}{second}: {checked:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_certificates_count_only_where_one_is_demanded() {
+        let mutual = format!("{CERTIFICATE}tls.client_ca = 'ca.pem'\n");
+        let cases = [
+            ("", "", false),
+            (CERTIFICATE, "", false),
+            (&mutual, "", true),
+            (&mutual, "tls.ingress = false\n", false),
+            (&mutual, "listen.ingress = 'off'\n", false),
+        ];
+        for (first, second, expected) in cases {
+            let checked = check(&format!("{first}{second}auth.certificates = [{{ name = 'x' }}]"));
+            assert_eq!(checked.is_ok(), expected, "{first}{second}: {checked:?}");
+            let words = "`auth.certificates` names some, but nobody shows one";
+            assert!(checked.err().is_none_or(|error| error.contains(words)));
         }
     }
 

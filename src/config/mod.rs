@@ -18,6 +18,7 @@ pub mod topics;
 mod words;
 
 pub use auth::{Admin, Auth};
+pub use bounds::{Bounds, numbers};
 pub use limits::Limits;
 pub use load::{ConfigError, Loaded, Setting, load};
 pub use source::{Flag, Source, Sources};
@@ -152,7 +153,10 @@ impl Default for Tls {
 #[serde(deny_unknown_fields, default)]
 pub struct WebSocket {
     /// Origins whose pages may connect, besides pages of this server itself. Default none.
+    /// Each is compared when a page connects.
     /// Kept in lower case and without a default port, as browsers send them; there is no wildcard.
+    /// `"null"` are pages opened as files, and sandboxed frames of any page: `fanfare demo` adds it
+    /// where it listens on a loopback address.
     #[serde(with = "As::<Origins>")]
     pub origins: Vec<String>,
     /// Time between pings. Default 25s, below the idle timeout of common proxies.
@@ -255,11 +259,12 @@ impl Choice for LogLevel {
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
     /// Time between not being ready and no longer accepting: as long as whoever directs clients here
-    /// takes to notice. Default 0s; behind a load balancer some 10s.
+    /// takes to notice. Default 0s; behind a load balancer some 10s. A restart takes so much longer.
     #[serde(with = "As::<Span>")]
     pub delay: Duration,
     /// Time over which connections are told to go, evenly, so that they do not all come back at the
-    /// same moment. Default 60s; of a few, each shard tells 100 a second.
+    /// same moment. Default 60s; of a few, each shard tells 100 a second. A restart takes up to so much
+    /// longer.
     #[serde(with = "As::<Span>")]
     pub spread: Duration,
     /// Time those who are told last have to take what waits for them and to close. Default 5s; 0s is
@@ -267,7 +272,7 @@ pub struct Shutdown {
     #[serde(with = "As::<Span>")]
     pub grace: Duration,
     /// How long clients are asked to wait before they connect again. Default 0s, where others take
-    /// them over; else about as long as a restart takes.
+    /// them over; else about as long as a restart takes. So long nothing reaches them.
     #[serde(with = "As::<Span>")]
     pub reconnect_after: Duration,
     /// File in which a broker that stops as it was told leaves its topics to the next one, which goes on

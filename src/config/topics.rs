@@ -25,7 +25,8 @@ pub struct Topics {
     #[serde(with = "As::<Span>")]
     pub idle_ttl: Duration,
     /// Bytes of history of all topics together; beyond it the topic that grows gives up its own
-    /// oldest messages. Default 256 MiB, and this is what the broker may grow by.
+    /// oldest messages. Default 256 MiB.
+    /// This is what histories may make the broker grow by, however many topics there are.
     #[serde(with = "As::<Size>")]
     pub history_bytes_max: usize,
     /// Time in which an idempotency key is remembered. Default 5m.
@@ -117,10 +118,11 @@ impl Topics {
 #[serde(deny_unknown_fields, default)]
 pub struct History {
     /// Messages of one topic; 0 keeps none, so that nobody can resume. Default 1,000:
-    /// as many as one resume may send.
+    /// as many as one resume may send. Each is held in memory until it leaves.
     #[serde(with = "As::<Count>")]
     pub messages: usize,
-    /// Age of the oldest message. Default 5m; resume works for clients that come back sooner.
+    /// Age of the oldest message; resume works for clients that come back sooner. Default 5m.
+    /// The longer, the more is held, up to `bytes`.
     #[serde(with = "As::<Span>")]
     pub age: Duration,
     /// Bytes of one topic. Default 1 MiB.

@@ -336,6 +336,26 @@ fn a_number_out_of_bounds_is_refused_with_the_bound() {
 }
 
 #[test]
+fn a_list_that_is_too_long_is_refused_with_the_bound() {
+    let hash = "0".repeat(64);
+    let cases = [
+        ("websocket.origins", 1024, "'https://a.b'".to_owned()),
+        ("listen.trusted_proxies", 64, "'10.0.0.1'".to_owned()),
+        ("auth.anonymous.subscribe", 1024, "'a'".to_owned()),
+        ("auth.anonymous.publish", 1024, "'a'".to_owned()),
+        ("auth.keys", 1024, "{ algorithm = 'HS256', file = 'x' }".to_owned()),
+        ("auth.certificates", 1024, "{ name = 'x' }".to_owned()),
+        ("auth.tokens", 1024, format!("{{ name = 'x', sha256 = '{hash}' }}")),
+        ("topics.rules", 1024, "{ filter = 'a' }".to_owned()),
+    ];
+    for (key, most, element) in cases {
+        let text = format!("{key} = [{}]", vec![element; most + 1].join(", "));
+        let expected = format!("fanfare.toml: `{key}` is {}, the most is {most}", most + 1);
+        assert_eq!(refused(file(&text)), expected);
+    }
+}
+
+#[test]
 fn settings_that_do_not_fit_each_other_are_refused_with_both() {
     let cases = [
         (

@@ -18,6 +18,7 @@ mod proto;
 mod raw;
 mod secret;
 mod tags;
+mod words;
 
 #[cfg(test)]
 mod events;

@@ -347,3 +347,55 @@ fn twice(name: &str) -> Refusal {
 fn bad(detail: &str) -> Refusal {
     Refusal::new(Reason::BadRequest, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: &str = "AAAAAAAAAAAAAAAAAAAAAB";
+
+    /// Each subscription: its place, its target, where it goes on, and what is known of the rest.
+    fn understood(raw: &str, said: Option<&str>) -> Vec<String> {
+        let stream = Stream::parse(raw, said).expect("a stream");
+        let told = |(id, subscribe): (u64, Result<Subscribe, Refusal>)| {
+            let subscribe = subscribe.expect("a subscription");
+            let since = subscribe.since.map(|since| format!(" since {}", since.offset));
+            let positions = subscribe.positions.iter();
+            let positions: String =
+                positions.map(|it| format!(" {}:{}", it.topic, it.position.offset)).collect();
+            let kept = subscribe.kept.expect("positions are kept");
+            format!("{id} {}{}{positions} {kept:?}", subscribe.target, since.unwrap_or_default())
+        };
+        stream.subscriptions.into_iter().map(told).collect()
+    }
+
+    #[test]
+    fn topics_come_before_filters_and_each_goes_on_where_the_bookmark_says() {
+        let raw = format!("topic=c.*&since=c.9@{EPOCH}:9&topic=a&since={EPOCH}:1&topic=d.*");
+        let own = ["2 a since 1 Nothing", "1 c.* c.9:9 Nothing", "3 d.* Nothing"];
+        assert_eq!(understood(&raw, None), own);
+        assert_eq!(understood(&raw, Some("")), own);
+        let cases = [
+            // The second filter had not begun, so its own words count.
+            ("a@E:5,c.*,c.1@E:6", ["2 a since 5 All", "1 c.* c.1:6 All", "3 d.* Nothing"]),
+            ("c.1@E:6", ["2 a since 1 Nothing", "1 c.* c.9:9 c.1:6 Nothing", "3 d.* Nothing"]),
+            ("c.*,c.1@E:6,!", ["2 a Some", "1 c.* c.1:6 Some", "3 d.* Some"]),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(understood(&raw, Some(&said.replace('E', EPOCH))), expected, "{said}");
+        }
+        let both = format!("topic=a&topic=*&lastEventId=a@{EPOCH}:4");
+        assert_eq!(understood(&both, None), ["1 a since 4 All", "2 * a:4 Nothing"]);
+        let header = format!("a@{EPOCH}:7");
+        assert_eq!(understood(&both, Some(&header))[0], "1 a since 7 All");
+    }
+
+    #[test]
+    fn a_stream_of_one_topic_has_a_layout_of_its_own() {
+        let wire = |raw| Stream::parse(raw, None).expect("a stream").wire();
+        assert_eq!(wire("topic=a"), Wire::SseTopic);
+        for raw in ["topic=a&topic=b", "topic=a.*", "topic=a&topic=a", "topic="] {
+            assert_eq!(wire(raw), Wire::SseTopics, "{raw}");
+        }
+    }
+}

@@ -217,30 +217,6 @@ pub(super) enum PolicyWord {
     MaxHz,
 }
 
-impl Choice<PolicyWord> {
-    /// The policy that a word names.
-    pub(super) fn policy(word: &str) -> Self {
-        match word {
-            "all" => Choice::Known(PolicyWord::All),
-            "latest" => Choice::Known(PolicyWord::Latest),
-            "maxHz" => Choice::Known(PolicyWord::MaxHz),
-            _ => Choice::Unknown,
-        }
-    }
-}
-
-impl Choice<Overflow> {
-    /// The overflow that a word names.
-    pub(super) fn overflow(word: &str) -> Self {
-        match word {
-            "catchUp" => Choice::Known(Overflow::CatchUp),
-            "gap" => Choice::Known(Overflow::Gap),
-            "disconnect" => Choice::Known(Overflow::Disconnect),
-            _ => Choice::Unknown,
-        }
-    }
-}
-
 /// The `data` of a publish.
 #[derive(Debug)]
 pub(super) enum Data<'a> {
@@ -562,7 +538,7 @@ fn policy(
     word: Option<Choice<PolicyWord>>,
     max_hz: Option<RawRate>,
 ) -> Result<Option<Policy>, Refusal> {
-    let word = known(word, "`policy` must be one of all, latest, maxHz")?;
+    let word = Choice::known(word, "`policy` must be one of all, latest, maxHz")?;
     let rate = max_hz.map(RawRate::understand).transpose()?;
     match (word, rate) {
         (None, None) => Ok(None),
@@ -577,16 +553,7 @@ fn policy(
 }
 
 fn overflow(word: Option<Choice<Overflow>>) -> Result<Option<Overflow>, Refusal> {
-    known(word, "`overflow` must be one of catchUp, gap, disconnect")
-}
-
-/// The word that was chosen, if any; an unknown one is refused with `detail`.
-fn known<T>(word: Option<Choice<T>>, detail: &str) -> Result<Option<T>, Refusal> {
-    match word {
-        None | Some(Choice::Open) => Ok(None),
-        Some(Choice::Known(word)) => Ok(Some(word)),
-        Some(Choice::Unknown) => Err(bad_option(detail)),
-    }
+    Choice::known(word, "`overflow` must be one of catchUp, gap, disconnect")
 }
 
 fn ttl(field: Option<Number>) -> Result<Option<Duration>, Refusal> {

@@ -16,6 +16,8 @@ mod sse;
 
 pub use ops::{Ops, serve as serve_ops};
 
+use admin::Window;
+
 use crate::dialect::{Event, encode, frame};
 use crate::limits::usage::Usage;
 use crate::listen::gate::{Held, Pending};
@@ -72,6 +74,8 @@ pub struct Site {
     pub request_timeout: Duration,
     /// Whose word about their clients counts, and how often those may come.
     pub gate: Arc<Gate>,
+    /// What of the admin API is shown here.
+    pub window: Option<Window>,
 }
 
 /// One connection as its requests see it.
@@ -273,6 +277,10 @@ async fn route(request: Request<Incoming>, guest: &Guest) -> Answer {
             refusal: Refusal::new(Reason::MethodNotAllowed, "publishing is POST"),
             headers: &[("allow", "POST")],
         }),
+        (_, path) if path.starts_with("/admin/") => match &site.window {
+            Some(window) => window.look(request, guest.client).await,
+            None => Err(Refusal::from(Reason::NotFound).into()),
+        },
         (&Method::GET | &Method::HEAD, path) => assets::find(path).map_err(Refused::from),
         _ => Err(Refusal::from(Reason::NotFound).into()),
     };

@@ -40,6 +40,11 @@ impl Pipe {
         Pipe { stream, sealed: Some(Box::new(Sealed { channel, plain })) }
     }
 
+    /// The certificate that the peer has shown, in DER.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.sealed.as_ref()?.channel.certificate()
+    }
+
     /// The socket that a shard takes, with more that belongs to it, and what was read already.
     pub fn into_conduit(self, more: More) -> (Conduit, Vec<u8>) {
         let Some(sealed) = self.sealed else {

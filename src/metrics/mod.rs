@@ -17,6 +17,9 @@ use crate::topics::rule::GROUPS_MAX;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// Panics of this process. Any thread counts here.
+pub static PANICS: AtomicU64 = AtomicU64::new(0);
+
 /// A number that one thread changes and any thread reads.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -86,6 +89,22 @@ impl ByFault {
     pub fn of(&self, fault: Fault) -> &Count {
         // There is a number for each fault, in the order of their discriminants.
         self.0.get(fault as usize).unwrap_or(&self.0[0])
+    }
+}
+
+/// One number for what went well, and one for what was refused.
+#[derive(Debug, Default)]
+pub struct ByResult {
+    /// What went well.
+    pub ok: Count,
+    /// What was refused.
+    pub refused: Count,
+}
+
+impl ByResult {
+    /// The number of this result.
+    pub fn of<T, E>(&self, result: &Result<T, E>) -> &Count {
+        if result.is_ok() { &self.ok } else { &self.refused }
     }
 }
 
@@ -224,6 +243,12 @@ pub struct Counters {
     pub key_sets: Count,
     /// Sets of keys that could not be had.
     pub key_sets_failed: Count,
+    /// Configurations that were put into force while running, and those that were refused.
+    pub reloads: ByResult,
+    /// When the last of each was, in seconds since 1970; the first was at the start.
+    pub last_reload_s: ByResult,
+    /// When our certificate ends, in seconds since 1970; 0 if there is none.
+    pub certificate_expires_s: Count,
     /// Subscriptions that ended because they were permitted no more.
     pub pruned: Count,
     /// How long the oldest outbound queue has not been empty, in seconds.

@@ -2,7 +2,7 @@
 //! # Invariants: handles are made once, when the page is; a scrape allocates only the text.
 //! # Not here: HTTP.
 
-use super::{Count, Counters, LATENCY_BUCKETS_MICROS, Latency};
+use super::{Count, Counters, LATENCY_BUCKETS_MICROS, Latency, PANICS};
 use crate::auth::Fault;
 use crate::reason::Reason;
 use crate::topics::message::Wire;
@@ -211,6 +211,11 @@ const GAUGES: &[Row] = &[
     }),
     ("fanfare_outbound_bytes", "Bytes that wait for connections.", |c| &c.outbound_bytes),
     ("fanfare_blocked_connections", "Connections whose socket takes no bytes.", |c| &c.blocked),
+    (
+        "fanfare_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate in use expires, in seconds since 1970; 0 without one.",
+        |c| &c.certificate_expires_s,
+    ),
 ];
 
 type Histogram = (&'static str, &'static str, fn(&Counters) -> &Latency);
@@ -233,12 +238,20 @@ fn counters() -> Vec<(Counter, Read)> {
         None,
         Box::new(|sources| sources.registry.idempotency().evicted()),
     ));
+    let panics: Read = Box::new(|_| PANICS.load(Ordering::Relaxed));
+    all.push(counter("fanfare_panics_total", "Bugs that have shown.", None, panics));
     let mut add = |policy, read| {
         const HELP: &str = "Messages passed over for later ones of their key.";
         all.push(counter("fanfare_conflated_total", HELP, Some(("policy", policy)), read));
     };
     add("latest", sum(|c| &c.conflated_latest));
     add("maxHz", sum(|c| &c.conflated_max_hz));
+    let mut add = |result, read| {
+        const HELP: &str = "Times that the configuration was read anew.";
+        all.push(counter("fanfare_reloads_total", HELP, Some(("result", result)), read));
+    };
+    add("ok", sum(|c| &c.reloads.ok));
+    add("refused", sum(|c| &c.reloads.refused));
     for fault in Fault::ALL {
         const HELP: &str = "Tokens refused, by what was wrong with them.";
         let read = sum(move |c| c.tokens_refused.of(fault));
@@ -318,6 +331,13 @@ fn gauges() -> Vec<(Gauge, Read)> {
         ages.max().unwrap_or(0)
     });
     add("fanfare_outbound_age_seconds", "How long the oldest queue has waited.", None, oldest);
+    let mut reload = |result, read| {
+        const HELP: &str = "When the configuration was last read anew, in seconds since 1970.";
+        let name = "fanfare_last_reload_timestamp_seconds";
+        add(name, HELP, Some(("result", result)), read);
+    };
+    reload("ok", sum(|c| &c.last_reload_s.ok));
+    reload("refused", sum(|c| &c.last_reload_s.refused));
     let topic = sum(|c| &c.topic_subscriptions);
     add("fanfare_subscriptions", "Subscriptions.", Some(("target", "topic")), topic);
     let filter = sum(|c| &c.filter_subscriptions);

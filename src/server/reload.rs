@@ -3,7 +3,7 @@
 //! into force wholly or not at all; a connection is served to its end by what it began with.
 //! # Not here: which settings may change (`config::live`), reading them (`cli`).
 
-use super::{Server, gate_options, limits, shard_options, site};
+use super::{Server, gate_options, limits, shard_options, site, window};
 use crate::auth::Authority;
 use crate::config::{Config, live};
 use crate::control::{BadReload, Changes};
@@ -54,6 +54,12 @@ impl Server {
         Ok(changes)
     }
 
+    /// Counts what came of an attempt to read the configuration anew.
+    pub fn note_reload<T, E>(&self, result: &Result<T, E>) {
+        self.counters.reloads.of(result).increment();
+        self.counters.last_reload_s.of(result).set(self.broker.clock.now().wall_ms / 1000);
+    }
+
     /// Reads every file.
     fn prepare(&self, config: Config) -> Result<Prepared, BadReload> {
         let bad_key = |error: KeyError| BadReload(error.to_string());
@@ -72,7 +78,8 @@ impl Server {
             clock: self.broker.clock,
             budget: Arc::clone(&self.broker.budget),
         };
-        let site = site(Arc::new(broker), Arc::clone(&self.gate), &config);
+        let window = window(&self.ops, self.addresses.public, &config);
+        let site = site(Arc::new(broker), Arc::clone(&self.gate), window, &config);
         let site = site.map_err(|error| BadReload(error.to_string()))?;
         Ok(Prepared { config, authority, key_set, credentials, site })
     }
@@ -83,6 +90,7 @@ impl Server {
         if let (Some(credentials), Some(current)) = (&self.credentials, credentials) {
             credentials.put(current);
         }
+        self.note_certificate();
         self.broker.engine.registry().replace_rules(&config.topics.to_rules());
         self.gate.change(gate_options(&config));
         self.site.put(Arc::new(site));

@@ -44,7 +44,8 @@ impl Session {
         if !shard.is_guarded() {
             return Ok(());
         }
-        if shard.identity(self.connection).is_some() {
+        // Who is known by a certificate may still be somebody else by a token.
+        if shard.identity(self.connection).is_some_and(|shown| !shown.is_certified()) {
             let detail = "this connection has shown a token already: `refresh` takes another";
             let refusal = Refusal::new(Reason::BadOption, detail);
             return Err(self.turn_out(id, refusal, shard));

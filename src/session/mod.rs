@@ -94,6 +94,8 @@ pub struct Session {
     /// What the client calls itself.
     name: Option<Box<str>>,
     bad_commands: u32,
+    /// Subscriptions that it began before they were counted.
+    uncounted: u32,
     /// What it has used up of its rates.
     usage: Usage,
     recent: Recent,
@@ -121,6 +123,7 @@ impl Session {
             connection,
             name: None,
             bad_commands: 0,
+            uncounted: 0,
             usage: Usage::default(),
             recent: Recent::default(),
         }

@@ -15,6 +15,10 @@ use crate::topics::name::TopicName;
 use crate::topics::registry::Committed;
 use std::time::Duration;
 
+/// Subscriptions with which a connection may begin before they are counted, which takes memory: most
+/// never have more, and then are idle.
+const UNCOUNTED: u32 = 8;
+
 impl Broker {
     /// Asks whether somebody may publish to a topic now, whatever way they came. `usage` is what their
     /// connection has used up.
@@ -113,6 +117,10 @@ impl Session {
     /// Counts a subscription that begins or changes. One that ends is not counted: it had to begin.
     pub(super) fn count_subscribe(&mut self, now: Now) -> Result<(), Refusal> {
         let Some(rate) = self.broker.limits.subscribes else { return Ok(()) };
+        if self.uncounted < UNCOUNTED {
+            self.uncounted += 1;
+            return Ok(());
+        }
         let spent = &mut self.usage.account().subscribes;
         spent.take(rate, now.uptime).map_err(too_soon(Reason::SubscribesTooOften))
     }

@@ -168,9 +168,10 @@ impl<S: Socket> Shard<S> {
         for linked in self.turn.chain(&self.order).skip(first).take(gone) {
             note(bookmark, linked.frame);
         }
-        // The id of the last one is on its way.
-        let mut told = Vec::new();
-        bookmark.tell(&mut told);
+        if gone > 0 {
+            // The id of the last one is on its way.
+            bookmark.tell(&mut Vec::new());
+        }
         let end = piece.ends.get(gone.wrapping_sub(1)).map_or(taken, |(end, _)| *end);
         if end > taken
             && let Some(connection) = self.connections.get_mut(slot as usize)

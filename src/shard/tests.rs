@@ -1,6 +1,7 @@
 //! The shard stepped by hand: sockets that take as much as they are told to, time that passes when
 //! it is told to.
 
+mod audience;
 mod batches;
 mod policies;
 mod presence;

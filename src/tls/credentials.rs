@@ -90,6 +90,8 @@ pub struct Credentials {
 #[derive(Clone, Debug)]
 pub struct Current {
     paths: Paths,
+    /// Our own, and behind it those that lead to a root.
+    certificates: Vec<CertificateDer<'static>>,
     open: Arc<ServerConfig>,
     demanding: Arc<ServerConfig>,
 }
@@ -121,6 +123,11 @@ impl Credentials {
         *self.current.lock() = current;
     }
 
+    /// Our certificate, as DER.
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
+        self.current.lock().certificates.first().cloned()
+    }
+
     /// What the next handshake begins with.
     pub fn current(&self, demand: Demand) -> Arc<ServerConfig> {
         let current = self.current.lock();
@@ -137,19 +144,20 @@ impl Current {
     /// # Errors
     /// What is wrong with them.
     pub fn read(paths: Paths) -> Result<Current, BadCredentials> {
-        let mut open = server_config(&paths, None)?;
+        let certificates = read_certificates(&paths.certificate)?;
+        let mut open = server_config(&paths, certificates.clone(), None)?;
         open.alpn_protocols = vec![b"http/1.1".to_vec()];
         let roots = paths.client_ca.as_deref().map(read_roots).transpose()?;
-        let demanding = server_config(&paths, roots)?;
-        Ok(Current { paths, open: Arc::new(open), demanding: Arc::new(demanding) })
+        let demanding = server_config(&paths, certificates.clone(), roots)?;
+        Ok(Current { paths, certificates, open: Arc::new(open), demanding: Arc::new(demanding) })
     }
 }
 
 fn server_config(
     paths: &Paths,
+    certificates: Vec<CertificateDer<'static>>,
     clients: Option<(PathBuf, RootCertStore)>,
 ) -> Result<ServerConfig, BadCredentials> {
-    let certificates = read_certificates(&paths.certificate)?;
     let key = read_key(&paths.key)?;
     let unusable =
         |path: &Path, problem: String| BadCredentials::Unusable { path: path.to_owned(), problem };

@@ -68,6 +68,11 @@ impl Channel {
         self.connection.is_handshaking()
     }
 
+    /// The certificate that the peer has shown, in DER.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.connection.peer_certificates()?.first().map(AsRef::as_ref)
+    }
+
     /// Whether the peer has said that nothing more comes.
     pub fn is_ended(&self) -> bool {
         self.is_ended

@@ -43,10 +43,10 @@ def seconds(text):
 
 
 def grace(path):
-    """How long a drain may take."""
+    """How long a drain may take, with ten seconds to write a snapshot."""
     shutdown = {"delay": "0s", "spread": "60s", "grace": "5s"}
     shutdown |= tomllib.loads(path.read_text())["shutdown"]
-    return sum(seconds(shutdown[key]) for key in ("delay", "spread", "grace"))
+    return 10 + sum(seconds(shutdown[key]) for key in ("delay", "spread", "grace"))
 
 
 class Yaml(unittest.TestCase):
@@ -76,8 +76,19 @@ class Docker(unittest.TestCase):
                 source = volume.split(":")[0]
                 if source.startswith("."):
                     self.assertTrue((self.compose.parent / source).is_file(), source)
-        allowed = seconds(compose["services"]["fanfare"]["stop_grace_period"])
-        self.assertGreaterEqual(allowed, grace(DEPLOY / "docker/fanfare.toml") + 5)
+            for volume in service.get("volumes", []):
+                if volume[0] not in "./":
+                    self.assertIn(volume.split(":")[0], compose["volumes"])
+        broker = compose["services"]["fanfare"]
+        [volume] = broker["volumes"]
+        snapshot = pathlib.PurePath(broker["environment"]["FANFARE__SHUTDOWN__SNAPSHOT"])
+        # The image has that folder, and it is the broker's.
+        self.assertEqual(volume, f"topics:{snapshot.parent}")
+        self.assertIn(f"\nCOPY --from=build --chown=65532:65532 /topics {snapshot.parent}\n", self.dockerfile.read_text())
+        allowed = seconds(broker["stop_grace_period"])
+        self.assertGreaterEqual(allowed, grace(DEPLOY / "docker/fanfare.toml"))
+        env = {**os.environ, **broker["environment"]}
+        run(os.environ["FANFARE"], "check", "--config", DEPLOY / "docker/fanfare.toml", env=env)
 
     def test_the_image_is_nobodys_root_and_has_no_shell(self):
         text = self.dockerfile.read_text()
@@ -226,9 +237,35 @@ class Kubernetes(unittest.TestCase):
         resources = container["resources"]
         self.assertEqual(resources["requests"]["memory"], resources["limits"]["memory"])
         pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        needed = pause + grace(self.folder / "fanfare.toml") + 15
+        needed = pause + grace(self.folder / "fanfare.toml") + 5
         self.assertGreaterEqual(pod["terminationGracePeriodSeconds"], needed)
         self.assertEqual(kinds["Deployment"]["spec"]["replicas"], 1)
+
+    def test_the_component_leaves_topics_to_the_next_pod(self):
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "kubernetes"
+        shutil.copytree(self.folder, folder)
+        settings = folder / "kustomization.yaml"
+        text = settings.read_text()
+        self.assertIn("\n# components: [snapshot]\n", text)
+        settings.write_text(text.replace("# components", "components"))
+        path = folder / "all.yaml"
+        path.write_text(run("kubectl", "kustomize", folder))
+        said = run(TOOLS / "kubernetes-validate", "--strict", path)
+        self.assertEqual(said.count("passed for resource"), 10, said)
+        kinds = {document["kind"]: document for document in documents(path)}
+        self.assertEqual(kinds["Deployment"]["spec"]["strategy"], {"type": "Recreate"})
+        pod = kinds["Deployment"]["spec"]["template"]["spec"]
+        self.assertEqual(pod["securityContext"]["fsGroup"], pod["securityContext"]["runAsUser"])
+        [container] = pod["containers"]
+        [variable] = container["env"]
+        mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+        self.assertEqual(pathlib.PurePath(variable["value"]).parent, pathlib.PurePath(mounts["snapshot"]["mountPath"]))
+        claims = [volume["persistentVolumeClaim"] for volume in pod["volumes"] if volume["name"] == "snapshot"]
+        claim = kinds["PersistentVolumeClaim"]["metadata"]["name"]
+        self.assertEqual(claims, [{"claimName": claim}])
+        # The broker takes these settings together: it has the time to write.
+        env = {**os.environ, variable["name"]: variable["value"]}
+        run(os.environ["FANFARE"], "check", "--config", self.folder / "fanfare.toml", env=env)
 
     def test_probes_and_services_name_ports_that_are_there(self):
         all_of = documents(self.rendered())

@@ -20,7 +20,9 @@ class Broker:
     def __init__(self, mode="serve", *flags, public="127.0.0.1:0", program=None):
         ports = ["--listen", public, "--ingress", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         command = [*(program or [os.environ["FANFARE"]]), mode, *ports, "--log-format", "json", *flags]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        # What is counted is seen at once.
+        environment = {**os.environ, "FANFARE__ADMIN__METRICS_AGE": "0s"}
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         self.lines = []
         self.addresses = {}
         self.ready = threading.Event()

@@ -120,9 +120,11 @@ class Answers(unittest.TestCase):
 
     @classmethod
     def tearDownClass(cls):
-        for broker in (cls.guarded, cls.locked):
-            broker.stop()
-        assert cls.open.process.wait(DEADLINE) == 0, "it was drained"
+        for broker in (cls.open, cls.guarded, cls.locked):
+            if broker.process.poll() is None:
+                broker.stop()
+        for file in cls.files:
+            file.close()
 
     @classmethod
     def broker(cls, settings):
@@ -173,6 +175,7 @@ class Answers(unittest.TestCase):
         self.foreign_pages()
         self.strangers()
         self.operating()
+        self.assertEqual(self.open.process.wait(DEADLINE), 0, "it was drained")
         self.assertEqual(self.seen, documented())
 
     def publishing(self):
@@ -257,7 +260,7 @@ class Answers(unittest.TestCase):
         self.ask(self.open, "get", "/sse?topic=a", 200)
         self.ask(self.open, "get", "/sse", 400)
         self.post_instead("/sse")
-        for query in ("topic=openapi.one&snapshot=true", "last=2&topic=openapi.*&topic=a..b"):
+        for query in ("topic=openapi.one&snapshot=true", "last=1&topic=openapi.*&topic=a..b"):
             stream = Stream(self.open.public, query)
             self.addCleanup(stream.close)
             self.publish("openapi.one", query)
@@ -315,7 +318,9 @@ class Answers(unittest.TestCase):
             self.ask(self.open, "post", path, 415, {"Content-Type": "text/plain"}, "{}")
             # Draining comes last, which ends it.
             example = operation["requestBody"]["content"]["application/json"]["example"]
-            self.ask(self.open, "post", path, 200, JSON, example)
+            # Where nobody is asked who they are, there is nobody to revoke.
+            broker = self.guarded if path.endswith("revoke") else self.open
+            self.ask(broker, "post", path, 200, JSON, example)
 
 
 if __name__ == "__main__":

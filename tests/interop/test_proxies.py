@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pathlib
 import re
 import socket
 import ssl
@@ -14,6 +15,7 @@ import websockets
 from broker import DEADLINE, Broker
 from proxies import Caddy, HAProxy, Nginx, free_port, seconds
 
+PROXIED = pathlib.Path(__file__).resolve().parents[2] / "deploy/proxied.toml"
 PING_SECONDS = 25
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 UPGRADE = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", KEY]
@@ -101,7 +103,7 @@ class Recipe:
 
     @classmethod
     def setUpClass(cls):
-        cls.broker = Broker("serve")
+        cls.broker = Broker("serve", "--config", str(PROXIED))
         cls.proxy = cls.kind(cls.broker.public)
 
     @classmethod
@@ -225,6 +227,25 @@ class Recipe:
         self.assertEqual(of("host"), ["127.0.0.1"])
         self.assertEqual([value.lower() for value in of("upgrade")], ["websocket"])
         self.assertEqual(of("sec-websocket-key"), [KEY.split(": ")[1]])
+
+    def test_the_broker_knows_each_client_by_its_own_address(self):
+        async def session():
+            url = f"ws://{self.proxy.address}/ws"
+            headers = {"X-Forwarded-For": "6.6.6.6"}
+            source = ("127.0.0.7", 0)
+            async with websockets.connect(url, local_addr=source, additional_headers=headers) as client:
+                await client.send('{"id":1,"connect":{}}')
+                name = json.loads(await client.recv())["connected"]["connection"]
+                return await asyncio.to_thread(self.connection, name)
+
+        self.assertEqual(run(session())["client"], "127.0.0.7")
+
+    def connection(self, name):
+        """What the broker says of a connection."""
+        with urllib.request.urlopen(f"http://{self.broker.admin}/v1/connections", timeout=DEADLINE) as page:
+            rows = json.loads(page.read())["connections"]
+        [row] = [row for row in rows if row["id"] == name]
+        return row
 
     def test_a_head_that_is_too_large_is_refused(self):
         answer = exchange(self.proxy.address, head(*UPGRADE, "X-Large: " + "x" * 40_000))

@@ -9,15 +9,15 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// An authority that signs certificates for 127.0.0.1.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -37,8 +37,17 @@ impl Authority {
 
     /// A certificate and its key, both PEM.
     pub(crate) fn issue(&self) -> (String, String) {
+        self.issue_with(|_| ())
+    }
+
+    /// The same, which says something else.
+    pub(crate) fn issue_with(
+        &self,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
         let mut params = CertificateParams::default();
         params.subject_alt_names.push(SanType::IpAddress(IpAddr::from(Ipv4Addr::LOCALHOST)));
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         (pem("CERTIFICATE", certificate.der()), pem("PRIVATE KEY", &key.serialize_der()))
@@ -94,6 +103,19 @@ impl Keyring {
     pub(crate) fn mutual_settings(&self) -> String {
         let clients = self.path("clients.pem");
         format!("{}tls.client_ca = '{}'\n", self.settings(), clients.display())
+    }
+
+    /// A server with the certificate that is in the folder.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        let read = |name: &str| std::fs::read(self.path(name)).expect("a file");
+        let certificate = CertificateDer::from_pem_slice(&read("server.pem")).expect("PEM");
+        let key = PrivateKeyDer::from_pem_slice(&read("server.key")).expect("PEM");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key);
+        TlsAcceptor::from(Arc::new(config.expect("a pair")))
     }
 
     /// A client that believes our authority.

@@ -2,7 +2,7 @@
 //! # Not here: what makes a token valid (`auth`), every path of permission (`session::oracle`).
 
 use crate::client::Client;
-use crate::harness::{Broker, run, with_broker};
+use crate::harness::{Broker, with_broker};
 use crate::http::{self, Answer};
 use crate::pipe::Pipe;
 use crate::socket::{Socket, request};
@@ -13,10 +13,7 @@ use fanfare::clock::{Clock, Now};
 use fanfare::reason::Reason;
 use fanfare::topics::message::Wire;
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 
 const SECRET: &str = "a secret of the tests that is long enough for HS256";
 pub(crate) const SERVICE: &str = "an-api-token-of-the-tests-0123456789";
@@ -365,75 +362,6 @@ fn who_shows_no_token_may_do_what_a_rule_says_and_nothing_else() {
         let answer = self::post(broker, &list, &token).await.json();
         assert_eq!(answer[0]["offset"], 2, "{answer}");
         assert_eq!(answer[1]["error"]["name"], "notAllowed", "{answer}");
-    });
-}
-
-/// Serves one document by HTTP until it is dropped; `None` answers with 500.
-async fn document(body: Arc<Mutex<Option<String>>>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = [0; 1024];
-            stream.read(&mut request).await.unwrap_or_default();
-            let body = body.lock().expect("a body").clone();
-            let status = if body.is_some() { "200 OK" } else { "500 Oops" };
-            let body = body.unwrap_or_default();
-            let len = body.len();
-            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {len}\r\n\r\n{body}");
-            stream.write_all(answer.as_bytes()).await.unwrap_or_default();
-        }
-    });
-    port
-}
-
-/// A set with the public key that these private keys of the tests sign for.
-fn key_set(names: &[(&str, &str)]) -> String {
-    let key = |(id, x): &(&str, &str)| json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": x});
-    json!({"keys": names.iter().map(key).collect::<Vec<_>>()}).to_string()
-}
-
-fn ed25519() -> (Signer, String) {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/");
-    let read = |name: &str| std::fs::read(format!("{folder}{name}")).expect("a key");
-    let signer = Signer::of_file(Algorithm::EdDsa, &read("ed25519.pem")).expect("a signer");
-    let public = String::from_utf8(read("ed25519.pub.pem")).expect("PEM");
-    let body: String = public.lines().filter(|line| !line.starts_with('-')).collect();
-    let der = base64::prelude::BASE64_STANDARD.decode(body).expect("base64");
-    (signer, BASE64_URL_SAFE_NO_PAD.encode(&der[der.len() - 32..]))
-}
-
-#[test]
-fn keys_are_fetched_rotate_and_outlive_a_server_that_fails() {
-    run(async {
-        let (signer, x) = ed25519();
-        let body = Arc::new(Mutex::new(Some(key_set(&[("one", &x)]))));
-        let port = document(Arc::clone(&body)).await;
-        let broker = Broker::start(&format!(
-            "[auth]\naudience = 'tests'\njwks = 'http://127.0.0.1:{port}/keys'\njwks_refresh = '1s'"
-        ));
-        let claims = json!({"sub": "alice", "aud": "tests", "exp": 9_000_000_000_u64,
-            "fanfare": {"subscribe": ["a"]}});
-        let shown = async |id: &str| {
-            let mut client = Client::connect(&broker, Wire::WebSocketJson).await;
-            let token = sign(&signer, Some(id), &claims).expect("signed");
-            connect(&mut client, &token).await["connected"].is_object()
-        };
-        let sets = "fanfare_key_sets_total";
-        broker.until(sets, |count| count > 0).await;
-        assert!(shown("one").await && !shown("two").await);
-        *body.lock().expect("a body") = Some(key_set(&[("two", &x)]));
-        let fetched = broker.count(sets).await;
-        // One fetch may have been under way.
-        broker.until(sets, |count| count > fetched + 1).await;
-        assert!(shown("two").await && !shown("one").await);
-        for broken in [None, Some("{".to_owned()), Some("x".repeat(300_000))] {
-            *body.lock().expect("a body") = broken;
-            let failed = broker.count("fanfare_key_sets_failed_total").await;
-            broker.until("fanfare_key_sets_failed_total", |count| count > failed + 1).await;
-            assert!(shown("two").await);
-        }
-        assert_eq!(broker.drain().await, 0);
     });
 }
 

@@ -160,6 +160,13 @@ fn a_file_that_cannot_be_used_changes_nothing_at_all() {
     });
 }
 
+/// How many were put into force, and how many refused.
+async fn reloads(broker: &Broker) -> (u64, u64) {
+    let count =
+        async |result| broker.count(&format!("fanfare_reloads_total{{result=\"{result}\"}}")).await;
+    (count("ok").await, count("refused").await)
+}
+
 #[test]
 fn a_hangup_reads_the_file_anew_and_says_what_came_of_it() {
     run(async {
@@ -171,12 +178,18 @@ fn a_hangup_reads_the_file_anew_and_says_what_came_of_it() {
         let (mut process, broker) =
             Process::serve_with("127.0.0.1:0", "127.0.0.1:0", &["--config", &path]);
         let mut client = Client::connect(&broker, Wire::WebSocketJson).await;
+        let times = ["ok", "refused"]
+            .map(|result| format!("fanfare_last_reload_timestamp_seconds{{result=\"{result}\"}}"));
+        let begun = broker.count(&times[0]).await;
+        assert!(begun > 0, "the start was the first time");
+        assert_eq!(broker.count(&times[1]).await, 0);
 
         write("topics.history.messages = 0\n[limits]\nmesage_bytes_max = 5\n");
         process.signal(Signal::HUP);
         let line = process.line("the configuration stays as it was");
         let error = line["error"].as_str().expect("why");
         assert!(error.contains(&path) && error.contains("limits.message_bytes_max"), "{error}");
+        assert_eq!(reloads(&broker).await, (0, 1));
         assert_eq!(kept(&mut client, "first", 3).await, 3);
 
         write("shards = 7\ntopics.history.messages = 2\nlog.level = 'debug'\n");
@@ -185,7 +198,10 @@ fn a_hangup_reads_the_file_anew_and_says_what_came_of_it() {
         assert_eq!(line["changed"], "log.level topics.history.messages");
         // The flag of the command line beats the file, so `shards` is as it was.
         assert_eq!(line["needs_restart"], "");
+        assert_eq!(reloads(&broker).await, (1, 1));
         assert_eq!(kept(&mut client, "second", 3).await, 2);
+        assert!(broker.count(&times[0]).await >= begun);
+        assert!(broker.count(&times[1]).await >= begun);
         client.say_text("nonsense").await;
 
         process.signal(Signal::TERM);

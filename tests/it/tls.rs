@@ -10,6 +10,7 @@ use crate::pipe::{Pipe, narrow};
 use fanfare::reason::Reason;
 use fanfare::server::Server;
 use fanfare::topics::message::Wire;
+use rcgen::{CertificateParams, date_time_ymd};
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 use serde_json::json;
@@ -308,18 +309,24 @@ fn a_new_certificate_is_shown_to_those_who_come_and_disturbs_nobody() {
         let mut old = connect(&broker, &keyring, Wire::WebSocketJson).await;
         old.ask(&json!({"id": 1, "subscribe": {"topic": "t"}})).await;
         let (first, _) = shown().await;
+        let expiry = "fanfare_tls_certificate_expiry_timestamp_seconds";
+        // What makes the certificates has them end in the year 4096.
+        assert_eq!(broker.count(expiry).await, 67_090_118_400);
 
         // A new certificate without its key changes nothing, and says why.
-        let (certificate, key) = keyring.authority.issue();
+        let until = |params: &mut CertificateParams| params.not_after = date_time_ymd(2050, 1, 1);
+        let (certificate, key) = keyring.authority.issue_with(until);
         keyring.put("server.pem", &certificate);
         let error = server.reload_certificates().expect_err("the key is another one's");
         assert!(error.to_string().contains("does not belong to"), "{error}");
         assert_eq!(shown().await.0, first);
+        assert_eq!(broker.count(expiry).await, 67_090_118_400);
 
         keyring.put("server.key", &key);
         server.reload_certificates().expect("they fit together");
         let (second, kind) = shown().await;
         assert_ne!(second, first);
+        assert_eq!(broker.count(expiry).await, 2_524_608_000);
         assert_eq!(kind, Some(HandshakeKind::Full), "a session of before was resumed");
 
         let mut new = connect(&broker, &keyring, Wire::TcpProto).await;

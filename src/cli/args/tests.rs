@@ -161,6 +161,7 @@ fn subscribe_explains_itself() {
                   --count <N>                  Stop after N messages
                   --raw                        Print the payloads alone
                   --proto                      Speak protobuf instead of JSON
+                  --no-reconnect               End when the connection is lost
               -h, --help                       Print help
 
             Examples:
@@ -235,28 +236,34 @@ fn bench_explains_itself() {
             Usage: fanfare bench slow [OPTIONS]
 
             Options:
-                  --fraction <PART>      The part of the subscribers that stops reading [default: 0.01]
-                  --subscribers <N>      Subscribers [default: 1000]
-                  --rate <N|max>         Messages a second, or max [default: 100]
-                  --window <N>           With --rate max: most messages that are published and not yet delivered
-                                         [default: 64]
-                  --payload <BYTES>      Bytes of a message, without what the protocol adds [default: 1024]
-                  --duration <TIME>      Time that is measured in each round [default: 4s]
-                  --warmup <TIME>        Time before, which is not measured [default: 1s]
-                  --protocol <PROTOCOL>  The spelling: json or proto [default: json]
-                  --batch                Let the broker join several messages into one
-                  --address <URL>        Measure a broker that runs already, instead of starting one
-                  --ingress <HOST:PORT>  The TCP ingress of that broker
-                  --pid <PID>            The process of that broker, whose CPU and memory are read
-                  --shards <N>           Threads of the broker that is started [default: 1]
-                  --config <FILE>        Configuration of the broker that is started [default: none, every
-                                         setting at its default]
-                  --rounds <N>           Rounds, of which the medians are told; broker and limit take turns
-                                         [default: 3]
-                  --no-limit             Do not measure the limit of this machine beside the broker
-                  --no-pin               Let the system choose the processors [default: the server has its own]
-                  --json                 Print one JSON object with every figure instead of a table
-              -h, --help                 Print help
+                  --fraction <PART>            The part of the subscribers that stops reading [default: 0.01]
+                  --subscribers <N>            Subscribers [default: 1000]
+                  --rate <N|max>               Messages a second, or max [default: 100]
+                  --window <N>                 With --rate max: most messages that are published and not yet
+                                               delivered [default: 64]
+                  --payload <BYTES>            Bytes of a message, without what the protocol adds [default:
+                                               1024]
+                  --duration <TIME>            Time that is measured in each round [default: 4s]
+                  --warmup <TIME>              Time before, which is not measured [default: 1s]
+                  --protocol <PROTOCOL>        The spelling: json or proto [default: json]
+                  --batch                      Let the broker join several messages into one
+                  --address <URL>              Measure a broker that runs already, instead of starting one
+                  --ingress <HOST:PORT>        The TCP ingress of that broker; tls:// in front of it for TLS
+                  --ca <FILE>                  With TLS: believe the authorities in this PEM file instead of the
+                                               system's
+                  --client-certificate <FILE>  With TLS: show this certificate, a PEM file
+                  --client-key <FILE>          The key of that certificate, a PEM file
+                  --pid <PID>                  The process of that broker, whose CPU and memory are read
+                  --shards <N>                 Threads of the broker that is started [default: 1]
+                  --config <FILE>              Configuration of the broker that is started [default: none, every
+                                               setting at its default]
+                  --rounds <N>                 Rounds, of which the medians are told; broker and limit take
+                                               turns [default: 3]
+                  --no-limit                   Do not measure the limit of this machine beside the broker
+                  --no-pin                     Let the system choose the processors [default: the server has its
+                                               own]
+                  --json                       Print one JSON object with every figure instead of a table
+              -h, --help                       Print help
         "]],
     );
 }

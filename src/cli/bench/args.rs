@@ -5,8 +5,9 @@
 use super::mark::MARK_LEN;
 use super::publisher::Load;
 use super::speech::{Joining, Speech};
-use crate::cli::endpoint::{Endpoint, Security, Transport};
+use crate::cli::args::TrustArgs;
 use crate::cli::settings::ConfigArgs;
+use crate::client::endpoint::{Endpoint, Transport};
 use clap::{Args, Subcommand};
 use jiff::fmt::friendly::SpanParser;
 use std::net::SocketAddr;
@@ -80,9 +81,12 @@ pub struct SubjectArgs {
     /// Measure a broker that runs already, instead of starting one
     #[arg(long, value_name = "URL", value_parser = parse_address)]
     pub address: Option<Endpoint>,
-    /// The TCP ingress of that broker
-    #[arg(long, value_name = "HOST:PORT", requires = "address")]
-    pub ingress: Option<String>,
+    /// The TCP ingress of that broker; tls:// in front of it for TLS
+    #[arg(long, value_name = "HOST:PORT", requires = "address", value_parser = parse_ingress)]
+    pub ingress: Option<Endpoint>,
+    /// Who is believed to be that broker.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// The process of that broker, whose CPU and memory are read
     #[arg(long, requires = "address", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Option<u32>,
@@ -385,8 +389,17 @@ impl SpeechArgs {
 fn parse_address(text: &str) -> Result<Endpoint, String> {
     let endpoint: Endpoint = text.parse().map_err(|error| format!("{error}"))?;
     match endpoint.transport {
-        Transport::WebSocket if endpoint.security == Security::Plain => Ok(endpoint),
-        _ => Err("it begins with ws://".to_owned()),
+        Transport::WebSocket => Ok(endpoint),
+        _ => Err("it begins with ws:// or wss://".to_owned()),
+    }
+}
+
+fn parse_ingress(text: &str) -> Result<Endpoint, String> {
+    let text = if text.contains("://") { text.to_owned() } else { format!("tcp://{text}") };
+    let endpoint: Endpoint = text.parse().map_err(|error| format!("{error}"))?;
+    match endpoint.transport {
+        Transport::Tcp => Ok(endpoint),
+        _ => Err("it is HOST:PORT, perhaps behind tcp:// or tls://".to_owned()),
     }
 }
 

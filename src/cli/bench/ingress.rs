@@ -4,13 +4,14 @@
 //! # Not here: who reads; nobody does.
 
 use super::args::PublishingArgs;
+use super::conduit::Conduit;
 use super::error::BenchError;
 use super::figures::{self, Sheet, real};
 use super::process::Process;
 use super::speech::topic_name;
 use super::stage::Stage;
 use super::stopwatch::{REST, nanos, rest};
-use super::subject::{Subject, connect};
+use super::subject::Subject;
 use super::tally::histogram;
 use crate::dialect::schema::{self, command::Action, event::Body};
 use hdrhistogram::Histogram;
@@ -33,7 +34,7 @@ const SHOW_EVERY: Duration = Duration::from_millis(50);
 
 /// A connection to the ingress.
 struct Pipe {
-    stream: TcpStream,
+    stream: Conduit<TcpStream>,
     /// Of each topic, the command without its id.
     publishes: Vec<Vec<u8>>,
     window: u64,
@@ -87,8 +88,9 @@ pub(super) fn run(
 
 impl Pipe {
     fn open(subject: &Subject, args: &PublishingArgs) -> Result<Pipe, BenchError> {
-        let stream = connect(subject.ingress.ok_or(BenchError::NoIngress)?)?;
-        let nonblocking = stream.set_nonblocking(true);
+        let place = subject.ingress.as_ref().ok_or(BenchError::NoIngress)?;
+        let mut stream = place.connect()?;
+        let nonblocking = stream.socket().set_nonblocking(true);
         nonblocking.map_err(BenchError::system("cannot set up a socket"))?;
         let body = "x".repeat(args.run.payload);
         let publishes = (0..args.topics).map(|topic| {
@@ -180,7 +182,7 @@ impl Pipe {
                 Err(error) => return Err(lost(&error)),
             }
         }
-        Ok(())
+        self.stream.flush().map_err(|error| lost(&error))
     }
 
     /// Takes answers. Returns whether there were any bytes.

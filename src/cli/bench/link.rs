@@ -2,6 +2,7 @@
 //! # Invariants: it holds bytes only while a frame is cut in two or the socket is full.
 //! # Not here: when there is something to read (`crowd`), what is counted (`tally`).
 
+use super::conduit::Conduit;
 use super::frame::{self, Head, Opcode};
 use super::speech::{Heard, Joining, Speech};
 use super::subject::Target;
@@ -40,7 +41,7 @@ pub(super) enum Habit {
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Conduit<TcpStream>,
     pub(super) state: State,
     pub(super) habit: Habit,
     topics: Box<[u32]>,
@@ -66,22 +67,23 @@ impl Link {
         habit: Habit,
         index: usize,
     ) -> io::Result<Link> {
-        let socket = Socket::new(Domain::for_address(target.address), Type::STREAM, None)?;
+        let socket = Socket::new(Domain::for_address(target.place.address), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         if habit == Habit::Stalls {
             socket.set_recv_buffer_size(STALLING_BUFFER_BYTES)?;
         }
-        if let Some(source) = source(target.address, index) {
+        if let Some(source) = source(target.place.address, index) {
             socket.bind(&SockAddr::from(source))?;
         }
-        if let Err(error) = socket.connect(&SockAddr::from(target.address))
+        if let Err(error) = socket.connect(&SockAddr::from(target.place.address))
             && error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error())
         {
             return Err(error);
         }
+        let stream = TcpStream::from_std(socket.into());
         Ok(Link {
-            stream: TcpStream::from_std(socket.into()),
+            stream: Conduit::new(stream, target.place.secure.as_ref())?,
             state: State::Connecting,
             habit,
             topics: topics.into(),
@@ -96,7 +98,7 @@ impl Link {
     /// Goes on because the socket takes bytes.
     pub(super) fn writable(&mut self, target: &Target) -> Result<(), Ending> {
         if self.state == State::Connecting {
-            if let Some(error) = self.stream.take_error().unwrap_or_else(Some) {
+            if let Some(error) = self.stream.socket().take_error().unwrap_or_else(Some) {
                 return Err(error.to_string());
             }
             self.state = State::Upgrading;
@@ -124,7 +126,7 @@ impl Link {
             }
         }
         self.unsent = Vec::new();
-        Ok(())
+        self.stream.flush().map_err(|error| error.to_string())
     }
 
     /// Reads once. Returns how many bytes there were, or nothing if there are none now.

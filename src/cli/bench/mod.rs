@@ -5,6 +5,7 @@
 
 pub mod args;
 mod churn;
+mod conduit;
 mod cores;
 mod crowd;
 mod error;

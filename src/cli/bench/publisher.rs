@@ -3,6 +3,7 @@
 //! it; with a window at most so many messages are published and not yet delivered.
 //! # Not here: who receives them (`crowd`).
 
+use super::conduit::Conduit;
 use super::error::BenchError;
 use super::frame::{self, Head, Opcode};
 use super::link::closed;
@@ -24,7 +25,7 @@ const BUFFER_BYTES: usize = 16 << 10;
 
 /// A connection that publishes.
 pub(super) struct Publisher {
-    stream: TcpStream,
+    stream: Conduit<TcpStream>,
     target: Target,
     /// Of each topic, the message without its mark.
     drafts: Vec<Draft>,
@@ -51,8 +52,8 @@ impl Publisher {
         readers: &[u64],
     ) -> Result<Publisher, BenchError> {
         let path = target.speech.path(&target.path, &[]);
-        let stream = upgrade(target, &path)?;
-        let nonblocking = stream.set_nonblocking(true);
+        let mut stream = upgrade(target, &path)?;
+        let nonblocking = stream.socket().set_nonblocking(true);
         nonblocking.map_err(BenchError::system("cannot set up a socket"))?;
         let drafts = readers.iter().zip(0..).map(|(readers, topic)| {
             let (opcode, payload, body) = target.speech.message(topic, body_len);
@@ -106,7 +107,7 @@ impl Publisher {
                 Err(error) => return Err(BenchError::Publisher(error.to_string())),
             }
         }
-        Ok(())
+        self.stream.flush().map_err(|error| BenchError::Publisher(error.to_string()))
     }
 
     /// Answers pings, and finds out whether the broker is content.
@@ -157,9 +158,9 @@ impl Publisher {
 }
 
 /// Connects, and waits until the server has accepted the WebSocket.
-pub(super) fn upgrade(target: &Target, path: &str) -> Result<TcpStream, BenchError> {
-    let mut stream = target.connect()?;
-    let timeout = stream.set_read_timeout(Some(ANSWER_TIMEOUT));
+pub(super) fn upgrade(target: &Target, path: &str) -> Result<Conduit<TcpStream>, BenchError> {
+    let mut stream = target.place.connect()?;
+    let timeout = stream.socket().set_read_timeout(Some(ANSWER_TIMEOUT));
     timeout.map_err(BenchError::system("cannot set up a socket"))?;
     let request = frame::request(&target.authority, path, target.speech.subprotocol());
     let lost = |error: io::Error| BenchError::Publisher(error.to_string());

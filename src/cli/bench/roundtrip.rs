@@ -3,6 +3,7 @@
 //! # Not here: many subscribers (`traffic`).
 
 use super::args::{RoundtripArgs, RunArgs};
+use super::conduit::Conduit;
 use super::error::BenchError;
 use super::figures::{self, Sheet, real};
 use super::frame::{self, Head, Opcode};
@@ -40,7 +41,7 @@ trait Trip {
 /// Through a broker.
 struct Brokered {
     publisher: Publisher,
-    subscriber: TcpStream,
+    subscriber: Conduit<TcpStream>,
     speech: Speech,
     /// Whether several events come in one message by now.
     joining: Joining,
@@ -52,8 +53,8 @@ struct Brokered {
 
 /// Through a bare echo.
 struct Echoed {
-    sender: TcpStream,
-    receiver: TcpStream,
+    sender: Conduit<TcpStream>,
+    receiver: Conduit<TcpStream>,
     message: Vec<u8>,
     buffer: Vec<u8>,
 }
@@ -75,9 +76,9 @@ pub(super) fn run_limit(
     (args, len): (&RoundtripArgs, usize),
 ) -> Result<Sheet, BenchError> {
     // The first of two connections is the one that receives.
-    let receiver = subject.target.connect()?;
-    let sender = subject.target.connect()?;
-    timeout(&receiver)?;
+    let mut receiver = subject.target.place.connect()?;
+    let sender = subject.target.place.connect()?;
+    timeout(&mut receiver)?;
     let trip = Echoed { sender, receiver, message: vec![b'x'; len], buffer: vec![0; len] };
     measure(stage, subject, trip, args.run)
 }
@@ -137,7 +138,7 @@ impl Brokered {
     fn open(stage: &Stage, subject: &Subject, payload: usize) -> Result<Brokered, BenchError> {
         let target = &subject.target;
         let mut subscriber = upgrade(target, &target.speech.path(&target.path, &[0]))?;
-        timeout(&subscriber)?;
+        timeout(&mut subscriber)?;
         let mut greeting = Vec::new();
         target.speech.greet(&[0], &mut greeting);
         subscriber.write_all(&greeting).map_err(|error| lost(&error))?;
@@ -259,8 +260,8 @@ impl Trip for Echoed {
     }
 }
 
-fn timeout(stream: &TcpStream) -> Result<(), BenchError> {
-    let timeout = stream.set_read_timeout(Some(SILENCE_MAX));
+fn timeout(stream: &mut Conduit<TcpStream>) -> Result<(), BenchError> {
+    let timeout = stream.socket().set_read_timeout(Some(SILENCE_MAX));
     timeout.map_err(BenchError::system("cannot set up a socket"))
 }
 

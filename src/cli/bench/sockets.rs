@@ -106,7 +106,7 @@ impl Sockets {
         let link = Link::connect(&self.target, topics, habit, seed);
         let mut link = link.map_err(BenchError::system("cannot connect"))?;
         let both = Interest::READABLE | Interest::WRITABLE;
-        let watched = self.poll.registry().register(&mut link.stream, Token(index), both);
+        let watched = self.poll.registry().register(link.stream.socket(), Token(index), both);
         watched.map_err(BenchError::system("cannot watch a socket"))?;
         Ok(link)
     }
@@ -127,7 +127,7 @@ impl Sockets {
     pub(super) fn cut(&mut self, index: usize) {
         if let Some(link) = self.links.get_mut(index) {
             link.state = State::Ended;
-            self.poll.registry().deregister(&mut link.stream).unwrap_or_default();
+            self.poll.registry().deregister(link.stream.socket()).unwrap_or_default();
         }
     }
 
@@ -135,7 +135,7 @@ impl Sockets {
     pub(super) fn stall(&mut self) {
         for link in self.links.iter_mut().filter(|link| link.habit == Habit::Stalls) {
             // A socket that has ended is not watched any more.
-            self.poll.registry().deregister(&mut link.stream).unwrap_or_default();
+            self.poll.registry().deregister(link.stream.socket()).unwrap_or_default();
         }
     }
 
@@ -144,7 +144,8 @@ impl Sockets {
         for (index, link) in self.links.iter_mut().enumerate() {
             if link.habit == Habit::Stalls && link.state != State::Ended {
                 let both = Interest::READABLE | Interest::WRITABLE;
-                let watched = self.poll.registry().register(&mut link.stream, Token(index), both);
+                let watched =
+                    self.poll.registry().register(link.stream.socket(), Token(index), both);
                 watched.unwrap_or_default();
             }
         }
@@ -182,7 +183,7 @@ impl Sockets {
             let ending = turn.serve(link, event, &mut self.buffer).err();
             if ending.is_some() {
                 link.state = State::Ended;
-                self.poll.registry().deregister(&mut link.stream).unwrap_or_default();
+                self.poll.registry().deregister(link.stream.socket()).unwrap_or_default();
             }
             let now_ns = turn.now_ns;
             if link.state != before {
@@ -219,7 +220,7 @@ impl Turn<'_> {
             let bytes = buffer.get(..len).unwrap_or_default();
             link.take(self.target.speech, bytes, (&mut *self.tally, self.now_ns))?;
             // Fewer bytes than there was room for: the socket is empty, unless it has ended.
-            if len < buffer.len() && !event.is_read_closed() {
+            if len < buffer.len() && link.stream.tells_empty() && !event.is_read_closed() {
                 break;
             }
         }

@@ -5,15 +5,20 @@
 //! # Not here: how clients talk (`speech`), what they measure.
 
 use super::args::{Engine, SubjectArgs};
+use super::conduit::{Conduit, Secure};
 use super::cores::Cores;
 use super::error::BenchError;
 use super::process::Process;
 use super::speech::Speech;
-use crate::cli::endpoint::Endpoint;
+use crate::cli::args::TrustArgs;
+use crate::client::endpoint::{Endpoint, Security};
+use crate::client::wire::tls_config;
+use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
@@ -29,7 +34,7 @@ const LINES_MAX: usize = 64;
 /// Where and how to talk to a server.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    pub(super) address: SocketAddr,
+    pub(super) place: Place,
     /// The `Host` header.
     pub(super) authority: String,
     /// The path of a WebSocket.
@@ -41,27 +46,56 @@ pub(super) struct Target {
 pub(super) struct Subject {
     pub(super) target: Target,
     /// The TCP ingress.
-    pub(super) ingress: Option<SocketAddr>,
+    pub(super) ingress: Option<Place>,
     /// Nothing if the system does not tell, or nobody said which process it is.
     pub(super) process: Option<Process>,
     /// Nothing if it ran before.
     _child: Option<Guard>,
 }
 
-impl Target {
+/// Where something listens, and who it must prove to be.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    /// `None` where plain text is spoken.
+    pub(super) secure: Option<Secure>,
+}
+
+impl Place {
+    fn of(endpoint: &Endpoint, trust: &TrustArgs) -> Result<Place, BenchError> {
+        let nowhere = |error| BenchError::NoBroker { address: endpoint.to_string(), error };
+        let unknown = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let all = (endpoint.host.as_str(), endpoint.port).to_socket_addrs();
+        let first = all.and_then(|mut all| all.next().ok_or_else(unknown));
+        let secure = match endpoint.security {
+            Security::Plain => None,
+            Security::Tls => Some(secure(&endpoint.host, trust).map_err(nowhere)?),
+        };
+        Ok(Place { address: first.map_err(nowhere)?, secure })
+    }
+
     /// Makes a connection, waiting for it.
-    pub(super) fn connect(&self) -> Result<TcpStream, BenchError> {
-        connect(self.address)
+    pub(super) fn connect(&self) -> Result<Conduit<TcpStream>, BenchError> {
+        let address = self.address;
+        let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).and_then(|stream| {
+            stream.set_nodelay(true)?;
+            Conduit::new(stream, self.secure.as_ref())
+        });
+        stream.map_err(|error| BenchError::NoBroker { address: address.to_string(), error })
     }
 }
 
-/// Makes a connection, waiting for it.
-pub(super) fn connect(address: SocketAddr) -> Result<TcpStream, BenchError> {
-    let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).and_then(|stream| {
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    });
-    stream.map_err(|error| BenchError::NoBroker { address: address.to_string(), error })
+impl From<SocketAddr> for Place {
+    fn from(address: SocketAddr) -> Place {
+        Place { address, secure: None }
+    }
+}
+
+fn secure(host: &str, trust: &TrustArgs) -> io::Result<Secure> {
+    let config = Arc::new(tls_config(&trust.trust()).map_err(io::Error::other)?);
+    let name = ServerName::try_from(host.to_owned());
+    let name = name.map_err(|_| io::Error::other(format!("{host} is no name for TLS")))?;
+    Ok(Secure { config, name })
 }
 
 impl Subject {
@@ -86,19 +120,16 @@ impl Subject {
             Some(pid) => Some(Process::of(pid).ok_or(BenchError::NoProcess(pid))?),
             None => None,
         };
-        let host = (endpoint.host.as_str(), endpoint.port);
         let target = Target {
-            address: resolve(&host, &endpoint.to_string())?,
+            place: Place::of(endpoint, &args.trust)?,
             authority: endpoint.authority(),
             path: endpoint.path.clone(),
             speech,
         };
         // Says at once if nobody is there.
-        target.connect()?;
-        let ingress = match &args.ingress {
-            Some(text) => Some(resolve(&text.as_str(), text)?),
-            None => None,
-        };
+        target.place.connect()?;
+        let ingress = args.ingress.as_ref().map(|ingress| Place::of(ingress, &args.trust));
+        let ingress = ingress.transpose()?;
         Ok(Subject { target, ingress, process, _child: None })
     }
 
@@ -127,15 +158,15 @@ impl Subject {
             })
         };
         let public: SocketAddr = address("listening for WebSocket and HTTP")?;
-        let ingress = address("listening for TCP ingress")?;
+        let ingress: SocketAddr = address("listening for TCP ingress")?;
         let target = Target {
-            address: public,
+            place: public.into(),
             authority: public.to_string(),
             path: "/ws".to_owned(),
             speech,
         };
         let process = Process::of(child.0.id());
-        Ok(Subject { target, ingress: Some(ingress), process, _child: Some(child) })
+        Ok(Subject { target, ingress: Some(ingress.into()), process, _child: Some(child) })
     }
 
     /// The limit, as a child.
@@ -147,7 +178,7 @@ impl Subject {
         let address: SocketAddr = lines
             .find(what, |line| line.strip_prefix(super::limit::LISTENING)?.trim().parse().ok())?;
         let target = Target {
-            address,
+            place: address.into(),
             authority: address.to_string(),
             path: "/".to_owned(),
             speech: Speech::Bare,
@@ -155,12 +186,6 @@ impl Subject {
         let process = Process::of(child.0.id());
         Ok(Subject { target, ingress: None, process, _child: Some(child) })
     }
-}
-
-fn resolve(host: &impl ToSocketAddrs, text: &str) -> Result<SocketAddr, BenchError> {
-    let unknown = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let first = host.to_socket_addrs().and_then(|mut all| all.next().ok_or_else(unknown));
-    first.map_err(|error| BenchError::NoBroker { address: text.to_owned(), error })
 }
 
 /// A child that ends when this goes.

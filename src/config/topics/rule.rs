@@ -51,13 +51,15 @@ pub struct Rule {
     #[serde(with = "As::<Switch>", default)]
     pub presence: bool,
     /// Subscribers of one topic that are listed; further ones are only counted. Default 1000.
+    /// Each costs its name, and is sent to everybody who begins to watch.
     #[serde(with = "As::<Count>", default = "presence_members_max")]
     pub presence_members_max: usize,
-    /// As `topics.idle_ttl`, which is the default.
+    /// As `topics.idle_ttl`. Default the same.
+    /// Each topic that stays costs memory for its name and its epoch.
     #[serde(with = "As::<Or<Inherit, Span>>", default)]
     pub idle_ttl: Option<Duration>,
     /// Time without a message after which subscribers are told that a topic is stale, or `"off"`.
-    /// Default `"off"`.
+    /// Default `"off"`. Each topic costs a place in a wheel, and a message when it falls silent.
     #[serde(with = "As::<Or<Off, Span>>", default)]
     pub stale_after: Option<Duration>,
 }
@@ -136,13 +138,16 @@ impl Rule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuleHistory {
-    /// Messages of one topic; 0 keeps none.
+    /// Messages of one topic; 0 keeps none. Default that of `topics.history`.
+    /// Each is held in memory until it leaves.
     #[serde(with = "As::<Or<Inherit, Count>>")]
     pub messages: Option<usize>,
-    /// Age of the oldest message.
+    /// Age of the oldest message. Default that of `topics.history`.
+    /// The longer, the more is held, up to `bytes`.
     #[serde(with = "As::<Or<Inherit, Span>>")]
     pub age: Option<Duration>,
-    /// Bytes of one topic.
+    /// Bytes of one topic. Default that of `topics.history`.
+    /// The sum over all topics is bounded by `topics.history_bytes_max`.
     #[serde(with = "As::<Or<Inherit, Size>>")]
     pub bytes: Option<usize>,
 }
