@@ -117,6 +117,19 @@ test('a stream that ends anywhere is resumed, and what is no event ends it', asy
   assert.deepEqual(asked, [...Array(7).fill(null), 'e:1', 'e:1']);
 });
 
+test('an event without an end is given up', async (t) => {
+  const url = await scripted(t, (response) => {
+    begin(response);
+    const more = () => response.write(`data: ${'x'.repeat(100_000)}\n`, (error) => error || more());
+    more();
+  });
+  const client = open(t, url, { transport: 'sse' });
+  client.subscribe('a');
+  const { reason } = await events(client, 'state').until('the loss', ({ state }) => state === 'waiting');
+  assert.match(reason, /an event is too long/);
+  client.close();
+});
+
 test('line breaks, comments and cuts anywhere in the bytes of a stream change nothing', async (t) => {
   const bytes = Buffer.from(
     ': hello\r\nid: x\r\ndata: {"id":1,"subscribed":\r\ndata: {"topic":"a","position":{"epoch":"e","offset":0}}}\r\n\r\n' +
