@@ -13,9 +13,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # To add a gate: write its function below, put its name here, and into BROWSER if it drives one.
-GATES=(fmt text clippy test planted doc soak storm cgroup autobahn js deploy interop page)
+GATES=(fmt text clippy test planted doc soak storm cgroup autobahn js python flaky deploy interop page)
 BROWSER=(page)
-LONG=(soak storm cgroup fuzz timing)
+LONG=(soak storm cgroup flaky fuzz timing)
 # In which form those run that have two.
 FORM=short
 
@@ -124,6 +124,31 @@ gate_js() {
   npm_ci clients/js
   npm --prefix clients/js run types
   npm --prefix clients/js test
+}
+
+# The Python client: its types, its style, and its tests against a running broker.
+gate_python() {
+  need_broker
+  need_command openssl openssl
+  need_python_client
+  (
+    cd clients/python
+    "$PYTHON" -m ruff format --check . ../../tests/flaky
+    "$PYTHON" -m ruff check . ../../tests/flaky
+    "$PYTHON" -m mypy
+    MYPYPATH=. "$PYTHON" -m mypy --strict ../../tests/flaky
+    FANFARE_BIN=$FANFARE "$PYTHON" -m unittest discover -t . -s tests
+  )
+}
+
+# The clients behind a network that stalls, cuts and refuses, for FLAKY_SECONDS (20; long 120).
+gate_flaky() {
+  [[ $FORM == short ]] || export FLAKY_SECONDS=${FLAKY_SECONDS:-120}
+  need_broker
+  cargo build --locked --example flaky
+  need_python_client
+  npm_ci clients/js
+  FANFARE_BIN=$FANFARE "$PYTHON" tests/flaky/run.py "${FLAKY_SECONDS:-20}"
 }
 
 # The files of deploy/, judged by the programs that are to read them, and the bill of materials.

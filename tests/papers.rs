@@ -271,7 +271,7 @@ fn every_client_has_a_test_of_every_scenario() {
         for title in &titles {
             let name = title.replace(' ', "_");
             let ways =
-                [format!("test('{title}'"), format!("fn {name}("), format!("def test_{name}(")];
+                [format!("('{title}',"), format!("fn {name}("), format!("def test_{name}(")];
             assert!(ways.iter().any(|way| source.contains(way)), "{path} has no test of: {title}");
         }
     }
