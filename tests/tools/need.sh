@@ -130,6 +130,17 @@ need_chromium() {
   export CHROMIUM
 }
 
+# Sets FIREFOX. Debian has the release with extended support.
+need_firefox() {
+  local name
+  for name in firefox-esr firefox; do
+    has "$name" && break
+  done
+  has "$name" || { need_command firefox-esr firefox-esr && name=firefox-esr; }
+  FIREFOX=$(command -v "$name")
+  export FIREFOX
+}
+
 need_prometheus() {
   need_command promtool prometheus
 }

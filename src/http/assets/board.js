@@ -36,10 +36,14 @@ export class Board {
     this.#choose = choose;
   }
 
-  /** Draws the quotes that changed; true when some are left for the next frame. */
-  draw(quotes, now) {
+  /** Takes away the rows of quotes that are no more. */
+  prune(quotes) {
     for (const quote of quotes.removed) this.#remove(quote);
     quotes.removed.clear();
+  }
+
+  /** Draws the quotes that changed; true when some are left for the next frame. */
+  draw(quotes, now) {
     let budget = HIDDEN_PER_DRAW;
     for (const quote of quotes.changed) {
       const row = this.#rows.get(quote) ?? this.#add(quote);
@@ -78,6 +82,7 @@ export class Board {
     const follower = [...this.#body.children].find((other) => !(other.dataset.symbol <= quote.symbol));
     this.#body.insertBefore(row.element, follower ?? null);
     this.#rows.set(quote, row);
+    quote.drawn = true;
     this.#sight.observe(row.element);
     return row;
   }
