@@ -269,8 +269,7 @@ fn every_client_has_a_test_of_every_scenario() {
         let source = read(&path);
         for title in &titles {
             let name = title.replace(' ', "_");
-            let ways =
-                [format!("('{title}',"), format!("fn {name}("), format!("def test_{name}(")];
+            let ways = [format!("('{title}',"), format!("fn {name}("), format!("def test_{name}(")];
             assert!(ways.iter().any(|way| source.contains(way)), "{path} has no test of: {title}");
         }
     }
