@@ -148,6 +148,7 @@ gate_flaky() {
   cargo build --locked --example flaky
   need_python_client
   npm_ci clients/js
+  "$PYTHON" tests/flaky/test_judge.py
   FANFARE_BIN=$FANFARE "$PYTHON" tests/flaky/run.py "${FLAKY_SECONDS:-20}"
 }
 

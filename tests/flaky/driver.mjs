@@ -1,5 +1,5 @@
-// Drives the JavaScript client: driver.mjs URL TOPIC… prints a line of JSON for each event.
-// Ends when its input does.
+// Drives the JavaScript client: driver.mjs URL WAY TOPIC… prints a line of JSON for each event. WAY is
+// json, protobuf or sse, which is server-sent events. Ends when its input does.
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -10,11 +10,17 @@ const entry = entries['.'] ?? entries;
 const { connect } = await import(new URL(entry.default ?? entry, home));
 const WebSocket = globalThis.WebSocket ?? createRequire(new URL('package.json', home))('ws');
 
-const [url, ...topics] = process.argv.slice(2);
+const [url, way, ...topics] = process.argv.slice(2);
+const ways = {
+  json: () => ({}),
+  protobuf: async () => ({ spelling: (await import(new URL('dist/proto.js', home))).proto }),
+  sse: () => ({ transport: 'sse' }),
+};
 const tell = (subscription, what) => console.log(JSON.stringify({ subscription, ...what }));
 
 // Dead connections are found soon, so that a run of seconds has many of them.
-const client = connect(url, { WebSocket, backoffMs: 50, backoffMaxMs: 500, openMaxMs: 2_000, silenceMs: 1_000 });
+const times = { backoffMs: 50, backoffMaxMs: 500, openMaxMs: 2_000, silenceMs: 1_000 };
+const client = connect(url, { WebSocket, ...times, ...(await ways[way]()) });
 for (const topic of topics) {
   const subscription = client.subscribe(topic, {
     onMessage: (message) => tell(topic, { message: { ...message, time: undefined } }),

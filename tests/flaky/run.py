@@ -61,16 +61,21 @@ SETTLE_MAX = 60.0
 
 
 def drivers() -> dict[str, list[str]]:
-    """The command of each driver. That of Rust is there where it has been built."""
+    """The command of each driver, where what it drives is there."""
     python = [sys.executable, str(HERE / "driver.py"), "URL"]
     rust = [str(pathlib.Path(os.environ["FANFARE_BIN"]).parent / "examples" / "flaky"), "URL"]
+    js = ["node", str(HERE / "driver.mjs"), "URL"]
     table = {
-        "js": ["node", str(HERE / "driver.mjs"), "URL"],
+        "js json": [*js, "json"],
+        "js protobuf": [*js, "protobuf"],
+        "js sse": [*js, "sse"],
         "python json": [*python, "json"],
         "python protobuf": [*python, "protobuf"],
         "rust json": [*rust, "json"],
         "rust protobuf": [*rust, "protobuf"],
     }
+    if not (ROOT / "clients" / "js" / "dist" / "proto.js").exists():
+        del table["js protobuf"], table["js sse"]
     if not pathlib.Path(rust[0]).exists():
         del table["rust json"], table["rust protobuf"]
     chosen = os.environ.get("FLAKY_DRIVERS", "")
