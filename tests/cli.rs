@@ -519,14 +519,37 @@ fn a_topic_is_told_its_rule_and_what_follows_from_it() {
 #[test]
 fn a_broker_that_is_told_to_stop_tells_its_subscribers_and_ends_well() {
     let broker = Broker::start();
-    let process = broker.subscribe(&["a.b"]);
+    let process = broker.subscribe(&["a.b", "--no-reconnect"]);
+    let staying = broker.subscribe(&["a.b"]);
     process.hears("subscribed: a.b");
+    staying.hears("subscribed: a.b");
     terminate(&broker.process.child);
     let complaint = process.finish().failed();
     let expected =
         "error: the server closed the connection: 1001 goingAway: the server is stopping";
     assert_eq!(complaint, expected);
     assert_eq!(broker.process.finish().code, Some(0));
+    // Who was not told to end with it looks for the next one.
+    let told = staying.hears("lost");
+    assert!(told.starts_with("lost: the server closed the connection: 1001 goingAway"), "{told}");
+    staying.hears("lost: cannot connect to");
+}
+
+#[test]
+fn a_subscriber_finds_the_next_broker_and_says_what_is_missing() {
+    let broker = Broker::start();
+    let process = broker.subscribe(&["a.b", "--raw", "--count", "2"]);
+    process.hears("subscribed: a.b");
+    broker.publish(&["a.b", "1", "--quiet"]).ok();
+    assert_eq!(process.stdout.recv_timeout(DEADLINE).as_deref(), Ok("1"));
+    let (address, url) = (broker.public.clone(), broker.ws());
+    drop(broker);
+    process.hears("lost");
+    let next = ["serve", "--listen", &address, "--ingress", "off", "--admin", "off"];
+    let _next = Process::start(&next, "");
+    process.hears("not resumed: a.b, epochChanged, messages are missing, live after");
+    run(&["publish", "--url", &url, "a.b", "2", "--quiet"]).ok();
+    assert_eq!(process.finish().ok(), ["2"]);
 }
 
 #[test]

@@ -3,12 +3,13 @@
 //! # Not here: doing any of it; the flags of a broker (`settings`).
 
 use super::bench::args::BenchArgs;
-use super::endpoint::{Endpoint, Transport};
 use super::probe::ProbeArgs;
 use super::secret::TokenArgs;
 use super::settings::{CheckArgs, ConfigArgs};
 use super::token::TokenCommand;
 use super::top::TopArgs;
+use crate::client::Trust;
+use crate::client::endpoint::{Endpoint, Transport};
 use crate::dialect::{MEMBER_NAME_BYTES_MAX, Overflow, Policy};
 use crate::topics::message::{Offset, Position, TTL_MAX};
 use crate::topics::name::{Target, TopicName};
@@ -169,6 +170,14 @@ pub struct TrustArgs {
     pub client_key: Option<PathBuf>,
 }
 
+impl TrustArgs {
+    /// The same as a client takes it.
+    pub fn trust(&self) -> Trust {
+        let TrustArgs { ca, client_certificate, client_key } = self.clone();
+        Trust { ca, certificate: client_certificate, key: client_key }
+    }
+}
+
 /// The flags that name the form of a payload.
 #[derive(Clone, Copy, Debug, Default, Args)]
 #[group(id = "form", multiple = false)]
@@ -287,6 +296,9 @@ pub struct SubscribeArgs {
     /// Speak protobuf instead of JSON
     #[arg(long)]
     pub proto: bool,
+    /// End when the connection is lost
+    #[arg(long)]
+    pub no_reconnect: bool,
 }
 
 impl SubscribeArgs {

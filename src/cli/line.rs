@@ -3,8 +3,8 @@
 //! `message`, whatever wire the message came by.
 //! # Not here: when to print.
 
-use super::client::ClientError;
-use crate::dialect::schema::{Message, message::Payload};
+use super::error::CommandError;
+use crate::client::{Message, Payload};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
@@ -15,16 +15,12 @@ use std::io;
 /// The printed form, with its line break; nothing for a delete whose payload alone is asked for.
 ///
 /// # Errors
-/// The server sent no payload, or one that is not JSON although it should be.
-pub(super) fn print(message: &Message, form: LineForm) -> Result<Vec<u8>, ClientError> {
-    if message.payload.is_some() == message.deleted {
-        return Err(malformed(&"a message that has neither a payload nor deletes, or both"));
-    }
-    let mut line = match (form, &message.payload) {
-        (LineForm::Json, _) => object(message)?,
-        (LineForm::Raw, Some(Payload::Data(bytes) | Payload::Binary(bytes))) => bytes.to_vec(),
-        (LineForm::Raw, Some(Payload::Text(text))) => text.as_bytes().to_vec(),
-        (LineForm::Raw, None) => return Ok(Vec::new()),
+/// The server sent a payload that is not JSON although it should be.
+pub(super) fn print(message: &Message, form: LineForm) -> Result<Vec<u8>, CommandError> {
+    let mut line = match form {
+        LineForm::Json => object(message)?,
+        LineForm::Raw if message.is_delete() => return Ok(Vec::new()),
+        LineForm::Raw => message.bytes().to_vec(),
     };
     line.push(b'\n');
     Ok(line)
@@ -56,19 +52,19 @@ struct Object<'a> {
     deleted: bool,
 }
 
-fn object(message: &Message) -> Result<Vec<u8>, ClientError> {
+fn object(message: &Message) -> Result<Vec<u8>, CommandError> {
     let mut object = Object {
-        topic: &message.topic,
+        topic: message.topic.as_str(),
         offset: message.offset,
-        time: message.time,
+        time: message.time_ms,
         key: &message.key,
         data: None,
         text: None,
         base64: None,
-        deleted: message.deleted,
+        deleted: message.is_delete(),
     };
     match &message.payload {
-        Some(Payload::Data(data)) => {
+        Some(Payload::Json(data)) => {
             object.data = Some(serde_json::from_slice(data).map_err(|error| malformed(&error))?);
         }
         Some(Payload::Text(text)) => object.text = Some(text),
@@ -81,8 +77,8 @@ fn object(message: &Message) -> Result<Vec<u8>, ClientError> {
     Ok(line)
 }
 
-fn malformed(problem: &impl ToString) -> ClientError {
-    ClientError::Malformed(problem.to_string())
+fn malformed(problem: &impl ToString) -> CommandError {
+    CommandError::Malformed(problem.to_string())
 }
 
 /// Spells two control characters as the broker does: it has no short form for them.
@@ -107,3 +103,6 @@ impl Formatter for Escapes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

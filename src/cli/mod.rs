@@ -5,8 +5,7 @@
 pub mod args;
 pub mod bench;
 pub mod check;
-mod client;
-pub mod endpoint;
+mod error;
 mod line;
 mod log;
 mod numbers;
@@ -23,8 +22,7 @@ pub mod top;
 
 pub use args::{Cli, Command};
 
-use crate::dialect::schema;
-use client::ClientError;
+use error::CommandError;
 use serve::Mode;
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -52,7 +50,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Prints what was asked for.
 fn say(text: &str) -> ExitCode {
-    end(put(text.as_bytes()).map_err(ClientError::from))
+    end(put(text.as_bytes()).map_err(CommandError::from))
 }
 
 /// Says what went wrong, and makes the command fail.
@@ -75,10 +73,10 @@ fn tell(line: &str) {
 }
 
 /// Ends a command. A reader that has gone away, as `head` does, has got what it wanted.
-fn end(result: Result<(), ClientError>) -> ExitCode {
+fn end(result: Result<(), CommandError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(ClientError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+        Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error),
@@ -86,16 +84,11 @@ fn end(result: Result<(), ClientError>) -> ExitCode {
 }
 
 /// Runs the work of a client command.
-fn block_on(work: impl Future<Output = Result<(), ClientError>>) -> Result<(), ClientError> {
+fn block_on(work: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| ClientError::Lost(error.to_string()))?;
+    let runtime = runtime.map_err(CommandError::Runtime)?;
     let result = runtime.block_on(work);
     // A thread may be waiting for input that nobody needs any more.
     runtime.shutdown_background();
     result
-}
-
-/// The refusal of a command as an error.
-fn refused(error: schema::Error) -> ClientError {
-    ClientError::Refused { name: error.name, message: error.message }
 }

@@ -4,8 +4,8 @@
 //! # Not here: sending it (`publish`).
 
 use super::args::{Form, Input};
-use super::client::ClientError;
-use crate::dialect::schema::publish::Payload;
+use super::error::CommandError;
+use crate::client::Payload;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::IgnoredAny;
@@ -26,7 +26,7 @@ impl Source {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub(super) fn open(input: &Input<'_>) -> Result<Source, ClientError> {
+    pub(super) fn open(input: &Input<'_>) -> Result<Source, CommandError> {
         Ok(match input {
             Input::Argument(text) => Source {
                 name: "the argument".to_owned(),
@@ -48,7 +48,7 @@ impl Source {
     ///
     /// # Errors
     /// It cannot be read, or is longer than [`PAYLOAD_BYTES_MAX`].
-    pub(super) fn read(&mut self) -> Result<Vec<u8>, ClientError> {
+    pub(super) fn read(&mut self) -> Result<Vec<u8>, CommandError> {
         let mut bytes = Vec::new();
         let read = (&mut self.reader).take(BYTES_TAKEN_MAX).read_to_end(&mut bytes);
         self.check(read, &bytes)?;
@@ -59,7 +59,7 @@ impl Source {
     ///
     /// # Errors
     /// It cannot be read, or is longer than [`PAYLOAD_BYTES_MAX`].
-    pub(super) fn read_line(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+    pub(super) fn read_line(&mut self) -> Result<Option<Vec<u8>>, CommandError> {
         let mut line = Vec::new();
         let read = (&mut self.reader).take(BYTES_TAKEN_MAX).read_until(b'\n', &mut line);
         if self.check(read, &line)? == 0 {
@@ -69,10 +69,10 @@ impl Source {
         Ok(Some(line))
     }
 
-    fn check(&self, read: io::Result<usize>, bytes: &[u8]) -> Result<usize, ClientError> {
+    fn check(&self, read: io::Result<usize>, bytes: &[u8]) -> Result<usize, CommandError> {
         if bytes.len() > PAYLOAD_BYTES_MAX {
             let problem = format!("the payload is longer than {PAYLOAD_BYTES_MAX} bytes");
-            return Err(ClientError::Input { name: self.name.clone(), problem });
+            return Err(CommandError::Input { name: self.name.clone(), problem });
         }
         read.map_err(|error| problem(&self.name, &error))
     }
@@ -81,8 +81,8 @@ impl Source {
 /// One byte more than a payload may have shows that it is too long.
 const BYTES_TAKEN_MAX: u64 = PAYLOAD_BYTES_MAX as u64 + 1;
 
-fn problem(name: &str, error: &io::Error) -> ClientError {
-    ClientError::Input { name: name.to_owned(), problem: error.to_string() }
+fn problem(name: &str, error: &io::Error) -> CommandError {
+    CommandError::Input { name: name.to_owned(), problem: error.to_string() }
 }
 
 /// Removes one line break from the end.
@@ -99,7 +99,7 @@ pub(super) fn cut_line_break(bytes: &mut Vec<u8>) {
 ///
 /// # Errors
 /// They do not have the form that the command line names, or none at all.
-pub(super) fn form(form: Form, bytes: Vec<u8>) -> Result<Payload, ClientError> {
+pub(super) fn form(form: Form, bytes: Vec<u8>) -> Result<Payload, CommandError> {
     match form {
         Form::Json => json(&bytes),
         Form::Text => text(bytes, "it is not UTF-8"),
@@ -111,25 +111,25 @@ pub(super) fn form(form: Form, bytes: Vec<u8>) -> Result<Payload, ClientError> {
     }
 }
 
-fn json(bytes: &[u8]) -> Result<Payload, ClientError> {
+fn json(bytes: &[u8]) -> Result<Payload, CommandError> {
     match serde_json::from_slice::<IgnoredAny>(bytes) {
         Ok(IgnoredAny) if std::str::from_utf8(bytes).is_ok() => {
-            Ok(Payload::Data(bytes.trim_ascii().to_vec().into()))
+            Ok(Payload::Json(bytes.trim_ascii().to_vec().into()))
         }
-        Ok(IgnoredAny) => Err(ClientError::Payload("it is not UTF-8".to_owned())),
-        Err(error) => Err(ClientError::Payload(format!("it is not JSON: {error}"))),
+        Ok(IgnoredAny) => Err(CommandError::Payload("it is not UTF-8".to_owned())),
+        Err(error) => Err(CommandError::Payload(format!("it is not JSON: {error}"))),
     }
 }
 
-fn text(bytes: Vec<u8>, problem: &str) -> Result<Payload, ClientError> {
+fn text(bytes: Vec<u8>, problem: &str) -> Result<Payload, CommandError> {
     let text = String::from_utf8(bytes);
-    text.map(Payload::Text).map_err(|_| ClientError::Payload(problem.to_owned()))
+    text.map(Payload::Text).map_err(|_| CommandError::Payload(problem.to_owned()))
 }
 
-fn base64(bytes: &[u8]) -> Result<Payload, ClientError> {
+fn base64(bytes: &[u8]) -> Result<Payload, CommandError> {
     match BASE64.decode(bytes.trim_ascii()) {
         Ok(binary) => Ok(Payload::Binary(binary.into())),
-        Err(error) => Err(ClientError::Payload(format!("it is not base64: {error}"))),
+        Err(error) => Err(CommandError::Payload(format!("it is not base64: {error}"))),
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_payload_has_the_form_that_is_named_or_else_json_before_text() {
-        let data = |text: &str| Ok(Payload::Data(text.as_bytes().to_vec().into()));
+        let data = |text: &str| Ok(Payload::Json(text.as_bytes().to_vec().into()));
         let text = |text: &str| Ok(Payload::Text(text.to_owned()));
         let binary = |bytes: &[u8]| Ok(Payload::Binary(bytes.to_vec().into()));
         let refused = |words: &str| Err(format!("the payload is not valid: {words}"));

@@ -2,9 +2,10 @@
 //! # Invariants: it succeeds only on a 200 that came in time.
 //! # Not here: what the answer depends on (`http`).
 
-use super::args::TrustArgs;
-use super::client::{ClientError, get};
-use super::endpoint::{Endpoint, Security, Transport};
+use super::error::CommandError;
+use crate::client::Trust;
+use crate::client::endpoint::{Endpoint, Security, Transport};
+use crate::client::wire::get;
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,11 +30,11 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
     super::end(super::block_on(probe(&args.url)))
 }
 
-async fn probe(page: &Endpoint) -> Result<(), ClientError> {
-    let answer = timeout(TIMEOUT, Box::pin(get(page, (&TrustArgs::default(), None)))).await;
-    let (status, body) = answer.map_err(|_| ClientError::Silent(TIMEOUT))??;
+async fn probe(page: &Endpoint) -> Result<(), CommandError> {
+    let answer = timeout(TIMEOUT, Box::pin(get(page, (&Trust::default(), None)))).await;
+    let (status, body) = answer.map_err(|_| CommandError::Silent(TIMEOUT))??;
     if status != 200 {
-        return Err(ClientError::Unwell { status, body: body.trim_end().to_owned() });
+        return Err(CommandError::Unwell { status, body: body.trim_end().to_owned() });
     }
     super::put(body.as_bytes())?;
     Ok(())

@@ -1,21 +1,21 @@
 //! `fanfare publish`: one message, or one per line of an endless input.
 //! # Invariants: of many lines at most [`WINDOW`] wait for their answers; every line that is not
 //! published is told with its number; without an answer nothing is said to be published.
-//! # Not here: forms of payloads (`payload`), connections (`client`).
+//! # Not here: forms of payloads (`payload`); connections, and sending again when one is lost
+//! (`client`).
 
 use super::args::{Input, PublishArgs};
-use super::client::{ClientError, Connection, Receiver, Sender, explain};
+use super::error::CommandError;
 use super::payload::{self, Source};
-use crate::dialect::Dialect;
-use crate::dialect::schema::{self, command::Action, event::Body, publish::Payload};
-use std::cell::Cell;
+use crate::client::{Answer, Client, Payload, Published, Publishing};
+use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// Most lines that are sent and not yet answered.
-const WINDOW: u32 = 1_000;
+const WINDOW: usize = 1_000;
 
 /// Lines that are read ahead of sending.
 const LINES_MAX: usize = 16;
@@ -36,7 +36,7 @@ enum Work {
 }
 
 /// Finds what is wrong with the input before anybody is connected to.
-fn prepare(args: &PublishArgs) -> Result<Work, ClientError> {
+fn prepare(args: &PublishArgs) -> Result<Work, CommandError> {
     if args.delete {
         return Ok(Work::One(None));
     }
@@ -54,196 +54,170 @@ fn prepare(args: &PublishArgs) -> Result<Work, ClientError> {
 }
 
 impl Work {
-    async fn run(self, args: &PublishArgs) -> Result<(), ClientError> {
-        let shown = (&args.trust, args.token.token()?);
-        let connection = Connection::open(&args.url, Dialect::Json, shown).await?;
+    async fn run(self, args: &PublishArgs) -> Result<(), CommandError> {
+        let mut client = Client::at(args.url.clone())
+            .trust(args.trust.trust())
+            .queue(WINDOW)
+            .answer(ANSWER_TIMEOUT);
+        if let Some(token) = args.token.token()? {
+            client = client.token(token.reveal());
+        }
+        let client = client.open().await?;
         match self {
-            Work::One(payload) => one(args, connection, payload).await,
-            Work::Lines(source) => lines(args, connection, source).await,
+            Work::One(payload) => {
+                let answer = draft(args, &client, payload).send()?;
+                print(args, &published(answer).await?)?;
+            }
+            Work::Lines(source) => lines(args, &client, source).await?,
         }
+        client.close().await;
+        Ok(())
     }
 }
 
-fn command(args: &PublishArgs, id: u64, payload: Option<Payload>) -> schema::Command {
-    let ttl_ms = args.ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-    let publish = schema::Publish {
-        topic: args.topic.as_str().to_owned(),
-        delete: payload.is_none(),
-        payload,
-        key: args.key.clone().unwrap_or_default(),
-        idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
-        ttl_ms,
+/// What is to be published; without a payload it is a delete.
+fn draft(args: &PublishArgs, client: &Client, payload: Option<Payload>) -> Publishing {
+    let mut draft = client.publish(args.topic.as_str());
+    draft = match payload {
+        Some(payload) => draft.payload(payload),
+        None => draft.delete(),
     };
-    schema::Command { id, action: Some(Action::Publish(publish)) }
-}
-
-async fn one(
-    args: &PublishArgs,
-    connection: Connection,
-    payload: Option<Payload>,
-) -> Result<(), ClientError> {
-    let Connection { mut sender, mut receiver } = connection;
-    let answer = async {
-        let sent = sender.send(command(args, 1, payload)).await;
-        let answer = async { next_answer(&mut receiver).await?.1 };
-        match sent {
-            Ok(()) => answer.await,
-            Err(error) => Err(explain(error, answer).await),
-        }
-    };
-    let answer = timeout(ANSWER_TIMEOUT, answer).await;
-    let published = answer.map_err(|_| ClientError::Unknown(ANSWER_TIMEOUT))??;
-    print(args, &published)?;
-    sender.close().await;
-    Ok(())
-}
-
-/// Waits for the answer to a publish: its id, and the position or the refusal.
-async fn next_answer(
-    receiver: &mut Receiver,
-) -> Result<(u64, Result<schema::Published, ClientError>), ClientError> {
-    loop {
-        let event = receiver.next().await?;
-        match event.body {
-            Some(Body::Published(published)) => return Ok((event.id, Ok(published))),
-            Some(Body::Error(error)) => return Ok((event.id, Err(super::refused(error)))),
-            // Pings, and what a newer server may say unasked.
-            _ => {}
-        }
+    if let Some(key) = &args.key {
+        draft = draft.key(key);
+    }
+    if let Some(key) = &args.idempotency_key {
+        draft = draft.idempotency_key(key);
+    }
+    match args.ttl {
+        Some(ttl) => draft.ttl(ttl),
+        None => draft,
     }
 }
 
-fn print(args: &PublishArgs, published: &schema::Published) -> Result<(), ClientError> {
+/// Waits for the answer to a publish, which may come from the next connection.
+async fn published(answer: Answer) -> Result<Published, CommandError> {
+    match timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(CommandError::Unknown(ANSWER_TIMEOUT)),
+    }
+}
+
+fn print(args: &PublishArgs, published: &Published) -> Result<(), CommandError> {
     if args.quiet {
         return Ok(());
     }
     Ok(super::put(answer_line(args.topic.as_str(), published).as_bytes())?)
 }
 
-fn answer_line(topic: &str, published: &schema::Published) -> String {
-    let durability = published.durability().as_str_name().to_ascii_lowercase();
-    let schema::Published { epoch, offset, .. } = published;
+fn answer_line(topic: &str, Published { position, durability, .. }: &Published) -> String {
+    let (offset, epoch, durability) = (position.offset, position.epoch, durability.name());
     format!("{topic} offset {offset} epoch {epoch} durability {durability}\n")
 }
 
 // === Lines ===
 
-/// What the sending and the receiving side of many lines know of each other.
-struct Window {
-    /// A permit for each line that may still be sent before an answer comes.
-    free: Semaphore,
-    refused: Cell<u64>,
-    total: Cell<u64>,
+/// What has become of the lines so far.
+#[derive(Default)]
+struct Tally {
+    refused: u64,
+    total: u64,
 }
 
-async fn lines(
-    args: &PublishArgs,
-    connection: Connection,
-    source: Source,
-) -> Result<(), ClientError> {
-    let Connection { mut sender, mut receiver } = connection;
-    let window = Window {
-        free: Semaphore::new(WINDOW as usize),
-        refused: Cell::new(0),
-        total: Cell::new(0),
-    };
-    // Neither is stopped before both are: a command or an event cut in half is never followed by
-    // another. The answers are listened to at all times, because pings come among them.
-    let mut answers = std::pin::pin!(take_answers(args, &mut receiver, &window));
-    let done = tokio::select! {
-        sent = send_lines(args, &mut sender, &window, source) => match sent {
-            Ok(()) => Ok(()),
-            Err(error) => Err(explain(error, &mut answers).await),
-        },
-        lost = &mut answers => lost,
-    };
-    if let Err(error) = done {
-        window.tell_unknown();
-        return Err(error);
+impl Tally {
+    fn refuse(&mut self, number: u64, error: &CommandError) {
+        self.refused += 1;
+        super::tell(&format!("error: line {number}: {error}"));
     }
-    sender.close().await;
-    let (refused, total) = (window.refused.get(), window.total.get());
-    if refused > 0 { Err(ClientError::Incomplete { refused, total }) } else { Ok(()) }
 }
 
-/// Sends every line under its number and waits until all are answered.
-async fn send_lines(
-    args: &PublishArgs,
-    sender: &mut Sender,
-    window: &Window,
-    source: Source,
-) -> Result<(), ClientError> {
+/// A line that is sent: its number, and what will be known of it.
+type Sent = (u64, Answer);
+
+async fn lines(args: &PublishArgs, client: &Client, source: Source) -> Result<(), CommandError> {
     let (lines, mut read) = mpsc::channel(LINES_MAX);
     tokio::task::spawn_blocking(move || read_lines(source, &lines));
-    while let Some(line) = read.recv().await {
-        let number = window.total.get() + 1;
-        window.total.set(number);
-        match line.and_then(|line| payload::form(args.form(), line)) {
-            Ok(payload) => {
-                window.wait(1).await?;
-                let sent =
-                    timeout(ANSWER_TIMEOUT, sender.send(command(args, number, Some(payload))));
-                sent.await.map_err(|_| ClientError::Unknown(ANSWER_TIMEOUT))??;
+    let mut waiting: VecDeque<Sent> = VecDeque::new();
+    let mut tally = Tally::default();
+    let mut open = true;
+    while open || !waiting.is_empty() {
+        let room = open && waiting.len() < WINDOW;
+        let done = tokio::select! {
+            line = read.recv(), if room => {
+                open = line.is_some();
+                let sent = line.map(|line| send_line(args, client, line, &mut tally));
+                sent.transpose().map(|sent| waiting.extend(sent.flatten()))
             }
-            Err(error @ ClientError::Input { .. }) => return Err(error),
-            Err(error) => window.refuse(number, &error),
+            answer = first(&mut waiting), if !waiting.is_empty() => {
+                take_answer(args, answer, &mut tally)
+            }
+        };
+        if let Err(error) = done {
+            if !waiting.is_empty() {
+                let unknown = waiting.len();
+                super::tell(&format!(
+                    "{unknown} lines have no answer: they may or may not be published"
+                ));
+            }
+            return Err(error);
         }
     }
-    window.wait(WINDOW).await
+    let Tally { refused, total } = tally;
+    if refused > 0 { Err(CommandError::Incomplete { refused, total }) } else { Ok(()) }
+}
+
+/// Sends a line, unless something is wrong with it.
+fn send_line(
+    args: &PublishArgs,
+    client: &Client,
+    line: Result<Vec<u8>, CommandError>,
+    tally: &mut Tally,
+) -> Result<Option<Sent>, CommandError> {
+    tally.total += 1;
+    match line.and_then(|line| payload::form(args.form(), line)) {
+        Ok(payload) => Ok(Some((tally.total, draft(args, client, Some(payload)).send()?))),
+        Err(error @ CommandError::Input { .. }) => Err(error),
+        Err(error) => {
+            tally.refuse(tally.total, &error);
+            Ok(None)
+        }
+    }
+}
+
+/// Waits for the answer to the oldest line. Answers come in the order of the lines.
+async fn first(waiting: &mut VecDeque<Sent>) -> (u64, Result<Published, CommandError>) {
+    let Some((number, answer)) = waiting.front_mut() else { return std::future::pending().await };
+    let answer = match timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(Into::into),
+        Err(_) => Err(CommandError::Unknown(ANSWER_TIMEOUT)),
+    };
+    let number = *number;
+    waiting.pop_front();
+    (number, answer)
+}
+
+fn take_answer(
+    args: &PublishArgs,
+    (number, answer): (u64, Result<Published, CommandError>),
+    tally: &mut Tally,
+) -> Result<(), CommandError> {
+    match answer {
+        Ok(published) => print(args, &published),
+        // What the broker says of one line; anything else is about all of them.
+        Err(CommandError::Client(error)) if (100..1000).contains(&error.code()) => {
+            tally.refuse(number, &error.into());
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads on a thread of its own, because a pipe may be silent for hours.
-fn read_lines(mut source: Source, lines: &mpsc::Sender<Result<Vec<u8>, ClientError>>) {
+fn read_lines(mut source: Source, lines: &mpsc::Sender<Result<Vec<u8>, CommandError>>) {
     while let Some(line) = source.read_line().transpose() {
         // Nobody takes lines any more once the command has failed.
         if lines.blocking_send(line).is_err() {
             return;
         }
-    }
-}
-
-/// Prints answers as they come, until the connection ends.
-async fn take_answers(
-    args: &PublishArgs,
-    receiver: &mut Receiver,
-    window: &Window,
-) -> Result<(), ClientError> {
-    loop {
-        match next_answer(receiver).await? {
-            (_, Ok(published)) => print(args, &published)?,
-            // Not the answer to a line: the server is unhappy with the connection itself.
-            (0, Err(error)) => return Err(error),
-            (number, Err(error)) => window.refuse(number, &error),
-        }
-        window.free.add_permits(1);
-    }
-}
-
-impl Window {
-    /// Waits until so many more lines are answered than were, and takes their places.
-    async fn wait(&self, places: u32) -> Result<(), ClientError> {
-        match timeout(ANSWER_TIMEOUT, self.free.acquire_many(places)).await {
-            Ok(Ok(permit)) => {
-                permit.forget();
-                Ok(())
-            }
-            Ok(Err(_)) | Err(_) => Err(ClientError::Unknown(ANSWER_TIMEOUT)),
-        }
-    }
-
-    /// Says how many lines nobody knows about when there are no more answers to come.
-    fn tell_unknown(&self) {
-        let unknown = (WINDOW as usize).saturating_sub(self.free.available_permits());
-        if unknown > 0 {
-            super::tell(&format!(
-                "{unknown} lines have no answer: they may or may not be published"
-            ));
-        }
-    }
-
-    fn refuse(&self, number: u64, error: &ClientError) {
-        self.refused.set(self.refused.get() + 1);
-        super::tell(&format!("error: line {number}: {error}"));
     }
 }
 
@@ -256,17 +230,6 @@ mod tests {
         let cli = Cli::read(["fanfare", "publish"].iter().chain(line)).expect("valid line");
         let Command::Publish(args) = cli.command else { panic!("{line:?}") };
         args
-    }
-
-    #[test]
-    fn an_answer_tells_the_whole_position_and_what_it_is_worth() {
-        let published = schema::Published {
-            epoch: "AAAAAAAAAAAAAAAAAAAAAA".into(),
-            offset: 45,
-            durability: schema::Durability::Memory.into(),
-        };
-        let expected = "a.b offset 45 epoch AAAAAAAAAAAAAAAAAAAAAA durability memory\n";
-        assert_eq!(answer_line("a.b", &published), expected);
     }
 
     #[test]
@@ -288,32 +251,26 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_command_carries_the_topic_both_keys_the_time_to_live_and_the_payload() {
+    #[tokio::test]
+    async fn a_draft_carries_the_topic_both_keys_the_time_to_live_and_the_payload() {
+        let client = Client::connect("tcp://127.0.0.1:9").start().expect("a client");
         let args = args(&["a.b", "x", "--key", "k", "--idempotency-key", "i", "--ttl", "1m 30s"]);
-        let expected = schema::Publish {
-            topic: "a.b".into(),
-            payload: Some(Payload::Text("x".into())),
-            key: "k".into(),
-            idempotency_key: "i".into(),
-            delete: false,
-            ttl_ms: 90_000,
-        };
-        let command = command(&args, 7, Some(Payload::Text("x".into())));
-        assert_eq!(command.id, 7);
-        assert_eq!(command.action, Some(Action::Publish(expected)));
+        let drafted = draft(&args, &client, Some(Payload::Text("x".into())));
+        let expected = client
+            .publish("a.b")
+            .text("x")
+            .key("k")
+            .idempotency_key("i")
+            .ttl(Duration::from_secs(90));
+        assert_eq!(format!("{drafted:?}"), format!("{expected:?}"));
     }
 
-    #[test]
-    fn a_delete_has_a_key_and_no_payload() {
+    #[tokio::test]
+    async fn a_delete_has_a_key_and_no_payload() {
+        let client = Client::connect("tcp://127.0.0.1:9").start().expect("a client");
         let args = args(&["a.b", "--key", "k", "--delete"]);
         let Ok(Work::One(None)) = prepare(&args) else { panic!("it reads a payload") };
-        let expected = schema::Publish {
-            topic: "a.b".into(),
-            key: "k".into(),
-            delete: true,
-            ..Default::default()
-        };
-        assert_eq!(command(&args, 1, None).action, Some(Action::Publish(expected)));
+        let expected = client.publish("a.b").key("k").delete();
+        assert_eq!(format!("{:?}", draft(&args, &client, None)), format!("{expected:?}"));
     }
 }

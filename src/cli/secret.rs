@@ -3,7 +3,7 @@
 //! repeats one.
 //! # Not here: what they are good for.
 
-use super::client::ClientError;
+use super::error::CommandError;
 use crate::dialect::Token;
 use clap::Args;
 use std::ffi::OsStr;
@@ -26,7 +26,7 @@ pub struct TokenArgs {
 
 impl TokenArgs {
     /// The token to show, if there is one.
-    pub(super) fn token(&self) -> Result<Option<Token>, ClientError> {
+    pub(super) fn token(&self) -> Result<Option<Token>, CommandError> {
         let text = match &self.token_file {
             Some(path) => Some(read_text(path)?),
             None => std::env::var(VARIABLE).ok(),
@@ -35,14 +35,14 @@ impl TokenArgs {
         let is_printable = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         if token.as_deref().is_some_and(|token| !is_printable(token)) {
             let problem = "a token has no spaces and nothing but ASCII".to_owned();
-            return Err(ClientError::Input { name: "the token".to_owned(), problem });
+            return Err(CommandError::Input { name: "the token".to_owned(), problem });
         }
         Ok(token.map(Token::new))
     }
 }
 
 /// Reads a file, or standard input for `-`.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
     let limit = SECRET_BYTES_MAX as u64 + 1;
     let mut bytes = Vec::new();
     let result = if path.as_os_str() == OsStr::new("-") {
@@ -50,7 +50,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
     } else {
         std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
     };
-    let failed = |problem: String| ClientError::Input { name: path.display().to_string(), problem };
+    let failed =
+        |problem: String| CommandError::Input { name: path.display().to_string(), problem };
     result.map_err(|error| failed(error.to_string()))?;
     if bytes.len() > SECRET_BYTES_MAX {
         return Err(failed(format!("it has more than {SECRET_BYTES_MAX} bytes")));
@@ -59,8 +60,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
 }
 
 /// Reads text without the white space around it.
-pub(super) fn read_text(path: &Path) -> Result<String, ClientError> {
-    let text = String::from_utf8(read(path)?).map_err(|_| ClientError::Input {
+pub(super) fn read_text(path: &Path) -> Result<String, CommandError> {
+    let text = String::from_utf8(read(path)?).map_err(|_| CommandError::Input {
         name: path.display().to_string(),
         problem: "it is not UTF-8".to_owned(),
     })?;

@@ -3,7 +3,7 @@
 //! where that is what was asked for.
 //! # Not here: what a broker takes (`auth`).
 
-use super::client::ClientError;
+use super::error::CommandError;
 use super::secret::{self, VARIABLE};
 use super::settings::ConfigArgs;
 use crate::auth::{Algorithm, Claims, Fault, Hash, Key, Signer, look_into, sign};
@@ -124,11 +124,11 @@ pub(super) fn run(command: &TokenCommand) -> ExitCode {
     }
 }
 
-fn failed(name: &str, problem: impl Display) -> ClientError {
-    ClientError::Input { name: name.to_owned(), problem: problem.to_string() }
+fn failed(name: &str, problem: impl Display) -> CommandError {
+    CommandError::Input { name: name.to_owned(), problem: problem.to_string() }
 }
 
-fn mint(args: &MintArgs) -> Result<String, ClientError> {
+fn mint(args: &MintArgs) -> Result<String, CommandError> {
     let name = args.key.display().to_string();
     let signer = Signer::of_file(args.alg, &secret::read(&args.key)?);
     let signer = signer.map_err(|bad| failed(&name, bad))?;
@@ -152,7 +152,7 @@ fn mint(args: &MintArgs) -> Result<String, ClientError> {
     Ok(format!("{token}\n"))
 }
 
-fn inspect(args: &InspectArgs) -> Result<String, ClientError> {
+fn inspect(args: &InspectArgs) -> Result<String, CommandError> {
     let raw = read_token(args.file.as_deref())?;
     let bad = |fault: Fault| failed("the token", fault);
     if !raw.contains('.') {
@@ -178,7 +178,7 @@ fn inspect(args: &InspectArgs) -> Result<String, ClientError> {
 }
 
 /// What a configuration says of a token.
-fn judge(token: &str, args: &InspectArgs) -> Result<String, ClientError> {
+fn judge(token: &str, args: &InspectArgs) -> Result<String, CommandError> {
     let settings = ConfigArgs { config: args.config.clone(), ..ConfigArgs::default() };
     let loaded = settings.load().map_err(|error| failed("the configuration", error))?;
     if loaded.config.auth.is_open() {
@@ -203,7 +203,7 @@ fn judge_time(claims: &Claims) -> String {
     format!("valid for {} seconds, for whoever expects this `aud`", claims.exp.0 - now)
 }
 
-fn describe(claims: &Claims) -> Result<String, ClientError> {
+fn describe(claims: &Claims) -> Result<String, CommandError> {
     let grants = claims.grants().map_err(|fault| failed("the token", fault))?;
     let list = |filters: &crate::auth::Filters| {
         let names: Vec<_> = filters.iter().map(ToString::to_string).collect();
@@ -224,7 +224,7 @@ fn describe(claims: &Claims) -> Result<String, ClientError> {
 /// Least characters of an API token: what is shorter could be guessed from its hash.
 const TOKEN_CHARACTERS_MIN: usize = 32;
 
-fn hash(token: &str) -> Result<String, ClientError> {
+fn hash(token: &str) -> Result<String, CommandError> {
     if token.len() < TOKEN_CHARACTERS_MIN {
         let problem = format!(
             "it is {} characters, the least is {TOKEN_CHARACTERS_MIN}: `fanfare token random` \
@@ -239,17 +239,17 @@ fn hash(token: &str) -> Result<String, ClientError> {
     Ok(format!("{}\n", Hash::of(token)))
 }
 
-fn random() -> Result<String, ClientError> {
+fn random() -> Result<String, CommandError> {
     Ok(format!("{}\n", draw::<32>()?))
 }
 
-fn draw<const BYTES: usize>() -> Result<String, ClientError> {
+fn draw<const BYTES: usize>() -> Result<String, CommandError> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).map_err(|error| failed("the system's randomness", error))?;
     Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
 
-fn read_token(file: Option<&Path>) -> Result<String, ClientError> {
+fn read_token(file: Option<&Path>) -> Result<String, CommandError> {
     let text = match (file, std::env::var(VARIABLE)) {
         (Some(file), _) => secret::read_text(file)?,
         (None, Ok(token)) => token.trim().to_owned(),

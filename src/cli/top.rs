@@ -9,9 +9,9 @@ mod screen;
 mod view;
 
 use super::args::TrustArgs;
-use super::client::ClientError;
-use super::endpoint::{Endpoint, Transport};
+use super::error::CommandError;
 use super::secret::TokenArgs;
+use crate::client::endpoint::{Endpoint, Transport};
 use clap::Args;
 use jiff::fmt::friendly::SpanParser;
 use sample::{Asker, Sample};
@@ -56,10 +56,11 @@ pub(super) fn run(args: &TopArgs) -> ExitCode {
     super::end(super::block_on(Box::pin(top(args))))
 }
 
-async fn top(args: &TopArgs) -> Result<(), ClientError> {
+async fn top(args: &TopArgs) -> Result<(), CommandError> {
     let token = args.token.token()?;
     let window = args.interval.min(Duration::from_secs(1));
-    let mut asker = Asker::new(&args.address, &args.trust, token.as_ref(), window);
+    let trust = args.trust.trust();
+    let mut asker = Asker::new(&args.address, &trust, token.as_ref(), window);
     if args.once {
         let sample = asker.two_looks().await?;
         let text = if args.json { sample.json() } else { printed(&sample) };
@@ -84,7 +85,7 @@ fn printed(sample: &Sample) -> String {
 }
 
 /// A line for each look. Ends as soon as the broker cannot be asked: nobody may be watching.
-async fn print_lines(args: &TopArgs, asker: &mut Asker<'_>) -> Result<(), ClientError> {
+async fn print_lines(args: &TopArgs, asker: &mut Asker<'_>) -> Result<(), CommandError> {
     let mut sample = asker.two_looks().await?;
     loop {
         let line = if args.json { sample.json() } else { view::one_line(&sample) };
@@ -95,7 +96,7 @@ async fn print_lines(args: &TopArgs, asker: &mut Asker<'_>) -> Result<(), Client
 }
 
 /// Draws on the terminal until somebody has seen enough.
-async fn watch(args: &TopArgs, asker: &mut Asker<'_>) -> Result<(), ClientError> {
+async fn watch(args: &TopArgs, asker: &mut Asker<'_>) -> Result<(), CommandError> {
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
     let mut resized = signal(SignalKind::window_change())?;
@@ -160,7 +161,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::endpoint::Security;
+    use crate::client::endpoint::Security;
 
     #[test]
     fn the_admin_side_is_asked_over_http() {

@@ -70,7 +70,7 @@ fn panic(process: &mut Process, times: usize) {
 fn a_broker_that_panics_more_than_three_times_a_minute_drains_and_says_so() {
     let (mut broker, address) = broken();
     let url = format!("ws://{address}/ws");
-    let subscriber = Process::start(&["subscribe", "a.b", "--url", &url], "");
+    let subscriber = Process::start(&["subscribe", "a.b", "--no-reconnect", "--url", &url], "");
     subscriber.hears("subscribed: a.b");
     panic(&mut broker, 3);
     // With three it goes on.

@@ -35,6 +35,7 @@ pub(crate) const TABLE: &[Row] = &[
     ("http",    "reason clock tls topics auth metrics limits dialect shard engine session ws listen control memory"),
     ("ingress", "reason clock topics metrics limits dialect shard engine session listen"),
     ("systemd", ""),
+    ("client",  "reason clock tls topics dialect"),
     ("config",  "*"),
     ("keys",    "auth metrics config"),
     ("server",  "*"),

@@ -7,7 +7,7 @@ use crate::tree::{File, Tree};
 /// Lines of one Rust file, its tests included.
 const FILE_LINES_MAX: usize = 600;
 /// Files that must stay smaller: they hold no logic.
-const SMALL_FILES: [(&str, usize); 2] = [("src/lib.rs", 60), ("src/main.rs", 40)];
+const SMALL_FILES: [(&str, usize); 2] = [("src/lib.rs", 80), ("src/main.rs", 40)];
 /// Lines of code in one function's body. Clippy's `too_many_lines` is exact; this is the fence
 /// that an `allow` does not open.
 const FUNCTION_LINES_MAX: usize = 70;
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_file_one_line_over_its_limit_is_found() {
         let (full, over) = ("x\n".repeat(600), "x\n".repeat(601));
-        let (library, binary) = ("x\n".repeat(61), "x\n".repeat(41));
+        let (library, binary) = ("x\n".repeat(81), "x\n".repeat(41));
         let files = [
             ("src/full.rs", full.as_str()),
             ("tests/it/over.rs", &over),
@@ -226,7 +226,7 @@ mod tests {
             &files,
             &[
                 "tests/it/over.rs:601: the file has 601 lines, the limit is 600",
-                "src/lib.rs:61: the file has 61 lines, the limit is 60",
+                "src/lib.rs:81: the file has 81 lines, the limit is 80",
                 "src/main.rs:41: the file has 41 lines, the limit is 40",
             ],
         );

@@ -91,6 +91,12 @@ need_python() {
   export PYTHON="$VENV/bin/python"
 }
 
+# Sets PYTHON like need_python, to one that has what clients/python is checked and tested with.
+need_python_client() {
+  venv tests/tools/python-client.txt
+  export PYTHON="$VENV/bin/python"
+}
+
 # Node and npm. Distributions are often behind, so ours comes from node.txt.
 need_node() {
   node_is_recent && return

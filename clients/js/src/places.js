@@ -43,9 +43,9 @@ export class Places {
   begin({ topic, since, positions = [], snapshot, last }, { position, recovered, topics = [] }) {
     if (recovered === true) this.#put(topic, since);
     else if (position && !snapshot && !last) this.#put(topic, position);
-    for (const [i, outcome] of topics.entries()) {
-      if (outcome.recovered) this.#put(outcome.topic, positions[i]);
-      else if (outcome.position) this.#put(outcome.topic, outcome.position);
+    for (const outcome of topics) {
+      const asked = positions.find((/** @type {any} */ position) => position.topic === outcome.topic);
+      if (!this.has(outcome.topic) && outcome.position) this.#put(outcome.topic, outcome.recovered ? asked : outcome.position);
     }
   }
 

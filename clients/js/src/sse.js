@@ -13,7 +13,7 @@
 /** @import { Entry } from './stream.js' */
 
 import { Places } from './places.js';
-import { events, query } from './stream.js';
+import { events, query, withTopics } from './stream.js';
 
 /** Changes that follow each other this quickly are one. */
 const SETTLE_MS = 20;
@@ -191,10 +191,20 @@ export class EventStream {
       const answer = await this.#fetch(`/sse?${query(entries, this.#places)}`, { signal, headers });
       if (answer.status === 204) return this.#end(4500, 'closed: the server wants no more of this');
       if (!answer.ok || !answer.body) throw (await answer.json()).error;
+      // All answers come before all messages: what resumes one topic is for its filter, too.
+      const unanswered = new Set(entries);
+      let held = [];
       for await (const text of events(answer.body)) {
         if (this.#stream !== stream) return;
         this.#heardAt = Date.now();
-        this.#take(JSON.parse(text), entries);
+        const event = JSON.parse(text);
+        const entry = entries[event.id - 1];
+        if (entry) this.#answered(entry, withTopics(entry, entries, event));
+        else held.push(event);
+        if (entry) unanswered.delete(entry);
+        if (unanswered.size > 0) continue;
+        for (const each of held) if (this.#stream === stream) this.#take(each, entries);
+        held = [];
       }
       if (this.#stream === stream) this.#end(1006, 'the stream has ended');
     } catch (error) {
@@ -204,9 +214,7 @@ export class EventStream {
 
   /** @param {any} event @param {Entry[]} entries */
   #take(event, entries) {
-    const { id, connected, snapshotEnd, position } = event;
-    const entry = entries[id - 1];
-    if (entry) return this.#answered(entry, event);
+    const { connected, snapshotEnd, position } = event;
     if (connected) {
       this.#silenceMs = connected.pingMs + LOOK_MS;
       if (connected.expiresMs) this.#hear({ id: 1, refreshed: connected });

@@ -15,6 +15,7 @@
  * @property {number} [update] The id of a command to change its terms.
  * @property {number} [asked] That which the stream has been asked for.
  * @property {any} [before] What it was before that.
+ * @property {any} [outcome] What the stream has answered.
  */
 
 /** Characters of one event. */
@@ -39,6 +40,30 @@ export function query(entries, places) {
 function given({ since, positions = [] }) {
   if (since) return [`${since.epoch}:${since.offset}`];
   return positions.map((/** @type {any} */ { topic, epoch, offset }) => `${topic}@${epoch}:${offset}`);
+}
+
+/**
+ * A position is used by one subscription of a stream alone: what became of that of a filter, the server
+ * says of the topic, if that is asked for as well.
+ * @param {Entry} entry
+ * @param {Entry[]} entries
+ * @param {any} event
+ */
+export function withTopics(entry, entries, event) {
+  const { subscribed } = event;
+  entry.outcome = subscribed;
+  const told = new Set(subscribed?.topics?.map((/** @type {any} */ { topic }) => topic));
+  const { positions = [] } = entry.body;
+  if (!subscribed || !entry.id || positions.length === told.size) return event;
+  const others = positions.flatMap((/** @type {any} */ position) => {
+    const exact = entries.find(({ body }) => body.topic === position.topic);
+    const { since } = exact?.body ?? {};
+    if (told.has(position.topic) || !exact?.outcome || !since) return [];
+    const covered = since.epoch === position.epoch && since.offset <= position.offset;
+    const recovered = exact.outcome.recovered === true && covered;
+    return { ...exact.outcome, recovered, reason: recovered ? undefined : (exact.outcome.reason ?? 'noPosition') };
+  });
+  return { ...event, subscribed: { ...subscribed, topics: [...(subscribed.topics ?? []), ...others] } };
 }
 
 /** The data of each event. @param {ReadableStream<Uint8Array>} body @returns {AsyncGenerator<string>} */

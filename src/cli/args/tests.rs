@@ -161,6 +161,7 @@ fn subscribe_explains_itself() {
                   --count <N>                  Stop after N messages
                   --raw                        Print the payloads alone
                   --proto                      Speak protobuf instead of JSON
+                  --no-reconnect               End when the connection is lost
               -h, --help                       Print help
 
             Examples:

@@ -11,8 +11,8 @@ use super::error::BenchError;
 use super::process::Process;
 use super::speech::Speech;
 use crate::cli::args::TrustArgs;
-use crate::cli::client::tls_config;
-use crate::cli::endpoint::{Endpoint, Security};
+use crate::client::endpoint::{Endpoint, Security};
+use crate::client::wire::tls_config;
 use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
@@ -92,7 +92,7 @@ impl From<SocketAddr> for Place {
 }
 
 fn secure(host: &str, trust: &TrustArgs) -> io::Result<Secure> {
-    let config = Arc::new(tls_config(trust).map_err(io::Error::other)?);
+    let config = Arc::new(tls_config(&trust.trust()).map_err(io::Error::other)?);
     let name = ServerName::try_from(host.to_owned());
     let name = name.map_err(|_| io::Error::other(format!("{host} is no name for TLS")))?;
     Ok(Secure { config, name })

@@ -2,9 +2,10 @@
 //! # Invariants: a counter that has gone back, because the broker is another one, is a rate of zero.
 //! # Not here: how it looks (`view`).
 
-use super::super::args::TrustArgs;
-use super::super::client::{ClientError, get};
-use super::super::endpoint::Endpoint;
+use super::super::error::CommandError;
+use crate::client::Trust;
+use crate::client::endpoint::Endpoint;
+use crate::client::wire::get;
 use crate::dialect::Token;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -158,7 +159,7 @@ impl Sample {
 /// Asks a broker again and again.
 pub(super) struct Asker<'a> {
     address: &'a Endpoint,
-    trust: &'a TrustArgs,
+    trust: &'a Trust,
     token: Option<&'a Token>,
     window: Duration,
     /// The counters of the look before.
@@ -169,7 +170,7 @@ impl<'a> Asker<'a> {
     /// `window` is for how long topics are watched at each look.
     pub(super) fn new(
         address: &'a Endpoint,
-        trust: &'a TrustArgs,
+        trust: &'a Trust,
         token: Option<&'a Token>,
         window: Duration,
     ) -> Asker<'a> {
@@ -185,7 +186,7 @@ impl<'a> Asker<'a> {
     ///
     /// # Errors
     /// The broker cannot be asked, or refuses.
-    pub(super) async fn two_looks(&mut self) -> Result<Sample, ClientError> {
+    pub(super) async fn two_looks(&mut self) -> Result<Sample, CommandError> {
         self.before = self.ask("/v1/overview").await?;
         self.look().await
     }
@@ -194,12 +195,12 @@ impl<'a> Asker<'a> {
     ///
     /// # Errors
     /// The broker cannot be asked, or refuses.
-    pub(super) async fn look(&mut self) -> Result<Sample, ClientError> {
+    pub(super) async fn look(&mut self) -> Result<Sample, CommandError> {
         let over_ms = self.window.as_millis();
         let path = format!("/v1/topics/hottest?limit={ROWS_MAX}&overMs={over_ms}");
         let hottest = match self.ask::<HotPage>(&path).await {
             Ok(page) => Some(page.topics),
-            Err(ClientError::Refused { name, .. }) if name == "tooManyRequests" => {
+            Err(CommandError::Refused { name, .. }) if name == "tooManyRequests" => {
                 tokio::time::sleep(self.window).await;
                 None
             }
@@ -214,20 +215,20 @@ impl<'a> Asker<'a> {
         Ok(Sample { address, overview, rates, slowest, hottest })
     }
 
-    async fn ask<T: for<'d> Deserialize<'d>>(&self, path: &str) -> Result<T, ClientError> {
+    async fn ask<T: for<'d> Deserialize<'d>>(&self, path: &str) -> Result<T, CommandError> {
         let page = Endpoint { path: path.to_owned(), ..self.address.clone() };
         let limit = self.window + TIMEOUT;
         let answer = timeout(limit, Box::pin(get(&page, (self.trust, self.token)))).await;
-        let (status, body) = answer.map_err(|_| ClientError::Silent(limit))??;
+        let (status, body) = answer.map_err(|_| CommandError::Silent(limit))??;
         if status == 200 {
             let read = serde_json::from_str(&body);
-            return read.map_err(|error| ClientError::Malformed(error.to_string()));
+            return read.map_err(|error| CommandError::Malformed(error.to_string()));
         }
         Err(match serde_json::from_str::<Refused>(&body) {
             Ok(Refused { error: RefusedBecause { name, message } }) => {
-                ClientError::Refused { name, message }
+                CommandError::Refused { name, message }
             }
-            Err(_) => ClientError::Unwell { status, body: body.trim_end().to_owned() },
+            Err(_) => CommandError::Unwell { status, body: body.trim_end().to_owned() },
         })
     }
 }
