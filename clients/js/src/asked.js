@@ -18,7 +18,7 @@ export function askedBy(topic, options) {
   const list = Array.isArray(since) ? since : [{ ...since, topic: filter || topic }];
   const positions = list.filter((position) => filter || position.topic === topic);
   if (!positions.every(isTopicPosition)) {
-    throw new TypeError('since must be a position, or for a filter an array of positions with topics');
+    throw new TypeError('since must be a position, for a filter a list of them with topics');
   }
   // A snapshot is at least the latest message.
   const past = { positions, snapshot, last, latest: Math.max(last, Number(snapshot)) };
@@ -42,7 +42,7 @@ export function drafted(draft) {
   const { data, text, binary, key, ttlMs, idempotencyKey = randomKey() } = draft;
   const payloads = [data, text, binary].filter((payload) => payload !== undefined).length;
   if (draft.delete === true ? payloads > 0 || !key : payloads !== 1) {
-    throw new TypeError('a message has exactly one of data, text and binary, and a delete has a key and none of them');
+    throw new TypeError('a message has exactly one of data, text and binary; a delete has a key instead');
   }
   finite({ ttlMs });
   const bytes = binary && new Uint8Array(binary);

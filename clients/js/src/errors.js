@@ -22,7 +22,7 @@ export function word(value) {
 
 /** Whether a close code says that coming back is of no use. @param {number} code */
 export function isTerminal(code) {
-  return [1000, 1002, 1003, 1007, 1009].includes(code) || (code >= 4500 && code < 5000);
+  return /^(100[02379]|4[5-9]..)$/.test(String(code));
 }
 
 /** The reason of a close is written `name: sentence`. @param {number} code @param {string} reason */

@@ -74,7 +74,7 @@ export function makeLink(address, given, client) {
   let refreshTimer;
 
   if (!options.WebSocket && options.transport !== 'sse') {
-    throw new TypeError('there is no WebSocket here: give one as the option WebSocket');
+    throw new TypeError('there is no WebSocket here: give one as an option');
   }
   for (const type of WAKES) globalThis.addEventListener?.(type, wake);
   return link;

@@ -55,8 +55,6 @@ export function isFilter(topic) {
 export function matches(filter, topic) {
   const [wanted, segments] = [filter.split('.'), topic.split('.')];
   const open = wanted.at(-1) === '>';
-  return (
-    (open ? segments.length >= wanted.length : segments.length === wanted.length) &&
-    wanted.every((segment, i) => segment === '*' || segment === segments[i] || (open && i === wanted.length - 1))
-  );
+  const fits = wanted.every((segment, i) => i in segments && (/^[*>]$/.test(segment) || segment === segments[i]));
+  return fits && (open || segments.length === wanted.length);
 }

@@ -22,6 +22,8 @@ const LOOK_MS = 10_000;
 /** Publishes in one request, and their bytes. */
 const TOGETHER_MAX = 100;
 const TOGETHER_BYTES_MAX = 200_000;
+/** Events that may come before every topic is answered. */
+const HELD_MAX = 200_000;
 /** Bytes of a URL: the server takes 16 KiB of head. */
 const QUERY_MAX = 12_000;
 
@@ -202,6 +204,7 @@ export class EventStream {
         if (entry) this.#answered(entry, withTopics(entry, entries, event));
         else held.push(event);
         if (entry) unanswered.delete(entry);
+        if (held.length > HELD_MAX) throw new Error('not every topic is answered');
         if (unanswered.size > 0) continue;
         for (const each of held) if (this.#stream === stream) this.#take(each, entries);
         held = [];

@@ -71,6 +71,7 @@ export async function* events(body) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
   let rest = '';
+  let size = 0;
   /** @type {string[]} */
   let data = [];
   try {
@@ -81,6 +82,8 @@ export async function* events(body) {
       rest = lines.pop() ?? '';
       if (rest.length > EVENT_MAX) throw new Error('an event is too long');
       for (const line of lines) {
+        size = line === '' ? 0 : size + line.length;
+        if (size > EVENT_MAX) throw new Error('an event is too long');
         if (line.startsWith('data:')) data.push(line.slice(line[5] === ' ' ? 6 : 5));
         if (line !== '' || data.length === 0) continue;
         yield data.join('\n');

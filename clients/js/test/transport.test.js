@@ -117,6 +117,19 @@ test('a stream that ends anywhere is resumed, and what is no event ends it', asy
   assert.deepEqual(asked, [...Array(7).fill(null), 'e:1', 'e:1']);
 });
 
+test('an event without an end is given up', async (t) => {
+  const url = await scripted(t, (response) => {
+    begin(response);
+    const more = () => response.write(`data: ${'x'.repeat(100_000)}\n`, (error) => error || more());
+    more();
+  });
+  const client = open(t, url, { transport: 'sse' });
+  client.subscribe('a');
+  const { reason } = await events(client, 'state').until('the loss', ({ state }) => state === 'waiting');
+  assert.match(reason, /an event is too long/);
+  client.close();
+});
+
 test('line breaks, comments and cuts anywhere in the bytes of a stream change nothing', async (t) => {
   const bytes = Buffer.from(
     ': hello\r\nid: x\r\ndata: {"id":1,"subscribed":\r\ndata: {"topic":"a","position":{"epoch":"e","offset":0}}}\r\n\r\n' +
@@ -220,7 +233,7 @@ function sorted(value) {
 }
 
 test('ten thousand subscriptions end in ten thousand answers', async (t) => {
-  const { url } = await broker(t);
+  const { url } = await broker(t, { settings: '[limits]\nsubscribe_rate = 1000000\nsubscribe_burst = 1000000\n' });
   const client = open(t, url);
   const all = Array.from({ length: 10_000 }, (_, i) => client.subscribe(`many.${i}`).ready);
   const outcomes = await Promise.allSettled(all);
@@ -228,4 +241,20 @@ test('ten thousand subscriptions end in ten thousand answers', async (t) => {
   assert.equal(refused.length, 10_000 - 128);
   assert.ok(refused.every(({ reason }) => reason.name === 'tooManySubscriptions'));
   assert.equal((await within('published', client.publish('a', { data: 1 }))).offset, 1);
+});
+
+test('what is subscribed to more often than may be is subscribed to later', async (t) => {
+  const { url } = await broker(t, { settings: '[limits]\nsubscriptions_max = 50\nsubscribe_rate = 100\nsubscribe_burst = 50\n' });
+  const client = open(t, url);
+  const warnings = events(client, 'warning');
+  const told = new Inbox();
+  const many = (name) => Array.from({ length: 50 }, (_, i) => client.subscribe(`${name}.${i}`, { onMessage: ({ topic }) => told.push(topic) }));
+  const first = many('first');
+  await within('ready', Promise.all(first.map(({ ready }) => ready)));
+  for (const subscription of first) subscription.unsubscribe();
+  const second = many('second');
+  await within('ready', Promise.all(second.map(({ ready }) => ready)));
+  assert.match((await warnings.next('a warning')).message, /is tried again later$/);
+  await within('published', client.publish('second.49', { data: 1 }));
+  assert.equal(await told.next('the message'), 'second.49');
 });
