@@ -29,12 +29,21 @@ pub struct Bookmark {
     naming: Naming,
     text: Vec<u8>,
     entries: Vec<Entry>,
-    /// Topics had no room.
-    is_full: bool,
-    /// Topics had no room in the one that the reader came back with, and not all of it was told yet.
-    was_full: bool,
+    room: Room,
     /// Something was noted that the reader has not been told.
     is_new: bool,
+}
+
+/// Whether every topic of the stream is here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Room {
+    /// Each is.
+    #[default]
+    Enough,
+    /// Some were not in the one that the reader came back with, and not all of it was told yet.
+    WasFull,
+    /// Some had no room.
+    Full,
 }
 
 /// Whether topics are named.
@@ -77,13 +86,18 @@ impl Bookmark {
 
     /// Has it begin as the one of a reader that came back without some of its places.
     pub fn seed_full(&mut self) {
-        self.was_full = true;
-        self.is_new = true;
+        if self.room == Room::Enough {
+            self.room = Room::WasFull;
+            self.is_new = true;
+        }
     }
 
     /// All subscriptions have begun: what was lost before has been told.
     pub fn settle(&mut self) {
-        self.is_new |= std::mem::take(&mut self.was_full) && !self.is_full;
+        if self.room == Room::WasFull {
+            self.room = Room::Enough;
+            self.is_new = true;
+        }
     }
 
     /// Notes that a filter has begun, so that a topic of it which is not here begins later.
@@ -100,8 +114,8 @@ impl Bookmark {
 
     /// Notes that there are topics which have no room.
     pub fn note_full(&mut self) {
-        self.is_new |= !self.is_full;
-        self.is_full = true;
+        self.is_new |= self.room == Room::Enough;
+        self.room = Room::Full;
     }
 
     /// Notes that a topic has been sent up to here.
@@ -122,7 +136,7 @@ impl Bookmark {
         }
         out.extend_from_slice(b"id: ");
         out.extend_from_slice(&self.text);
-        if self.is_full || self.was_full {
+        if self.room != Room::Enough {
             let comma: &[u8] = if self.text.is_empty() { b"" } else { b"," };
             out.extend_from_slice(comma);
             out.extend_from_slice(MORE.as_bytes());
@@ -140,8 +154,7 @@ impl Bookmark {
         self.naming = other.naming;
         self.text.clone_from(&other.text);
         self.entries.clone_from(&other.entries);
-        self.is_full = other.is_full;
-        self.was_full = other.was_full;
+        self.room = other.room;
         self.is_new = other.is_new;
     }
 

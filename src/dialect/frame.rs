@@ -243,7 +243,9 @@ fn write_varint(room: &mut [u8; ROOM_BYTES], value: usize) -> usize {
 
 /// Writes the name of the field at the end of its room; returns where it starts.
 fn write_sse_head(room: &mut [u8; HEAD_BYTES_MAX]) -> usize {
-    room[HEAD_BYTES_MAX - SSE_HEAD.len()..].copy_from_slice(SSE_HEAD);
+    if let Some(place) = room.last_chunk_mut() {
+        *place = *SSE_HEAD;
+    }
     HEAD_BYTES_MAX - SSE_HEAD.len()
 }
 

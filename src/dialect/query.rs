@@ -361,8 +361,9 @@ mod tests {
             let subscribe = subscribe.expect("a subscription");
             let since = subscribe.since.map(|since| format!(" since {}", since.offset));
             let positions = subscribe.positions.iter();
-            let positions: String =
+            let positions: Vec<_> =
                 positions.map(|it| format!(" {}:{}", it.topic, it.position.offset)).collect();
+            let positions = positions.concat();
             let kept = subscribe.kept.expect("positions are kept");
             format!("{id} {}{}{positions} {kept:?}", subscribe.target, since.unwrap_or_default())
         };

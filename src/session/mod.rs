@@ -23,7 +23,7 @@ use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
 use crate::shard::pressure::{Budget, Pressure};
 use crate::shard::{ConnectionId, Shard, expires_in_ms};
-use crate::topics::message::Draft;
+use crate::topics::message::{Draft, Wire};
 use crate::topics::name::Target;
 use crate::topics::registry::{Committed, Recent};
 use crate::topics::terms::Terms;
@@ -136,7 +136,8 @@ impl Session {
 
     /// Says hello to a client that cannot ask for it.
     pub fn greet<S: Socket>(&self, shard: &mut Shard<S>) {
-        let connected = self.connected(false, shard);
+        let Some(wire) = shard.wire(self.connection) else { return };
+        let connected = self.connected(wire, shard);
         shard.send(self.connection, 0, &Event::Connected(connected));
     }
 
@@ -268,17 +269,17 @@ impl Session {
             shard.change_wire(self.connection, wire);
         }
         if id != 0 {
-            let connected = self.connected(wire.is_batched(), shard);
+            let connected = self.connected(wire, shard);
             shard.send(self.connection, id, &Event::Connected(connected));
         }
         shard.change_wire(self.connection, wire);
     }
 
-    fn connected<S: Socket>(&self, batch: bool, shard: &Shard<S>) -> Connected {
+    fn connected<S: Socket>(&self, wire: Wire, shard: &Shard<S>) -> Connected {
         Connected {
             connection: shard.name_of(self.connection),
             ping_ms: self.broker.ping_ms,
-            batch,
+            batch: wire.is_batched(),
             expires_ms: expires_in_ms(shard.identity(self.connection), shard.now()),
         }
     }

@@ -137,12 +137,9 @@ impl<S: Socket> Shard<S> {
             let Some(bookmark) = self.marks.get(slot) else { break };
             piece.fill(chain.map(|linked| (linked.frame, linked.bytes(wire))), bookmark);
             let Some(connection) = self.connections.get_mut(slot as usize) else { break };
-            let taken = match write_all(connection, &piece.bytes, &self.counters) {
-                Ok(taken) => taken,
-                Err(_) => {
-                    result = Err(Unsent::PeerGone);
-                    break;
-                }
+            let Ok(taken) = write_all(connection, &piece.bytes, &self.counters) else {
+                result = Err(Unsent::PeerGone);
+                break;
             };
             connection.sent += taken as u64;
             let (gone, messages) = piece.gone(taken);
