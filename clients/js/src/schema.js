@@ -7,8 +7,8 @@
  */
 
 /**
- * `s`tring, `u`nsigned integer, `b`oolean, `d`ouble, b`y`tes, `j`son in bytes; an array is an enumeration,
- * whose first name is number 1; an object is a message, and `many` of them a list.
+ * `s` is a string, `u` an unsigned integer, `b` a boolean, `D` a double, `Y` bytes, `J` JSON in bytes; an
+ * array is an enumeration, whose first name is number 1; an object is a message, and `many` of them a list.
  * @typedef {'s' | 'S' | 'u' | 'U' | 'b' | 'B' | 'D' | 'Y' | 'J' | readonly string[] | Fields | Many} Kind
  * @typedef {{ [number: number]: readonly [name: string, kind: Kind] }} Fields
  * @typedef {{ each: Fields, always: boolean }} Many
