@@ -8,6 +8,7 @@
 pub mod bookmark;
 pub mod deflate;
 pub mod frame;
+#[cfg(feature = "server")]
 pub mod query;
 pub mod schema;
 
