@@ -2,7 +2,7 @@
 # Runs the gates: everything that a change must pass, the quickest first.
 #   ./test.sh          all gates
 #   ./test.sh fast     all but those that drive a browser
-#   ./test.sh long     those that take many minutes, which the others leave out
+#   ./test.sh long     those that take many minutes: long forms of some, and fuzzing
 #   ./test.sh GATE…    these gates
 #   ./test.sh list     their names
 # What a gate needs and this machine lacks is installed first (apt-get as root, pip and npm into
@@ -13,9 +13,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # To add a gate: write its function below, put its name here, and into BROWSER if it drives one.
-GATES=(fmt text clippy test planted doc autobahn js deploy interop page)
+GATES=(fmt text clippy test planted doc soak storm cgroup autobahn js python flaky deploy interop page)
 BROWSER=(page)
-LONG=(fuzz timing)
+LONG=(soak storm cgroup flaky fuzz timing)
+# In which form those run that have two.
+FORM=short
 
 RUN=$(mktemp -d)
 trap 'rm -rf "$RUN"' EXIT
@@ -58,6 +60,43 @@ gate_doc() {
   RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 }
 
+# Endurance: clients of every kind come, go and stall, the checker judges what each of them hears, and
+# the broker's memory, files and threads must stay what they were. SOAK_SECONDS long (45, or 1,800).
+gate_soak() {
+  [[ $FORM == short ]] || export SOAK_SECONDS=${SOAK_SECONDS:-1800}
+  long_test soak::
+}
+
+# Everybody comes back after a restart: STORM_CLIENTS of them (500, or 15,000).
+gate_storm() {
+  if [[ $FORM == long ]]; then
+    export STORM_CLIENTS=${STORM_CLIENTS:-15000}
+    ulimit -Sn 16384 || fail 'the storm needs 16,384 open files: raise the hard limit (ulimit -Hn)'
+  fi
+  long_test storm::
+}
+
+# Subscribers that do not read, in a control group: CGROUP_READERS of them (300, or 5,000), in
+# CGROUP_MIB (64, or 512). Takes root.
+gate_cgroup() {
+  if [[ $FORM == long ]]; then
+    export CGROUP_READERS=${CGROUP_READERS:-5000} CGROUP_MIB=${CGROUP_MIB:-512}
+  fi
+  long_test stalled::
+}
+
+# long_test MODULE: the tests of tests/long that a plain run leaves out, in their long form against an
+# optimized broker.
+long_test() {
+  need_broker
+  export FANFARE_BIN=$FANFARE FIGURES=$RUN/figures
+  if [[ $FORM == long ]]; then
+    cargo build --locked --profile ci --bin fanfare
+    FANFARE_BIN=$(target_folder)/ci/fanfare
+  fi
+  cargo test --locked --test long "$1" -- --ignored --nocapture
+}
+
 # The cases of the Autobahn TestSuite against examples/echo.rs, which is our own `ws` module.
 gate_autobahn() {
   need_rust
@@ -87,6 +126,32 @@ gate_js() {
   npm --prefix clients/js test
 }
 
+# The Python client: its types, its style, and its tests against a running broker.
+gate_python() {
+  need_broker
+  need_command openssl openssl
+  need_python_client
+  (
+    cd clients/python
+    "$PYTHON" -m ruff format --check . ../../tests/flaky
+    "$PYTHON" -m ruff check . ../../tests/flaky
+    "$PYTHON" -m mypy
+    MYPYPATH=. "$PYTHON" -m mypy --strict ../../tests/flaky
+    FANFARE_BIN=$FANFARE "$PYTHON" -m unittest discover -t . -s tests
+  )
+}
+
+# The clients behind a network that stalls, cuts and refuses, for FLAKY_SECONDS (20; long 120).
+gate_flaky() {
+  [[ $FORM == short ]] || export FLAKY_SECONDS=${FLAKY_SECONDS:-120}
+  need_broker
+  cargo build --locked --example flaky
+  need_python_client
+  npm_ci clients/js
+  "$PYTHON" tests/flaky/test_judge.py
+  FANFARE_BIN=$FANFARE "$PYTHON" tests/flaky/run.py "${FLAKY_SECONDS:-20}"
+}
+
 # The files of deploy/, judged by the programs that are to read them, and the bill of materials.
 gate_deploy() {
   need_broker
@@ -106,10 +171,12 @@ gate_interop() {
   (cd tests/interop && "$PYTHON" -m unittest -v)
 }
 
-# The client and the dashboard against a running broker, in Node and in headless Chromium.
+# The client against a running broker in Node; then the client and the dashboard in headless Chromium
+# and Firefox, at the same time.
 gate_page() {
   need_broker
   need_chromium
+  need_firefox
   npm_ci clients/js
   npm_ci tests/page
   FANFARE_BIN=$FANFARE npm --prefix clients/js run test:broker
@@ -147,11 +214,12 @@ main() {
   local gates=("${GATES[@]}") gate
   case "${1-}" in
     list)
-      printf '%s\n' "${GATES[@]}" "${LONG[@]}"
+      printf '%s\n' "${GATES[@]}" "${LONG[@]}" | awk '!seen[$0]++'
       return
       ;;
     long)
       gates=("${LONG[@]}")
+      FORM=long
       ;;
     fast)
       gates=()
@@ -206,6 +274,10 @@ run() {
 }
 
 summarize() {
+  if [[ -e $RUN/figures ]]; then
+    printf '\n=== figures\n'
+    cat "$RUN/figures"
+  fi
   printf '\n=== summary\n'
   printf '%s\n' "${RESULTS[@]}"
   if ((FAILED > 0)); then

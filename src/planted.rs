@@ -2,7 +2,7 @@
 //! Owns their names; each stands in one condition at the place where somebody could make it.
 //! # Invariants: without the feature `planted-bugs` no bug is ever there, and the compiler takes
 //! the conditions away; an optimized build refuses the feature.
-//! # Not here: what finds them (`tests/sim`).
+//! # Not here: what finds them (`tests/sim`, `tests/long`).
 
 #[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
 compile_error!("bugs are planted for tests only: build without `planted-bugs`");
@@ -153,7 +153,13 @@ mod plot {
     use std::cell::Cell;
 
     thread_local! {
-        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+        static PLANTED: Cell<Option<Bug>> = Cell::new(named());
+    }
+
+    /// The bug that the environment plants in every thread of a process: `FANFARE_PLANTED=WakeLost`.
+    fn named() -> Option<Bug> {
+        let name = std::env::var("FANFARE_PLANTED").ok()?;
+        Bug::ALL.iter().copied().find(|bug| format!("{bug:?}") == name)
     }
 
     /// Plants a bug in this thread, or takes it out.

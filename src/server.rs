@@ -14,7 +14,7 @@ use crate::config::{self, Config, Listen};
 use crate::control::{self, Control, Request, Requests};
 use crate::demo::Feeds;
 use crate::engine::Engine;
-use crate::http::admin::{Admin, Lock};
+use crate::http::admin::{Admin, Lock, Window};
 use crate::http::{self, Ops, Site};
 use crate::ingress;
 use crate::keys::{self, KeyError, KeySet};
@@ -191,13 +191,13 @@ impl Server {
         let counters = sources.blocks.last().map(Arc::clone).unwrap_or_default();
         let (control, requests) = control::channel();
         let core = (&*shards, Arc::clone(&registry), sources.clone());
-        let address = addresses.admin.unwrap_or(addresses.public);
-        let lock = Lock::new(address, config.admin.token);
+        let lock = Lock::new(addresses.admin.unwrap_or(addresses.public), config.admin.token);
         let operators = admin_of(core, Arc::clone(&broker), lock, control);
         let page = KeptPage::new(Page::new(sources), config.admin.metrics_age);
         let ops = Arc::new(Ops { page, ready: AtomicBool::new(false), admin: operators });
         let gate = Arc::new(Gate::new(gate_options(config), budget, waiting));
-        let site = site(Arc::clone(&broker), Arc::clone(&gate), config)?;
+        let window = window(&ops, addresses.public, config);
+        let site = site(Arc::clone(&broker), Arc::clone(&gate), window, config)?;
         let mut server = Server {
             addresses,
             shards,
@@ -478,7 +478,12 @@ fn paths(tls: &config::Tls) -> Option<Paths> {
 }
 
 /// What the public side serves, and to whom.
-fn site(broker: Arc<Broker>, gate: Arc<Gate>, config: &Config) -> Result<Site, OriginError> {
+fn site(
+    broker: Arc<Broker>,
+    gate: Arc<Gate>,
+    window: Option<Window>,
+    config: &Config,
+) -> Result<Site, OriginError> {
     let origins = config.websocket.origins.iter().map(|raw| AllowedOrigin::parse(raw));
     let origins = origins.collect::<Result<Vec<_>, _>>()?;
     let compression =
@@ -488,7 +493,14 @@ fn site(broker: Arc<Broker>, gate: Arc<Gate>, config: &Config) -> Result<Site, O
         policy: Policy { origins, compression },
         request_timeout: config.limits.handshake_timeout,
         gate,
+        window,
     })
+}
+
+/// What of the admin API the public side shows, if anything.
+fn window(ops: &Arc<Ops>, address: SocketAddr, config: &Config) -> Option<Window> {
+    let admin = &config.admin;
+    admin.dashboard.then(|| Window::new(Arc::clone(ops), address, admin.token))
 }
 
 fn gate_options(config: &Config) -> GateOptions {

@@ -6,11 +6,13 @@
 
 mod commands;
 mod names;
+mod queries;
 mod streams;
 mod tokens;
 
 pub use commands::{json, json_proto_diff, proto};
 pub use names::{filters, hops, proxy};
+pub use queries::query;
 pub use streams::{frames, ingress, stream_split, upgrade};
 pub use tokens::jwt;
 
@@ -18,7 +20,7 @@ pub use tokens::jwt;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its folder in `corpus`.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("frames", frames),
     ("stream_split", stream_split),
     ("upgrade", upgrade),
@@ -29,5 +31,6 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("ingress", ingress),
     ("proxy", proxy),
     ("hops", hops),
+    ("query", query),
     ("jwt", jwt),
 ];

@@ -26,6 +26,22 @@ pub(super) enum Mode {
     Demo,
 }
 
+impl Mode {
+    /// The configuration as this mode has it: what a demo shows is no secret of this machine's users,
+    /// so its dashboard shows the broker too, and a page that was opened as a file may join.
+    fn settle(self, mut config: Config) -> Config {
+        if self == Mode::Demo {
+            config.admin.dashboard = true;
+            let is_here = config.listen.public.ip().to_canonical().is_loopback();
+            let files = "null".to_owned();
+            if is_here && !config.websocket.origins.contains(&files) {
+                config.websocket.origins.push(files);
+            }
+        }
+        config
+    }
+}
+
 /// Runs a broker until it is told to stop.
 pub(super) fn run(args: &ConfigArgs, mode: Mode) -> ExitCode {
     // Before anything else is opened.
@@ -34,15 +50,15 @@ pub(super) fn run(args: &ConfigArgs, mode: Mode) -> ExitCode {
         Err(error) => return super::fail(&error),
     };
     let given = flags(&sockets);
-    let loaded = match args.load_with(given.clone()) {
-        Ok(loaded) => loaded,
+    let config = match args.load_with(given.clone()) {
+        Ok(loaded) => mode.settle(loaded.config),
         Err(error) => return super::fail(&error),
     };
-    let level = log::start(&loaded.config.log);
-    let settings = Settings { args, given, level };
+    let level = log::start(&config.log);
+    let settings = Settings { args, given, mode, level };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(serve(&loaded.config, sockets, mode, &settings)),
+        Ok(runtime) => runtime.block_on(serve(&config, sockets, &settings)),
         Err(error) => super::fail(&error),
     }
 }
@@ -61,6 +77,7 @@ struct Settings<'a> {
     args: &'a ConfigArgs,
     /// What the sockets that were handed over say.
     given: Vec<Flag>,
+    mode: Mode,
     level: Level,
 }
 
@@ -89,32 +106,28 @@ impl Settings<'_> {
 
     async fn put(&self, server: &mut Server) -> Result<Changes, BadReload> {
         let loaded = self.args.load_with(self.given.clone());
-        let config = loaded.map_err(|error| BadReload(error.to_string()))?.config;
+        let loaded = loaded.map_err(|error| BadReload(error.to_string()))?;
+        let config = self.mode.settle(loaded.config);
         let changes = server.reload(&config).await?;
         self.level.change(config.log.level);
         Ok(changes)
     }
 }
 
-async fn serve(
-    config: &Config,
-    sockets: Inherited,
-    mode: Mode,
-    settings: &Settings<'_>,
-) -> ExitCode {
+async fn serve(config: &Config, sockets: Inherited, settings: &Settings<'_>) -> ExitCode {
     // Listened to before anything else, so that no signal is lost.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return super::fail(&error),
     };
     let panics = Panics::watch();
-    let feeds = (mode == Mode::Demo).then(|| Feeds::new(PathBuf::from("/proc")));
+    let feeds = (settings.mode == Mode::Demo).then(|| Feeds::new(PathBuf::from("/proc")));
     let mut server = match Server::start_on(sockets, config, feeds) {
         Ok(server) => server,
         Err(error) => return super::fail(&error),
     };
     announce(server.addresses, config);
-    if mode == Mode::Demo {
+    if settings.mode == Mode::Demo {
         tracing::info!("open http://{}/ in a browser", server.addresses.public);
     }
     let mut pulse = server.pulse();
@@ -235,6 +248,35 @@ impl Signals {
             if let Told::Stop(signal) = self.next().await {
                 return signal;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_demo_shows_itself_and_lets_files_in_only_where_nobody_else_can_reach_it() {
+        let on = |address: &str, origins: &[&str]| {
+            let mut config = Config::default();
+            config.listen.public = address.parse().expect("an address");
+            config.websocket.origins = origins.iter().map(ToString::to_string).collect();
+            config
+        };
+        let cases: [(&str, &[&str], &[&str]); 5] = [
+            ("127.0.0.1:7600", &[], &["null"]),
+            ("[::1]:7600", &["https://a.example"], &["https://a.example", "null"]),
+            ("127.0.0.1:7600", &["null"], &["null"]),
+            ("0.0.0.0:7600", &[], &[]),
+            ("192.0.2.1:7600", &[], &[]),
+        ];
+        for (address, given, expected) in cases {
+            let config = on(address, given);
+            assert_eq!(Mode::Serve.settle(config.clone()), config, "{address}");
+            let demo = Mode::Demo.settle(config);
+            assert!(demo.admin.dashboard);
+            assert_eq!(demo.websocket.origins, expected, "{address} {given:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! # Invariants: no secret stands in a configuration; it names files that hold them, and hashes.
 //! # Not here: reading those files (`keys`), what the rules mean (`crate::auth`).
 
-use super::form::{As, Choice, Count, Filters, Off, OneOf, Or, Sha256, Span, Words};
+use super::form::{As, Choice, Count, Filters, Off, OneOf, Or, Sha256, Span, Switch, Words};
 use crate::auth::{Algorithm, ApiToken, Certified, Grants, Hash};
 use crate::topics::name::TopicFilter;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,10 @@ pub struct Admin {
     /// a loopback address, and nobody if it is not.
     #[serde(with = "As::<Or<Off, Sha256>>")]
     pub token: Option<Hash>,
+    /// Show the dashboard the broker's numbers, to be read only, on `listen.public` too: to whoever
+    /// shows the token, or without one to this machine. Default false; `fanfare demo` sets it.
+    #[serde(with = "As::<Switch>")]
+    pub dashboard: bool,
     /// How old the numbers of `/metrics` may be. Default 1s.
     /// They are added up at most so often, however many scrape.
     #[serde(with = "As::<Span>")]
@@ -69,7 +73,7 @@ pub struct Admin {
 
 impl Default for Admin {
     fn default() -> Admin {
-        Admin { token: None, metrics_age: Duration::from_secs(1) }
+        Admin { token: None, dashboard: false, metrics_age: Duration::from_secs(1) }
     }
 }
 

@@ -496,6 +496,9 @@ pub(super) fn print_span(span: Duration) -> String {
 /// `scheme://host[:port]` in lower case and without the scheme's default port.
 fn parse_origin(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
+    if text == "null" {
+        return Some(text);
+    }
     let (scheme, authority) = text.split_once("://")?;
     let plain = |part: &str, extra: &str| {
         !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(c))

@@ -155,6 +155,8 @@ pub struct WebSocket {
     /// Origins whose pages may connect, besides pages of this server itself. Default none.
     /// Each is compared when a page connects.
     /// Kept in lower case and without a default port, as browsers send them; there is no wildcard.
+    /// `"null"` are pages opened as files, and sandboxed frames of any page: `fanfare demo` adds it
+    /// where it listens on a loopback address.
     #[serde(with = "As::<Origins>")]
     pub origins: Vec<String>,
     /// Time between pings. Default 25s, below the idle timeout of common proxies.

@@ -1,4 +1,5 @@
-//! Heads of what the server sends: RFC 6455 frames, and the length before an event on TCP.
+//! Heads of what the server sends: RFC 6455 frames, the length before an event on TCP, and the lines
+//! around a server-sent event.
 //! Owns the room in front of a body, so that the head can be written when the body is there.
 //! # Invariants: a frame is final, unmasked and complete; a control frame carries at most 125 bytes.
 //! # Not here: reading frames (`ws`), what a body says (`json`, `proto`).
@@ -19,6 +20,10 @@ const ROOM_BYTES: usize = HEAD_BYTES_MAX + 5;
 
 /// The length in front of an event on TCP.
 const LENGTH_BYTES: usize = 4;
+
+/// What stands before the JSON of a server-sent event, and behind it and its other lines.
+const SSE_HEAD: &[u8; 6] = b"data: ";
+const SSE_END: &[u8] = b"\n\n";
 
 const FIN: u8 = 0x80;
 /// Marks a compressed message, RFC 7692.
@@ -82,6 +87,9 @@ fn close_frame(bytes: &mut Vec<u8>, at: usize, wire: Wire) -> usize {
     if wire.is_batched() && wire.is_json() {
         bytes.push(b'\n');
     }
+    if wire.is_sse() {
+        bytes.extend_from_slice(SSE_END);
+    }
     let body_len = bytes.len().saturating_sub(at + ROOM_BYTES);
     let Some(room) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<ROOM_BYTES>) else {
         return at;
@@ -94,6 +102,7 @@ fn close_frame(bytes: &mut Vec<u8>, at: usize, wire: Wire) -> usize {
     if let Some(room) = room.get_mut(..start).and_then(<[u8]>::last_chunk_mut) {
         let head_start = match wire {
             Wire::TcpProto => write_length(room, unit_len),
+            Wire::SseTopic | Wire::SseTopics => write_sse_head(room),
             wire => write_web_socket_head(room, opcode(wire), unit_len),
         };
         start = start - HEAD_BYTES_MAX + head_start;
@@ -105,8 +114,11 @@ const fn opcode(wire: Wire) -> u8 {
     if wire.is_json() { TEXT } else { BINARY }
 }
 
-/// The length of a WebSocket frame's head, or of what stands in front of a body on TCP.
+/// The length of a WebSocket frame's head, or of what stands in front of a body elsewhere.
 pub fn head_len(frame: &[u8], wire: Wire) -> usize {
+    if wire.is_sse() {
+        return SSE_HEAD.len();
+    }
     match (wire, frame.get(1)) {
         (Wire::TcpProto, _) | (_, Some(&LENGTH_16)) => 4,
         (_, Some(&LENGTH_64)) => 10,
@@ -229,6 +241,14 @@ fn write_varint(room: &mut [u8; ROOM_BYTES], value: usize) -> usize {
     start
 }
 
+/// Writes the name of the field at the end of its room; returns where it starts.
+fn write_sse_head(room: &mut [u8; HEAD_BYTES_MAX]) -> usize {
+    if let Some(place) = room.last_chunk_mut() {
+        *place = *SSE_HEAD;
+    }
+    HEAD_BYTES_MAX - SSE_HEAD.len()
+}
+
 /// Writes a 32-bit length at the end of its room; returns where it starts.
 fn write_length(room: &mut [u8; HEAD_BYTES_MAX], body_len: usize) -> usize {
     room[6..].copy_from_slice(&length(body_len));
@@ -301,7 +321,11 @@ mod tests {
                 } else {
                     Vec::new()
                 };
-                let end = if wire.is_batched() && wire.is_json() { "\n" } else { "" };
+                let end = match wire {
+                    wire if wire.is_sse() => "\n\n",
+                    wire if wire.is_batched() && wire.is_json() => "\n",
+                    _ => "",
+                };
                 let expected = [&length, &vec![b'x'; body_len], end.as_bytes()].concat();
                 assert_eq!(body, expected, "{wire:?} {body_len}");
             }

@@ -24,6 +24,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::value::RawValue;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// Longest account of a syntax error, in bytes: it may quote the command.
 const DETAIL_BYTES_MAX: usize = 200;
@@ -145,24 +146,14 @@ impl<'de> Deserialize<'de> for RawRate {
 impl<'de> Deserialize<'de> for Choice<Overflow> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Text(name) = Text::deserialize(deserializer)?;
-        Ok(match &*name {
-            "catchUp" => Choice::Known(Overflow::CatchUp),
-            "gap" => Choice::Known(Overflow::Gap),
-            "disconnect" => Choice::Known(Overflow::Disconnect),
-            _ => Choice::Unknown,
-        })
+        Ok(Choice::overflow(&name))
     }
 }
 
 impl<'de> Deserialize<'de> for Choice<PolicyWord> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Text(name) = Text::deserialize(deserializer)?;
-        Ok(match &*name {
-            "all" => Choice::Known(PolicyWord::All),
-            "latest" => Choice::Known(PolicyWord::Latest),
-            "maxHz" => Choice::Known(PolicyWord::MaxHz),
-            _ => Choice::Unknown,
-        })
+        Ok(Choice::policy(&name))
     }
 }
 
@@ -196,36 +187,59 @@ pub(super) fn encode(id: u64, event: &Event, out: &mut Vec<u8>) {
         if id != 0 {
             fields.number("id", id);
         }
-        fields.object(name(event), |fields| match event {
-            Event::Message(message) => write_message(message, fields),
-            Event::Connected(connected) => write_connected(connected, fields),
-            Event::Subscribed(subscribed) => write_subscribed(subscribed, fields),
-            Event::Unsubscribed(target) => fields.string("topic", target.as_str()),
-            Event::Ended(ended) => {
-                fields.string("topic", ended.target.as_str());
-                fields.string("reason", ended.reason.name());
-            }
-            Event::Refreshed(refreshed) => write_expiry(refreshed.expires_ms, fields),
-            Event::Published(position) => {
-                write_position(*position, fields);
-                fields.string("durability", "memory");
-            }
-            Event::Error(refusal) => write_error(refusal, fields),
-            Event::Gap(gap) => write_gap(gap, fields),
-            Event::SnapshotEnd(end) => write_snapshot_end(end, fields),
-            Event::Pong | Event::Ping | Event::Reconnect { after_ms: 0 } => {}
-            Event::HistoryPage(page) => write_history_page(page, fields),
-            Event::Position(position) => write_topic_position(position, fields),
-            Event::Updated(updated) => write_updated(updated, fields),
-            Event::PresenceState(state) => write_presence_state(state, fields),
-            Event::Joined(change) | Event::Left(change) => {
-                write_presence(&change.topic, &change.member, fields);
-            }
-            Event::Stale(stale) => write_stale(stale, fields),
-            Event::Fresh(topic) => fields.string("topic", topic.as_str()),
-            Event::Reconnect { after_ms } => fields.number("afterMs", (*after_ms).into()),
+        fields.object(name(event), |fields| write_event(event, fields));
+    });
+}
+
+/// Appends what an event says, as an object of its own.
+pub(super) fn encode_answer(event: &Event, out: &mut Vec<u8>) {
+    Fields::write(out, |fields| write_event(event, fields));
+}
+
+/// Appends the latest messages of topics, and where these stand.
+pub(super) fn encode_snapshot(
+    messages: &[Arc<Message>],
+    positions: &[TopicPosition],
+    out: &mut Vec<u8>,
+) {
+    Fields::write(out, |fields| {
+        fields.array("messages", messages, |fields, message| write_message(message, fields));
+        fields.array("positions", positions, |fields, position| {
+            write_topic_position(position, fields);
         });
     });
+}
+
+fn write_event(event: &Event, fields: &mut Fields<'_>) {
+    match event {
+        Event::Message(message) => write_message(message, fields),
+        Event::Connected(connected) => write_connected(connected, fields),
+        Event::Subscribed(subscribed) => write_subscribed(subscribed, fields),
+        Event::Unsubscribed(target) => fields.string("topic", target.as_str()),
+        Event::Ended(ended) => {
+            fields.string("topic", ended.target.as_str());
+            fields.string("reason", ended.reason.name());
+        }
+        Event::Refreshed(refreshed) => write_expiry(refreshed.expires_ms, fields),
+        Event::Published(position) => {
+            write_position(*position, fields);
+            fields.string("durability", "memory");
+        }
+        Event::Error(refusal) => write_error(refusal, fields),
+        Event::Gap(gap) => write_gap(gap, fields),
+        Event::SnapshotEnd(end) => write_snapshot_end(end, fields),
+        Event::Pong | Event::Ping | Event::Reconnect { after_ms: 0 } => {}
+        Event::HistoryPage(page) => write_history_page(page, fields),
+        Event::Position(position) => write_topic_position(position, fields),
+        Event::Updated(updated) => write_updated(updated, fields),
+        Event::PresenceState(state) => write_presence_state(state, fields),
+        Event::Joined(change) | Event::Left(change) => {
+            write_presence(&change.topic, &change.member, fields);
+        }
+        Event::Stale(stale) => write_stale(stale, fields),
+        Event::Fresh(topic) => fields.string("topic", topic.as_str()),
+        Event::Reconnect { after_ms } => fields.number("afterMs", (*after_ms).into()),
+    }
 }
 
 /// Appends one message push.

@@ -5,8 +5,10 @@
 //! them).
 //! # Not here: sockets, sessions, metrics, permission.
 
+pub mod bookmark;
 pub mod deflate;
 pub mod frame;
+pub mod query;
 pub mod schema;
 
 mod depth;
@@ -16,6 +18,7 @@ mod proto;
 mod raw;
 mod secret;
 mod tags;
+mod words;
 
 #[cfg(test)]
 mod events;
@@ -116,6 +119,20 @@ pub struct Subscribe {
     pub positions: Vec<TopicPosition>,
     /// Whether to tell who joins and leaves; only with a topic.
     pub presence: bool,
+    /// What is known of the topics that the client has no position of; `None` where it keeps positions
+    /// itself, and knows best.
+    pub kept: Option<Kept>,
+}
+
+/// How much of a reader's positions has come back with it, where we keep them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// The subscription had not begun.
+    Nothing,
+    /// All of them: a topic of a filter without one has begun since.
+    All,
+    /// Not all of them.
+    Some,
 }
 
 /// New terms for a subscription.
@@ -405,6 +422,20 @@ pub fn decode_draft(json: &[u8]) -> Result<Draft, Refusal> {
     json::decode_draft(json)
 }
 
+/// What an event says beside its name and id, as one JSON object: how HTTP answers.
+pub fn encode_answer(event: &Event) -> Bytes {
+    let mut body = Vec::new();
+    json::encode_answer(event, &mut body);
+    body.into()
+}
+
+/// The latest messages of topics and where these stand, as one JSON object: how HTTP answers.
+pub fn encode_snapshot(messages: &[Arc<Message>], positions: &[TopicPosition]) -> Bytes {
+    let mut body = Vec::new();
+    json::encode_snapshot(messages, positions, &mut body);
+    body.into()
+}
+
 /// Finished bytes of one event on one wire, its head included. `id` is 0 for a push.
 pub fn encode(id: u64, event: &Event, wire: Wire) -> Bytes {
     frame::whole(wire, |body| write_event(id, event, wire, body))
@@ -418,6 +449,9 @@ pub fn append(block: &mut Vec<u8>, id: u64, event: &Event, wire: Wire) {
 fn write_event(id: u64, event: &Event, wire: Wire, body: &mut Vec<u8>) {
     if wire.is_json() {
         json::encode(id, event, body);
+        if wire.is_sse() {
+            bookmark::write_lines(event, wire, body);
+        }
     } else {
         proto::encode(id, event, body);
     }
@@ -447,6 +481,9 @@ fn encode_plain(message: &Message, wire: Wire) -> Bytes {
     frame::whole(wire, |body| {
         if wire.is_json() {
             json::encode_message(message, body);
+            if wire == Wire::SseTopic {
+                bookmark::write_id(message, body);
+            }
         } else {
             proto::encode_message(message, body);
         }

@@ -78,7 +78,17 @@ fn any_subscribe() -> impl Strategy<Value = Subscribe> {
     (place, first, any_policy(), any_overflow(), any::<bool>()).prop_map(
         |((target, since, positions), (last, snapshot), policy, overflow, presence)| {
             let presence = presence && matches!(target, Target::Topic(_));
-            Subscribe { target, since, last, snapshot, policy, overflow, positions, presence }
+            Subscribe {
+                target,
+                since,
+                last,
+                snapshot,
+                policy,
+                overflow,
+                positions,
+                presence,
+                kept: None,
+            }
         },
     )
 }

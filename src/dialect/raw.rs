@@ -349,7 +349,8 @@ impl RawConnect<'_> {
 }
 
 impl RawSubscribe<'_> {
-    fn understand(self) -> Result<Subscribe, Refusal> {
+    /// Checks every field.
+    pub(super) fn understand(self) -> Result<Subscribe, Refusal> {
         let target = Target::parse(text(self.topic.as_ref()))?;
         let since = self.since.map(RawPosition::understand).transpose()?;
         let positions = self.positions.unwrap_or_default().understand()?;
@@ -370,7 +371,17 @@ impl RawSubscribe<'_> {
             }
             Target::Topic(_) | Target::Filter(_) => {}
         }
-        Ok(Subscribe { target, since, last, snapshot, policy, overflow, positions, presence })
+        Ok(Subscribe {
+            target,
+            since,
+            last,
+            snapshot,
+            policy,
+            overflow,
+            positions,
+            presence,
+            kept: None,
+        })
     }
 }
 
@@ -422,7 +433,8 @@ impl RawPublish<'_> {
 }
 
 impl RawHistory<'_> {
-    fn understand(self) -> Result<History, Refusal> {
+    /// Checks every field.
+    pub(super) fn understand(self) -> Result<History, Refusal> {
         Ok(History {
             topic: TopicName::parse(text(self.topic.as_ref()))?,
             since: self.since.map(RawPosition::understand).transpose()?,
@@ -526,7 +538,7 @@ fn policy(
     word: Option<Choice<PolicyWord>>,
     max_hz: Option<RawRate>,
 ) -> Result<Option<Policy>, Refusal> {
-    let word = known(word, "`policy` must be one of all, latest, maxHz")?;
+    let word = Choice::known(word, "`policy` must be one of all, latest, maxHz")?;
     let rate = max_hz.map(RawRate::understand).transpose()?;
     match (word, rate) {
         (None, None) => Ok(None),
@@ -541,16 +553,7 @@ fn policy(
 }
 
 fn overflow(word: Option<Choice<Overflow>>) -> Result<Option<Overflow>, Refusal> {
-    known(word, "`overflow` must be one of catchUp, gap, disconnect")
-}
-
-/// The word that was chosen, if any; an unknown one is refused with `detail`.
-fn known<T>(word: Option<Choice<T>>, detail: &str) -> Result<Option<T>, Refusal> {
-    match word {
-        None | Some(Choice::Open) => Ok(None),
-        Some(Choice::Known(word)) => Ok(Some(word)),
-        Some(Choice::Unknown) => Err(bad_option(detail)),
-    }
+    Choice::known(word, "`overflow` must be one of catchUp, gap, disconnect")
 }
 
 fn ttl(field: Option<Number>) -> Result<Option<Duration>, Refusal> {

@@ -62,6 +62,7 @@ pub(super) fn subscribe(target: &str) -> Subscribe {
         overflow: None,
         positions: Vec::new(),
         presence: false,
+        kept: None,
     }
 }
 

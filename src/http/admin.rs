@@ -10,8 +10,10 @@ mod lock;
 mod overview;
 mod query;
 mod topics;
+mod window;
 
 pub use lock::Lock;
+pub use window::Window;
 
 use super::{Answer, json};
 use crate::control::Control;
@@ -108,7 +110,17 @@ impl Admin {
     async fn route(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
         let uri = request.uri().clone();
         let page = Page::find(uri.path()).ok_or(Refusal::from(Reason::NotFound))?;
-        self.lock.open(&request)?;
+        self.enter(page, &self.lock, request).await
+    }
+
+    /// Answers a request for a page behind this lock.
+    async fn enter(
+        &self,
+        page: Page<'_>,
+        lock: &Lock,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Refused> {
+        lock.open(&request)?;
         let is_command = page.changes_something();
         let is_right = match *request.method() {
             Method::POST => is_command,
@@ -126,7 +138,7 @@ impl Admin {
                 headers,
             });
         }
-        let query = Query::parse(uri.query().unwrap_or_default())?;
+        let query = Query::parse(request.uri().query().unwrap_or_default())?;
         let answered = match page {
             Page::Overview => overview::overview(self, &query),
             Page::Connections => connections::page(self, &query).await,

@@ -60,12 +60,12 @@ pub(super) fn upgrade<B>(
     Ok((judge(request, &policy)?, shown))
 }
 
-/// Who publishes by a request; `None` where everybody may do everything.
+/// Who sends a request; `None` where everybody may do everything.
 ///
 /// # Errors
 /// [`Reason::Unauthenticated`], [`Reason::BadToken`], [`Reason::TokenExpired`] and
 /// [`Reason::BadRequest`].
-pub(super) fn publisher<B>(
+pub(super) fn reader<B>(
     request: &Request<B>,
     context: &Rc<Context>,
     site: &Site,

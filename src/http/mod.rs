@@ -1,16 +1,22 @@
-//! The public HTTP side: WebSocket upgrades, publishing, the dashboard.
+//! The public HTTP side: WebSocket upgrades, streams of events, publishing, looking, the dashboard.
 //! # Invariants: one `match` routes; every refusal is a row of the reason table with its status;
-//! after an upgrade nothing of HTTP is left on the connection.
+//! after an upgrade or the beginning of a stream nothing of HTTP is left on the connection.
 //! # Not here: the WebSocket itself (`ws`), metrics and health (`ops`).
 
 pub mod admin;
 mod assets;
 mod body;
+mod cors;
 mod entry;
+mod look;
 mod ops;
+mod outlet;
 mod publish;
+mod sse;
 
 pub use ops::{Ops, serve as serve_ops};
+
+use admin::Window;
 
 use crate::dialect::{Event, encode, frame};
 use crate::limits::usage::Usage;
@@ -19,7 +25,7 @@ use crate::listen::pipe::Pipe;
 use crate::listen::{Arrival, Gate, Ticket, count_refusal, hops};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
-use crate::shard::conduit::More;
+use crate::shard::conduit::{Conduit, More};
 use crate::shard::worker::Context;
 use crate::topics::message::Wire;
 use crate::ws;
@@ -33,16 +39,29 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use look::{Sight, look};
+use outlet::Outlet;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// Bytes that a request's head may have; hyper's own default is 400 KiB.
 const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Paths that pages of other origins may use, and how.
+const OPEN: [(&str, &str); 5] = [
+    ("/sse", "GET"),
+    ("/v1/publish", "POST"),
+    ("/v1/history", "GET"),
+    ("/v1/snapshot", "GET"),
+    ("/v1/presence", "GET"),
+];
 
 /// What the public side serves, and to whom.
 #[derive(Debug)]
@@ -55,6 +74,8 @@ pub struct Site {
     pub request_timeout: Duration,
     /// Whose word about their clients counts, and how often those may come.
     pub gate: Arc<Gate>,
+    /// What of the admin API is shown here.
+    pub window: Option<Window>,
 }
 
 /// One connection as its requests see it.
@@ -71,17 +92,30 @@ struct Guest {
     usage: RefCell<Usage>,
     /// What becomes of it.
     upgrade: Cell<Option<Upgrade>>,
+    /// A stream has begun, whose answer is not one of HTTP's.
+    is_taken: Cell<bool>,
 }
 
-/// An upgrade that was accepted.
+/// What leaves HTTP behind, and was accepted.
 struct Upgrade {
-    spoken: Spoken,
-    /// Who showed a token.
-    shown: entry::Shown,
+    kind: Kind,
     /// Who is behind the proxy that asked for it.
     client: Option<IpAddr>,
     /// One connection of that client.
     held: Option<Held>,
+}
+
+enum Kind {
+    /// What is spoken, and who showed a token.
+    WebSocket(Spoken, entry::Shown),
+    Stream(Box<sse::Accepted>),
+}
+
+/// A connection that is HTTP no more.
+enum Freed {
+    WebSocket(Upgraded),
+    /// With its socket, and how much was read behind the request.
+    Stream(Box<sse::Accepted>, (Conduit, usize)),
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -99,14 +133,22 @@ pub async fn serve(context: Rc<Context>, site: Arc<Site>, arrival: Arrival) {
         pending: Cell::new(Some(pending)),
         usage: RefCell::default(),
         upgrade: Cell::new(None),
+        is_taken: Cell::new(false),
     });
     let upgraded = tokio::select! {
         upgraded = until_upgrade(&guest, pipe, held) => upgraded,
         () = too_late(&guest, until) => None,
     };
-    let Some(upgraded) = upgraded else { return };
     let (context, broker) = (Rc::clone(&guest.context), Arc::clone(&guest.site.broker));
-    tokio::task::spawn_local(ws::connection::serve(context, broker, upgraded, place));
+    match upgraded {
+        None => {}
+        Some(Freed::WebSocket(upgraded)) => {
+            tokio::task::spawn_local(ws::connection::serve(context, broker, upgraded, place));
+        }
+        Some(Freed::Stream(accepted, socket)) => {
+            tokio::task::spawn_local(sse::serve(context, broker, *accepted, socket, place));
+        }
+    }
 }
 
 /// Returns when the first request should have been there, and is not.
@@ -118,53 +160,83 @@ async fn too_late(guest: &Guest, until: Duration) {
     count_refusal(&guest.context, Reason::TooLate);
 }
 
-/// Serves requests. If the last one asked for a WebSocket, that is still to be served.
-async fn until_upgrade(guest: &Rc<Guest>, pipe: Pipe, held: Option<Held>) -> Option<Upgraded> {
+/// Serves requests. If the last one asked for something else than an answer, that is still to be
+/// served.
+async fn until_upgrade(guest: &Rc<Guest>, pipe: Pipe, held: Option<Held>) -> Option<Freed> {
     let service = service_fn(|request| {
         let guest = Rc::clone(guest);
-        async move {
+        Box::pin(async move {
             let answer = route(request, &guest).await;
             guest.pending.take();
+            if guest.is_taken.get() {
+                // The stream's own answer is the only one.
+                std::future::pending::<()>().await;
+            }
             Ok::<_, Infallible>(answer)
-        }
+        })
     });
-    let connection = http1::Builder::new()
+    let is_full = Rc::new(Cell::new(false));
+    let outlet = TokioIo::new(Outlet::new(pipe, Rc::clone(&is_full)));
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(guest.site.request_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(pipe), service)
-        .without_shutdown();
+        .serve_connection(outlet, service);
     let begun = guest.context.now().uptime;
-    let ended = connection.await;
+    let ended = poll_fn(|task| match connection.poll_without_shutdown(task) {
+        // Answers to requests before that of the stream have left.
+        Poll::Pending if guest.is_taken.get() && !is_full.get() => Poll::Ready(Ok(())),
+        result => result,
+    });
+    let ended = ended.await;
     // A head that does not come ends the connection without a word of why.
     let took = guest.context.now().uptime.saturating_sub(begun);
     if guest.pending.take().is_some() && took >= guest.site.request_timeout {
         count_refusal(&guest.context, Reason::TooLate);
     }
-    let parts = match ended {
-        Ok(parts) => parts,
-        Err(error) => {
-            tracing::debug!(%error, "an HTTP connection broke");
-            return None;
-        }
-    };
-    let mut pipe = parts.io.into_inner();
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection broke");
+        return None;
+    }
+    let parts = connection.into_parts();
+    let mut pipe = parts.io.into_inner().pipe;
     let Some(upgrade) = guest.upgrade.take() else {
         pipe.farewell();
         return None;
     };
-    let Upgrade { spoken, shown, client, held: behind } = upgrade;
+    let Upgrade { kind, client, held: behind } = upgrade;
     let held = behind.or(held).map(|held| Box::new(held) as Box<dyn Any>);
     let (socket, unread) = pipe.into_conduit(More { channel: None, client, held });
-    // Copied: even an empty piece of hyper's buffer would keep all 8 KiB of it.
-    let early = [&parts.read_buf[..], &unread].concat();
-    Some(Upgraded { socket, spoken, early, shown })
+    Some(match kind {
+        Kind::WebSocket(spoken, shown) => {
+            // Copied: even an empty piece of hyper's buffer would keep all 8 KiB of it.
+            let early = [&parts.read_buf[..], &unread].concat();
+            Freed::WebSocket(Upgraded { socket, spoken, early, shown })
+        }
+        Kind::Stream(accepted) => {
+            Freed::Stream(accepted, (socket, parts.read_buf.len() + unread.len()))
+        }
+    })
 }
 
-/// Decides about a request for a WebSocket, whose client may be behind a proxy.
-fn welcome(request: &Request<Incoming>, guest: &Guest) -> Result<(Upgrade, Answer), Refused> {
+/// Decides about a request for a WebSocket.
+fn welcome(request: &Request<Incoming>, guest: &Guest) -> Result<Answer, Refused> {
+    let (accepted, shown) = entry::upgrade(request, &guest.context, &guest.site)?;
+    depart(request, Kind::WebSocket(accepted.spoken, shown), guest)?;
+    Ok(accepted.response.map(|()| Full::default()))
+}
+
+/// Decides about a request for a stream, whose answer is written where it is served.
+fn begin(request: &Request<Incoming>, guest: &Guest) -> Result<Answer, Refused> {
+    let accepted = sse::judge(request, &guest.context, &guest.site)?;
+    depart(request, Kind::Stream(Box::new(accepted)), guest)?;
+    guest.is_taken.set(true);
+    Ok(Answer::default())
+}
+
+/// Has a connection leave HTTP, if its client, who may be behind a proxy, may have one.
+fn depart(request: &Request<Incoming>, kind: Kind, guest: &Guest) -> Result<(), Refused> {
     let site = &guest.site;
-    let (accepted, shown) = entry::upgrade(request, &guest.context, site)?;
     let forwarded = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
     let client = hops::client(guest.client, forwarded, &site.gate.options().trusted);
     let held = if client == guest.client {
@@ -173,25 +245,31 @@ fn welcome(request: &Request<Incoming>, guest: &Guest) -> Result<(Upgrade, Answe
         let admitted = site.gate.admit(client, guest.context.now().uptime);
         admitted.map_err(|reason| Refused::from(Refusal::from(reason)))?
     };
-    let behind = (client != guest.peer).then_some(client);
-    let upgrade = Upgrade { spoken: accepted.spoken, shown, client: behind, held };
-    Ok((upgrade, accepted.response.map(|()| Full::default())))
+    let client = (client != guest.peer).then_some(client);
+    guest.upgrade.set(Some(Upgrade { kind, client, held }));
+    Ok(())
 }
 
 async fn route(request: Request<Incoming>, guest: &Guest) -> Answer {
     let Guest { context, site, .. } = guest;
+    let open = OPEN.iter().find(|(path, _)| *path == request.uri().path());
+    let origin = open.and_then(|_| cors::origin_of(request.headers(), site));
     let answered = match (request.method(), request.uri().path()) {
+        (&Method::OPTIONS, _) if let Some((_, methods)) = open => {
+            cors::preflight(request.headers(), methods, site).map_err(Refused::from)
+        }
         (_, "/ws") => {
             let welcome = welcome(&request, guest);
             if let Err(refused) = &welcome {
                 let reason = refused.refusal.reason;
                 context.with(|shard| shard.counters().handshakes_refused.of(reason).increment());
             }
-            welcome.map(|(upgrade, answer)| {
-                guest.upgrade.set(Some(upgrade));
-                answer
-            })
+            welcome
         }
+        (_, "/sse") => begin(&request, guest),
+        (_, "/v1/history") => look(&request, Sight::History, guest),
+        (_, "/v1/snapshot") => look(&request, Sight::Snapshot, guest),
+        (_, "/v1/presence") => look(&request, Sight::Presence, guest),
         (&Method::POST, "/v1/publish") => {
             publish::publish(request, &guest.usage, context, site).await.map_err(Refused::from)
         }
@@ -199,13 +277,21 @@ async fn route(request: Request<Incoming>, guest: &Guest) -> Answer {
             refusal: Refusal::new(Reason::MethodNotAllowed, "publishing is POST"),
             headers: &[("allow", "POST")],
         }),
+        (_, path) if path.starts_with("/admin/") => match &site.window {
+            Some(window) => window.look(request, guest.client).await,
+            None => Err(Refusal::from(Reason::NotFound).into()),
+        },
         (&Method::GET | &Method::HEAD, path) => assets::find(path).map_err(Refused::from),
         _ => Err(Refusal::from(Reason::NotFound).into()),
     };
-    answered.unwrap_or_else(|refused| {
+    let mut answer = answered.unwrap_or_else(|refused| {
         context.with(|shard| shard.counters().refusals.of(refused.refusal.reason).increment());
         refuse(&refused)
-    })
+    });
+    if open.is_some() {
+        cors::allow(&mut answer, origin);
+    }
+    answer
 }
 
 /// The answer to a request that is refused.

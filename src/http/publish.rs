@@ -39,7 +39,7 @@ pub(super) async fn publish(
     origin::check(request.headers(), &site.policy.origins)?;
     body::check_type(&request)?;
     // Before the body, which costs memory.
-    let identity = entry::publisher(&request, context, site)?;
+    let identity = entry::reader(&request, context, site)?;
     let mut publisher = Publisher { identity, usage, recent: Recent::default() };
     let bytes_max = site.broker.limits.http_body_bytes_max;
     let body = body::read(request, bytes_max, site.request_timeout).await?;

@@ -3,7 +3,7 @@
 //! into force wholly or not at all; a connection is served to its end by what it began with.
 //! # Not here: which settings may change (`config::live`), reading them (`cli`).
 
-use super::{Server, gate_options, limits, shard_options, site};
+use super::{Server, gate_options, limits, shard_options, site, window};
 use crate::auth::Authority;
 use crate::config::{Config, live};
 use crate::control::{BadReload, Changes};
@@ -78,7 +78,8 @@ impl Server {
             clock: self.broker.clock,
             budget: Arc::clone(&self.broker.budget),
         };
-        let site = site(Arc::new(broker), Arc::clone(&self.gate), &config);
+        let window = window(&self.ops, self.addresses.public, &config);
+        let site = site(Arc::new(broker), Arc::clone(&self.gate), window, &config);
         let site = site.map_err(|error| BadReload(error.to_string()))?;
         Ok(Prepared { config, authority, key_set, credentials, site })
     }

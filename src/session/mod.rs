@@ -5,6 +5,7 @@
 //! # Not here: bytes and their spelling (`dialect`), sockets, how messages are delivered (`shard`).
 
 mod identify;
+pub mod look;
 #[cfg(test)]
 mod oracle;
 mod rates;
@@ -12,10 +13,7 @@ mod subscribe;
 
 use crate::auth::{Ask, Guard};
 use crate::clock::{Clock, Now};
-use crate::dialect::{
-    Action, BadCommand, Command, Connect, Connected, Event, History, HistoryPage, PresenceState,
-    Update, Updated,
-};
+use crate::dialect::{Action, BadCommand, Command, Connect, Connected, Event, Update, Updated};
 use crate::engine::Engine;
 use crate::limits::Limits;
 use crate::limits::usage::Usage;
@@ -25,8 +23,8 @@ use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
 use crate::shard::pressure::{Budget, Pressure};
 use crate::shard::{ConnectionId, Shard, expires_in_ms};
-use crate::topics::message::Draft;
-use crate::topics::name::{Target, TopicName};
+use crate::topics::message::{Draft, Wire};
+use crate::topics::name::Target;
 use crate::topics::registry::{Committed, Recent};
 use crate::topics::terms::Terms;
 use std::sync::Arc;
@@ -136,6 +134,13 @@ impl Session {
         &self.broker.limits
     }
 
+    /// Says hello to a client that cannot ask for it.
+    pub fn greet<S: Socket>(&self, shard: &mut Shard<S>) {
+        let Some(wire) = shard.wire(self.connection) else { return };
+        let connected = self.connected(wire, shard);
+        shard.send(self.connection, 0, &Event::Connected(connected));
+    }
+
     /// Does what a command asks and queues the reply.
     ///
     /// # Errors
@@ -243,36 +248,40 @@ impl Session {
             }
             Action::Unsubscribe(target) => self.unsubscribe(target, shard).map(Some),
             Action::History(query) => {
-                self.permit(Ask::Read(&query.topic), shard)?;
-                self.history(query, shard.now()).map(Some)
+                let standing = shard.standing(self.connection);
+                self.broker.history(standing, query, shard.now()).map(Some)
             }
             Action::Update(update) => {
                 self.count_subscribe(shard.now())?;
                 self.update(update, shard).map(Some)
             }
             Action::Presence(topic) => {
-                self.permit(Ask::Read(&topic), shard)?;
-                self.attendance(topic).map(Some)
+                self.broker.attendance(shard.standing(self.connection), topic).map(Some)
             }
         }
     }
 
     /// Answers a hello. What follows comes in batches, if the client asked for that.
     fn hello<S: Socket>(&self, id: u64, connect: &Connect, shard: &mut Shard<S>) {
-        let connection = shard.name_of(self.connection);
-        let ping_ms = self.broker.ping_ms;
         let Some(before) = shard.wire(self.connection) else { return };
         let wire = if connect.batch { before.batched() } else { before };
         if planted::is(Bug::BatchesEarly) {
             shard.change_wire(self.connection, wire);
         }
         if id != 0 {
-            let expires_ms = expires_in_ms(shard.identity(self.connection), shard.now());
-            let batch = wire.is_batched();
-            let connected = Connected { connection, ping_ms, batch, expires_ms };
+            let connected = self.connected(wire, shard);
             shard.send(self.connection, id, &Event::Connected(connected));
         }
         shard.change_wire(self.connection, wire);
+    }
+
+    fn connected<S: Socket>(&self, wire: Wire, shard: &Shard<S>) -> Connected {
+        Connected {
+            connection: shard.name_of(self.connection),
+            ping_ms: self.broker.ping_ms,
+            batch: wire.is_batched(),
+            expires_ms: expires_in_ms(shard.identity(self.connection), shard.now()),
+        }
     }
 
     fn unsubscribe<S: Socket>(
@@ -301,34 +310,6 @@ impl Session {
         let overflow = (!policy.conflates()).then(|| rule.overflow(terms.overflow));
         let terms = Terms { policy, overflow };
         Ok(Event::Updated(Updated { target: update.target, terms }))
-    }
-
-    fn attendance(&self, topic: TopicName) -> Result<Event, Refusal> {
-        let there =
-            self.broker.engine.registry().attendance(&topic).map_err(|reason| {
-                Refusal::new(reason, "the rule of this topic keeps no presence")
-            })?;
-        Ok(Event::PresenceState(PresenceState {
-            topic,
-            more: there.has_more(),
-            count: there.count,
-            members: there.members,
-        }))
-    }
-
-    fn history(&self, query: History, now: Now) -> Result<Event, Refusal> {
-        let limit = if query.limit == 0 { usize::MAX } else { query.limit as usize };
-        let page = self.broker.engine.registry().history(&query.topic, query.since, limit, now)?;
-        let page = match page {
-            Some(page) => HistoryPage {
-                topic: query.topic,
-                top: Some(page.top),
-                messages: page.messages,
-                more: page.more,
-            },
-            None => HistoryPage { topic: query.topic, top: None, messages: vec![], more: false },
-        };
-        Ok(Event::HistoryPage(page))
     }
 
     fn refuse<S: Socket>(&self, id: u64, refusal: Refusal, shard: &mut Shard<S>) {

@@ -351,6 +351,7 @@ impl World {
             overflow: None,
             positions,
             presence: !is_filter && dice.below(2) == 0,
+            kept: None,
         };
         if self.people[person].joined.contains(&raw) {
             return;

@@ -47,6 +47,26 @@ impl Broker {
         self.may_begin(topic, seen.new_topics, now)
     }
 
+    /// Counts a request that looks at topics: it is one of those that a connection may publish. `usage`
+    /// is what that has used up.
+    ///
+    /// # Errors
+    /// [`Reason::TooOften`].
+    pub fn may_look(
+        &self,
+        standing: Standing<'_>,
+        usage: &mut Usage,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        match self.limits.publishes.filter(|_| standing.is_rated()) {
+            Some(rate) => {
+                let spent = &mut usage.account().publishes;
+                spent.take(rate, now.uptime).map_err(too_soon(Reason::TooOften))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Charges a connection for what has come of a publish that [`Broker::may_publish`] let it do and
     /// that has a rate.
     pub fn charge(&self, usage: &mut Usage, committed: Committed<'_>, now: Now) {

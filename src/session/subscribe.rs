@@ -5,14 +5,16 @@
 
 use super::Session;
 use crate::auth::{Ask as Permission, Identity, permits};
+use crate::clock::Now;
+use crate::dialect::bookmark;
 use crate::dialect::{
-    Event, Recovery, SnapshotEnd, Stale, Subscribe, Subscribed, TopicPosition, TopicRecovery,
+    Event, Kept, Recovery, SnapshotEnd, Stale, Subscribe, Subscribed, TopicPosition, TopicRecovery,
 };
 use crate::metrics::Counters;
 use crate::reason::{Reason, Refusal};
 use crate::shard::outbound::Socket;
 use crate::shard::{FilterAsk, Joiner, Shard, Standing};
-use crate::topics::message::Position;
+use crate::topics::message::{Offset, Position};
 use crate::topics::name::{Target, TopicFilter, TopicName};
 use crate::topics::rule::Rule;
 use crate::topics::terms::{Overflow, Terms};
@@ -41,6 +43,9 @@ impl Session {
         if begun.seams.iter().any(|seam| seam.is_new_topic) {
             self.count_new_topic(shard);
         }
+        for seam in &begun.seams {
+            shard.mark(self.connection, &seam.head, start_of(seam));
+        }
         // Who wants no reply on success must still learn that a resume was none.
         if id != 0 || begun.is_lossy() {
             shard.send(self.connection, id, &Event::Subscribed(begun.reply));
@@ -53,6 +58,10 @@ impl Session {
         }
         self.tell_stale(&begun.seams, subscribe, shard);
         if subscribe.snapshot {
+            for seam in &begun.seams {
+                // The latest messages may be those of a while ago.
+                shard.mark(self.connection, &seam.head, seam.top);
+            }
             let positions = begun.seams.iter().map(position_of).collect();
             let end = SnapshotEnd { target: subscribe.target.clone(), positions };
             shard.send(self.connection, 0, &Event::SnapshotEnd(end));
@@ -103,7 +112,7 @@ impl Session {
         let reply = Subscribed {
             target: subscribe.target.clone(),
             position: Some(seam.position()),
-            recovery: seam.recovery,
+            recovery: seam.recovery.or(lost_of(subscribe)),
             topics: Vec::new(),
             terms: granted(subscribe.terms(), &seam.head.rule),
             stale: shard.is_stale(&seam.head),
@@ -148,8 +157,14 @@ impl Session {
             let permitted = |reader: &Arc<Identity>| permits(reader, Permission::Read(topic));
             filter.matches(topic) && reader.as_ref().is_none_or(permitted)
         };
-        let asks = || self.filter_asks(filter, subscribe, covers);
+        let now = shard.now();
+        let mut past = Past::of(subscribe, shard.targets(self.connection));
+        let asks = || self.filter_asks(&mut past, subscribe, (filter, now), covers);
         let seams = shard.join_filter(self.joiner(subscribe), filter, asks)?;
+        if subscribe.kept.is_some() {
+            let kept = if past.is_whole { Kept::All } else { Kept::Some };
+            shard.mark_filter(self.connection, filter, kept);
+        }
         // The first asks answer `positions`; further ones are what else a snapshot holds.
         let mut answered = seams.iter();
         let recovery = |position: &TopicPosition| {
@@ -168,8 +183,10 @@ impl Session {
         let reply = Subscribed {
             target: subscribe.target.clone(),
             position: None,
-            recovery: None,
-            topics: subscribe.positions.iter().map(recovery).collect(),
+            recovery: lost_of(subscribe)
+                .or((!past.is_whole).then_some(Err(Reason::TooMany)))
+                .filter(|_| subscribe.kept != Some(Kept::Nothing)),
+            topics: past.positions.iter().map(recovery).collect(),
             terms: granted(
                 subscribe.terms(),
                 self.broker.engine.registry().rules().covering(filter),
@@ -183,13 +200,16 @@ impl Session {
     /// then, for a snapshot or the latest messages, of all others that match.
     fn filter_asks(
         &self,
-        filter: &TopicFilter,
+        past: &mut Past,
         subscribe: &Subscribe,
+        (filter, now): (&TopicFilter, Now),
         covers: impl Fn(&TopicName) -> bool,
     ) -> Result<Vec<FilterAsk>, Refusal> {
+        let sends_first = subscribe.last > 0 || subscribe.snapshot;
+        let others = self.others(past, subscribe, (filter, now))?;
         let mut seen = HashSet::new();
         let mut asks = Vec::new();
-        for TopicPosition { topic, position } in &subscribe.positions {
+        for TopicPosition { topic, position } in &past.positions {
             if !seen.insert(topic) {
                 let detail = format!("`{topic}` is named twice");
                 return Err(Refusal::new(Reason::BadPosition, detail));
@@ -199,16 +219,47 @@ impl Session {
                 asks.push(FilterAsk { topic: topic.clone(), ask });
             }
         }
-        if subscribe.last > 0 || subscribe.snapshot {
-            let max = self.broker.limits.snapshot_topics_max;
-            let matching = self.broker.engine.registry().matching(filter, max)?;
-            let others = |topic: &TopicName| !seen.contains(topic) && covers(topic);
-            for topic in matching.into_iter().filter(others) {
-                let ask = self.ask_of(&topic, subscribe);
-                asks.push(FilterAsk { topic, ask });
-            }
+        let others = others.into_iter().filter(|topic| !seen.contains(topic) && covers(topic));
+        for topic in others.filter(|topic| sends_first || !past.is_elsewhere(topic)) {
+            let ask = self.ask_of(&topic, subscribe);
+            asks.push(FilterAsk { topic, ask });
         }
         Ok(asks)
+    }
+
+    /// The topics of a filter whose past is asked for beside those of a known position. Where all
+    /// positions are known, a topic without one has begun since: its position is its beginning.
+    fn others(
+        &self,
+        past: &mut Past,
+        subscribe: &Subscribe,
+        (filter, now): (&TopicFilter, Now),
+    ) -> Result<Vec<TopicName>, Refusal> {
+        let registry = self.broker.engine.registry();
+        let sends_first = subscribe.last > 0 || subscribe.snapshot;
+        let max = self.broker.limits.snapshot_topics_max;
+        let others = match subscribe.kept {
+            None if !sends_first => return Ok(Vec::new()),
+            // What does not fit into a bookmark need not be looked at.
+            Some(Kept::Nothing | Kept::Some) if !sends_first => {
+                registry.matching(filter, bookmark::TOPICS_MAX)
+            }
+            _ => registry.matching(filter, max),
+        };
+        let others = match others {
+            Err(_) if !sends_first => {
+                past.is_whole = false;
+                return Ok(Vec::new());
+            }
+            others => others?,
+        };
+        if subscribe.kept == Some(Kept::All) {
+            past.begin_at_the_beginning(&others, |topic| {
+                let page = registry.history(topic, None, 0, now).unwrap_or_default();
+                page.map(|page| page.top)
+            });
+        }
+        Ok(others)
     }
 
     /// What a subscription wants of the past of a topic, under what the topic's rule grants it.
@@ -236,6 +287,56 @@ pub(super) fn granted(asked: Terms, rule: &Rule) -> Terms {
         !policy.conflates() && (asked.overflow.is_some() || *overflow != Overflow::default())
     });
     Terms { policy, overflow }
+}
+
+/// What is known of the past of a filter's topics.
+struct Past {
+    /// Where the client stands.
+    positions: Vec<TopicPosition>,
+    /// What else the connection is subscribed to, if we keep its positions: a topic that another
+    /// subscription goes on with is not sent twice.
+    elsewhere: Vec<Target>,
+    /// Whether all topics that match now were looked at.
+    is_whole: bool,
+}
+
+impl Past {
+    fn of(subscribe: &Subscribe, targets: Vec<Target>) -> Past {
+        let elsewhere = if subscribe.kept.is_some() { targets } else { Vec::new() };
+        let mut past = Past { positions: Vec::new(), elsewhere, is_whole: true };
+        let positions = subscribe.positions.iter();
+        let own: Vec<_> = positions.filter(|place| !past.is_elsewhere(&place.topic)).collect();
+        let own = own.into_iter().cloned().collect();
+        past.positions = own;
+        past
+    }
+
+    fn is_elsewhere(&self, topic: &TopicName) -> bool {
+        self.elsewhere.iter().any(|target| target.covers(topic))
+    }
+
+    /// Has the topics among these that have no position, and are nobody else's, begin before their
+    /// first message.
+    fn begin_at_the_beginning(
+        &mut self,
+        topics: &[TopicName],
+        top: impl Fn(&TopicName) -> Option<Position>,
+    ) {
+        let known: HashSet<&TopicName> = self.positions.iter().map(|place| &place.topic).collect();
+        let is_new = |topic: &&TopicName| !known.contains(topic) && !self.is_elsewhere(topic);
+        let begin = |topic: &TopicName| {
+            let top = top(topic).filter(|top| top.offset > Offset(0))?;
+            let position = Position { offset: Offset(0), ..top };
+            Some(TopicPosition { topic: topic.clone(), position })
+        };
+        let new: Vec<_> = topics.iter().filter(is_new).filter_map(begin).collect();
+        self.positions.extend(new);
+    }
+}
+
+/// What a reader is told of the positions that it came back without.
+fn lost_of(subscribe: &Subscribe) -> Option<Recovery> {
+    (subscribe.kept == Some(Kept::Some)).then_some(Err(Reason::TooMany))
 }
 
 /// A subscription that has begun.
@@ -272,9 +373,14 @@ fn untold_start(seam: &Seam, subscribe: &Subscribe) -> Option<TopicPosition> {
     if told || matches!(subscribe.target, Target::Topic(_)) {
         return None;
     }
-    let offset = seam.replay.first()?.offset.previous();
-    let position = Position { epoch: seam.head.epoch, offset };
+    seam.replay.first()?;
+    let position = Position { epoch: seam.head.epoch, offset: start_of(seam) };
     Some(TopicPosition { topic: seam.head.name.clone(), position })
+}
+
+/// Where what a subscription sends of a topic begins.
+fn start_of(seam: &Seam) -> Offset {
+    seam.replay.first().map_or(seam.top, |first| first.offset.previous())
 }
 
 fn position_of(seam: &Seam) -> TopicPosition {

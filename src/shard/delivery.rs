@@ -8,11 +8,11 @@ use super::block::Plan;
 use super::connection::{Connection, ConnectionId, Phase};
 use super::cursor::{Cursor, Mode};
 use super::grant::{Grant, Granted};
-use super::late::{Late, Unsent};
+use super::late::Unsent;
 use super::outbound::{Outbound, Socket, WRITE_FRAMES_MAX};
 use super::pace::{self, Due};
 use super::subscribers::{Group, Member, strongest};
-use super::turn::{Frame, FrameIndex, Linked, Order, Turn};
+use super::turn::{Frame, FrameIndex, Order, Turn};
 use super::wheel::Wheel;
 use crate::clock::Now;
 use crate::dialect::{Event, TopicPosition, encode, encode_deflated, encode_message};
@@ -179,6 +179,10 @@ impl<S: Socket> Shard<S> {
         let before = connection.waiting();
         let (wire, counters) = (connection.wire, &*self.counters);
         self.turn.follow(pending, &mut self.order);
+        if wire == Wire::SseTopics {
+            let result = self.write_marked(slot);
+            return self.note_written(id, before, result);
+        }
         self.plan.make(&self.turn, pending, wire, &self.order);
         let taken = written(connection, &self.plan, &self.turn, counters);
         connection.sent += taken.as_ref().map_or(0, |taken| *taken as u64);
@@ -189,28 +193,16 @@ impl<S: Socket> Shard<S> {
             }
             Ok(taken) => {
                 let gone = queue_begun(taken, connection, &self.turn, &self.order, counters);
-                let mut late = Late {
-                    connection,
-                    subscribers: &mut self.subscribers,
-                    options: &self.options,
-                    pressure: self.pressure,
-                    tick: u32::try_from(self.wheel.tick()).unwrap_or(u32::MAX),
-                    queued: 0,
-                    begun: 0,
-                    dropped: 0,
-                    untold: false,
-                };
-                let keep =
-                    |linked: Linked<'_>| late.keep(linked, bytes_of(linked.frame, wire, counters));
-                let kept = self.turn.chain(&self.order).skip(gone).try_for_each(keep);
-                counters.deliveries.add(late.queued);
-                counters.dropped.add(late.dropped);
-                counters.catch_ups.add(late.begun);
-                kept
+                self.keep_rest(slot, gone)
             }
             Err(_) => Err(Unsent::PeerGone),
         };
-        let Some(connection) = self.connections.get(slot as usize) else { return };
+        self.note_written(id, before, result);
+    }
+
+    /// Sees to what a chain has left of a connection. Before it, `before` bytes waited.
+    fn note_written(&mut self, id: ConnectionId, before: usize, result: Result<(), Unsent>) {
+        let Some(connection) = self.connections.get(id.slot as usize) else { return };
         let (after, is_ready) = (connection.waiting(), connection.has_ready());
         self.note_outbound(before, after);
         match result {
@@ -415,7 +407,8 @@ impl<S> Offering<'_, S> {
         let topic = self.message.head.name.clone();
         let event = Event::Position(TopicPosition { topic, position });
         let bytes = encode(0, &event, wire);
-        let frame = self.turn.add(Frame::Position(bytes.clone()));
+        let first = Arc::clone(&self.message);
+        let frame = self.turn.add(Frame::Position { first, bytes: bytes.clone() });
         self.turn.lay_out(frame, wire, &bytes);
         if let Some(place) = self.position.get_mut(wire as usize) {
             *place = Some(frame);
@@ -436,13 +429,6 @@ pub(super) fn frame_of<'a>(message: &'a Message, wire: Wire, counters: &Counters
         counters.deflate_out_bytes.add_len(frame.len());
         frame
     })
-}
-
-fn bytes_of<'a>(frame: &'a Frame, wire: Wire, counters: &Counters) -> &'a Bytes {
-    match frame {
-        Frame::Message(message) => frame_of(message, wire, counters),
-        Frame::Position(bytes) => bytes,
-    }
 }
 
 /// Writes what the socket takes of a plan; returns how many bytes that is.
@@ -471,7 +457,7 @@ fn written<S: Socket>(
 }
 
 /// Writes once. A socket that takes nothing now takes 0 bytes.
-fn write<S: Socket>(
+pub(super) fn write<S: Socket>(
     connection: &Connection<S>,
     slices: &[IoSlice<'_>],
     counters: &Counters,

@@ -128,6 +128,14 @@ impl<S: Socket> Shard<S> {
         Ok(seams)
     }
 
+    /// Looks at the past and the present of a topic, if it is there, and joins nothing.
+    ///
+    /// # Errors
+    /// Those of [`Registry::seam`](crate::topics::registry::Registry::seam).
+    pub fn peek(&mut self, topic: &TopicName, ask: &Ask) -> Result<Option<Seam>, Reason> {
+        self.registry.seam(topic, ask, &mut self.inbox, self.now)
+    }
+
     /// Ends a subscription.
     ///
     /// # Errors
@@ -239,6 +247,12 @@ impl<S: Socket> Shard<S> {
         self.subscribers.place(target).is_some_and(|place| {
             self.connection(id).is_some_and(|c| c.memberships.get(place).is_some())
         })
+    }
+
+    /// What a connection is subscribed to.
+    pub fn targets(&self, id: ConnectionId) -> Vec<Target> {
+        let connection = self.connection(id);
+        connection.map_or_else(Vec::new, |c| self.subscribers.targets(&c.memberships))
     }
 
     /// How many subscriptions a connection has, filters among them.

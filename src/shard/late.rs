@@ -7,11 +7,13 @@
 use super::ShardOptions;
 use super::connection::Connection;
 use super::cursor::{Cursor, Mode};
+use super::marks::marked;
 use super::pressure::Pressure;
 use super::subscribers::Subscribers;
 use super::turn::{Frame, Linked};
+use crate::dialect::bookmark::Bookmark;
 use crate::planted::{self, Bug};
-use crate::topics::message::Message;
+use crate::topics::message::{Message, Offset, TopicHead};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -27,6 +29,8 @@ pub(super) enum Unsent {
 /// Keeps what the socket of one connection did not take.
 pub(super) struct Late<'a, S> {
     pub(super) connection: &'a mut Connection<S>,
+    /// Where it stands, if each of its events says so.
+    pub(super) bookmark: Option<&'a mut Bookmark>,
     pub(super) subscribers: &'a mut Subscribers,
     pub(super) options: &'a ShardOptions,
     pub(super) pressure: Pressure,
@@ -46,11 +50,12 @@ impl<S> Late<'_, S> {
     /// Keeps one frame, whose bytes these are.
     pub(super) fn keep(&mut self, linked: Linked<'_>, bytes: &Bytes) -> Result<(), Unsent> {
         match linked.frame {
-            Frame::Position(_) => {
+            Frame::Position { first, .. } => {
                 // One that has no room waits with its message.
                 self.untold = !self.has_room(linked.mode, bytes.len());
+                self.note(&first.head, first.offset.previous());
                 if !self.untold {
-                    self.connection.outbound.push(bytes.clone());
+                    self.push(bytes);
                 }
                 Ok(())
             }
@@ -74,7 +79,8 @@ impl<S> Late<'_, S> {
         }
         // A message may be shorter than its position, and never comes without it.
         if !untold && self.has_room(mode, bytes.len()) {
-            self.connection.outbound.push(bytes.clone());
+            self.note(&message.head, message.offset);
+            self.push(bytes);
             self.queued += 1;
             return Ok(());
         }
@@ -93,12 +99,27 @@ impl<S> Late<'_, S> {
         Ok(())
     }
 
+    /// Notes that the connection has a topic up to here when what is queued has arrived.
+    fn note(&mut self, head: &TopicHead, offset: Offset) {
+        if let Some(bookmark) = &mut self.bookmark {
+            bookmark.note(head, offset);
+        }
+    }
+
+    fn push(&mut self, bytes: &Bytes) {
+        self.connection.outbound.push(match &mut self.bookmark {
+            Some(bookmark) => marked(bookmark, bytes),
+            None => bytes.clone(),
+        });
+    }
+
     /// Whether a frame may be queued.
     fn has_room(&self, mode: Mode, len: usize) -> bool {
         let waiting = self.connection.outbound.bytes();
         if waiting == 0 {
             return true;
         }
+        let len = len + self.bookmark.as_ref().map_or(0, |bookmark| bookmark.line_len());
         let overflowed = self.connection.cursors.as_ref().is_some_and(|c| c.has_overflowed());
         mode != Mode::Conflate
             && !overflowed

@@ -10,7 +10,6 @@ use super::outbound::Socket;
 use crate::dialect::{Event, frame};
 use crate::planted::{self, Bug};
 use crate::reason::Reason;
-use crate::topics::message::Wire;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -199,9 +198,8 @@ impl<S: Socket> Shard<S> {
         let next_ping = self.tick_after(self.options.ping_interval);
         let Some(connection) = self.connection_mut(id) else { return };
         connection.next_ping = next_ping;
-        let wire = connection.wire;
-        if wire != Wire::TcpProto {
-            // On TCP there is no answer to wait for: the kernel's keep-alive finds a dead peer.
+        if connection.wire.is_web_socket() {
+            // Elsewhere there is no answer to wait for: the kernel's keep-alive finds a dead peer.
             // The first tick is 1.
             connection.pinged.get_or_insert(NonZeroU32::new(tick).unwrap_or(NonZeroU32::MIN));
             // No more than can be told from pongs that nobody asked for.

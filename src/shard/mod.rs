@@ -19,6 +19,7 @@ mod grant;
 mod joining;
 mod late;
 mod liveness;
+mod marks;
 mod members;
 mod memberships;
 pub mod outbound;
@@ -56,6 +57,7 @@ use crate::topics::topic::ShardId;
 use block::Plan;
 use bytes::Bytes;
 use connection::{Connection, NEVER, Phase};
+use marks::Marks;
 use members::Exit;
 use memberships::Memberships;
 use outbound::{Outbound, Socket};
@@ -134,6 +136,8 @@ pub struct Shard<S> {
     /// How far the turn's dirty connections have been written.
     written: usize,
     replies: Replies,
+    /// Where connections stand whose events have ids.
+    marks: Marks,
     /// Counts the messages this shard has delivered.
     sequence: u64,
     /// Connections by the second at which they want to be looked after.
@@ -182,6 +186,7 @@ impl<S: Socket> Shard<S> {
             plan: Plan::default(),
             written: 0,
             replies: Replies::default(),
+            marks: Marks::default(),
             sequence: 0,
             // Tick 0 is never a connection's due tick.
             wheel: Wheel::new(liveness::SLOTS, 1),
@@ -251,6 +256,7 @@ impl<S: Socket> Shard<S> {
             sent: 0,
         });
         let id = ConnectionId { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation };
+        self.marks.begin(id.slot, wire);
         self.counters.opened.of(wire).increment();
         self.counters.connections.of(wire).increment();
         self.schedule(id);
@@ -324,9 +330,10 @@ impl<S: Socket> Shard<S> {
     pub fn close(&mut self, id: ConnectionId, refusal: &Refusal) {
         let Some(wire) = self.wire(id) else { return };
         let reason = refusal.reason;
-        let farewell = match wire {
-            Wire::TcpProto => encode(0, &Event::Error(refusal.clone()), wire),
-            _ => frame::close(reason.code(), &format!("{}: {refusal}", reason.name())),
+        let farewell = if wire.is_web_socket() {
+            frame::close(reason.code(), &format!("{}: {refusal}", reason.name()))
+        } else {
+            encode(0, &Event::Error(refusal.clone()), wire)
         };
         let cut_at = self.tick_after(liveness::CLOSE_GRACE);
         self.begin_close(id, reason, farewell, Phase::Closing { cut_at });
@@ -385,6 +392,7 @@ impl<S: Socket> Shard<S> {
             return;
         }
         self.standings.forget(id.slot);
+        self.marks.forget(id.slot);
         if let Some(connection) = self.connections.try_remove(id.slot as usize) {
             let unsent = connection.waiting();
             if !connection.has_ended() {

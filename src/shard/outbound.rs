@@ -119,6 +119,13 @@ impl Outbound {
         self.push(frame);
     }
 
+    /// Adds the rest of a frame that was begun to an empty queue.
+    pub fn push_rest(&mut self, rest: Bytes) {
+        debug_assert!(self.is_empty(), "only the first frame can have been begun");
+        self.0.get_or_insert_default().begun = true;
+        self.push(rest);
+    }
+
     /// Gives up every frame that has not been begun.
     pub fn cut(&mut self) {
         let Some(queue) = &mut self.0 else { return };

@@ -18,7 +18,7 @@ const BLOCK_BYTES_MAX: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Replies {
     to: Option<ConnectionId>,
-    block: Vec<u8>,
+    pub(super) block: Vec<u8>,
 }
 
 impl Replies {
@@ -60,6 +60,9 @@ impl<S: Socket> Shard<S> {
         }
         let wire = self.connection(id).filter(|connection| connection.is_open()).map(|c| c.wire);
         let Some(wire) = wire else { return };
+        if wire.is_sse() {
+            self.marks.tell(id.slot, &mut self.replies.block);
+        }
         self.replies.add(id, command_id, event, wire);
         if self.replies.bytes(id) >= BLOCK_BYTES_MAX {
             self.seal_replies();

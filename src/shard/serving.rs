@@ -8,8 +8,10 @@ use super::Shard;
 use super::connection::ConnectionId;
 use super::cursor::{Cursor, Mode};
 use super::delivery::frame_of;
+use super::marks::marked;
 use super::outbound::{Outbound, Socket};
 use crate::clock::Now;
+use crate::dialect::bookmark::Bookmark;
 use crate::dialect::{Event, Gap, GapReason, PresenceState, TopicPosition, encode};
 use crate::metrics::Counters;
 use crate::planted::{self, Bug};
@@ -19,6 +21,7 @@ use crate::topics::message::{Message, Offset, Position, Stream, TopicHead, Wire}
 use crate::topics::name::Target;
 use crate::topics::terms::Policy;
 use crate::topics::topic::ResumeOptions;
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Bytes that one serving may queue before the socket is asked again.
@@ -203,10 +206,13 @@ impl<S: Socket> Shard<S> {
         act: impl FnOnce(&mut Serving<'_>),
     ) {
         let (now, counters) = (self.now, Arc::clone(&self.counters));
-        let Some(connection) = self.connection_mut(id) else { return };
+        // Not by `connection_mut`, which would borrow all of the shard.
+        let connection = self.connections.get_mut(id.slot as usize);
+        let Some(connection) = connection.filter(|c| c.generation == id.generation) else { return };
         let wire = connection.wire;
         act(&mut Serving {
             outbound: &mut connection.outbound,
+            bookmark: if wire.is_sse() { self.marks.get(id.slot) } else { None },
             wire,
             head,
             now,
@@ -339,6 +345,8 @@ impl<S: Socket> Shard<S> {
 /// What is sent of one topic to one connection that is behind.
 pub(super) struct Serving<'a> {
     outbound: &'a mut Outbound,
+    /// Where the connection stands, if its events say so.
+    bookmark: Option<&'a mut Bookmark>,
     wire: Wire,
     head: &'a TopicHead,
     now: Now,
@@ -355,7 +363,8 @@ impl Serving<'_> {
         let topic = self.head.name.clone();
         let told = to.0 - u64::from(planted::is(Bug::GapTooShort));
         let gap = Gap { topic, from: since.next().0, to: told, reason };
-        self.outbound.push(encode(0, &Event::Gap(gap), self.wire));
+        self.note(to);
+        self.push(&encode(0, &Event::Gap(gap), self.wire));
         self.position(to);
     }
 
@@ -363,7 +372,22 @@ impl Serving<'_> {
     fn position(&mut self, offset: Offset) {
         let position = Position { epoch: self.head.epoch, offset };
         let position = TopicPosition { topic: self.head.name.clone(), position };
-        self.outbound.push(encode(0, &Event::Position(position), self.wire));
+        self.note(offset);
+        self.push(&encode(0, &Event::Position(position), self.wire));
+    }
+
+    /// Notes that the topic has been sent up to here.
+    fn note(&mut self, offset: Offset) {
+        if let Some(bookmark) = &mut self.bookmark {
+            bookmark.note(self.head, offset);
+        }
+    }
+
+    fn push(&mut self, frame: &Bytes) {
+        self.outbound.push(match &mut self.bookmark {
+            Some(bookmark) => marked(bookmark, frame),
+            None => frame.clone(),
+        });
     }
 
     /// Sends messages, oldest first; those whose time is over are told as missing in their place.
@@ -378,7 +402,14 @@ impl Serving<'_> {
             if let Some((since, to)) = expired.take().filter(|_| !planted::is(Bug::ExpiredUntold)) {
                 self.gap(since, to, GapReason::Expired);
             }
-            self.outbound.push(frame_of(message, self.wire, self.counters).clone());
+            let frame = frame_of(message, self.wire, self.counters);
+            if self.wire == Wire::SseTopic {
+                // It has its id in itself.
+                self.outbound.push(frame.clone());
+            } else {
+                self.note(message.offset);
+                self.push(frame);
+            }
         }
         if let Some((since, to)) = expired {
             self.gap(since, to, GapReason::Expired);

@@ -33,8 +33,12 @@ const KEPT_MAX: usize = 2 * TURN_DELIVERIES_MAX;
 pub(super) enum Frame {
     /// A message: its bytes for each wire are shared by everyone.
     Message(Arc<Message>),
-    /// Where a topic stands, for connections that meet it through a filter.
-    Position(Bytes),
+    /// Where a topic stands before the first message that a connection meets through a filter.
+    Position {
+        /// That message.
+        first: Arc<Message>,
+        bytes: Bytes,
+    },
 }
 
 /// The frames of one turn and who gets which.
@@ -81,6 +85,16 @@ pub(super) struct Linked<'a> {
     pub(super) mode: Mode,
 }
 
+impl<'a> Linked<'a> {
+    /// The bytes of the frame, which was laid out for this wire.
+    pub(super) fn bytes(&self, wire: Wire) -> Option<&'a Bytes> {
+        match self.frame {
+            Frame::Message(message) => message.encoded(wire),
+            Frame::Position { bytes, .. } => Some(bytes),
+        }
+    }
+}
+
 /// A frame's index in its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameIndex(u32);
@@ -114,7 +128,7 @@ impl Order {
 impl Turn {
     /// Adds a frame that connections can then be given.
     pub(super) fn add(&mut self, frame: Frame) -> FrameIndex {
-        self.positions += usize::from(matches!(frame, Frame::Position(_)));
+        self.positions += usize::from(matches!(frame, Frame::Position { .. }));
         self.frames.push(frame);
         FrameIndex(u32::try_from(self.frames.len() - 1).unwrap_or(u32::MAX))
     }
@@ -172,10 +186,8 @@ impl Turn {
 
     /// The bytes of a frame that was laid out.
     pub(super) fn bytes(&self, index: FrameIndex, wire: Wire) -> Option<&Bytes> {
-        match self.frame(index)? {
-            Frame::Message(message) => message.encoded(wire),
-            Frame::Position(bytes) => Some(bytes),
-        }
+        let frame = self.frame(index)?;
+        Linked { frame, mode: Mode::Gap }.bytes(wire)
     }
 
     /// Follows a chain back to its beginning, and notes it in the order of the deliveries.
@@ -218,7 +230,7 @@ impl Turn {
     pub(super) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
         self.frames.iter().filter_map(|frame| match frame {
             Frame::Message(message) => Some(message),
-            Frame::Position(_) => None,
+            Frame::Position { .. } => None,
         })
     }
 
@@ -242,14 +254,24 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Now;
+    use crate::topics::message::{Draft, Epoch, Offset, Payload, TopicHead};
+    use crate::topics::name::TopicName;
+
+    fn topic() -> TopicName {
+        TopicName::parse("a.b").expect("a name")
+    }
 
     fn position(text: &'static str) -> Frame {
-        Frame::Position(Bytes::from_static(text.as_bytes()))
+        let head = TopicHead::new(1, topic(), Epoch::from_bits(1), Arc::default());
+        let draft = Draft::new(topic(), Payload::Text(Bytes::new()));
+        let first = Arc::new(Message::new(Arc::new(head), Offset(1), draft, Now::at_ms(0)));
+        Frame::Position { first, bytes: Bytes::from_static(text.as_bytes()) }
     }
 
     fn bytes_of(frame: &Frame) -> &Bytes {
         match frame {
-            Frame::Position(bytes) => bytes,
+            Frame::Position { bytes, .. } => bytes,
             Frame::Message(_) => panic!("there is none"),
         }
     }

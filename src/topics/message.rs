@@ -406,11 +406,15 @@ pub enum Wire {
     WebSocketJsonBatchDeflate,
     /// As [`Wire::WebSocketProtoBatch`]; compressed messages travel alone.
     WebSocketProtoBatchDeflate,
+    /// Server-sent events of JSON about one topic: a message carries its position as the event's id.
+    SseTopic,
+    /// Server-sent events of JSON about any topics: each connection has ids of its own.
+    SseTopics,
 }
 
 impl Wire {
     /// How many layouts there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 11;
     /// Every layout, in the order of their discriminants.
     pub const ALL: [Wire; Wire::COUNT] = [
         Wire::WebSocketJson,
@@ -422,6 +426,8 @@ impl Wire {
         Wire::WebSocketProtoDeflate,
         Wire::WebSocketJsonBatchDeflate,
         Wire::WebSocketProtoBatchDeflate,
+        Wire::SseTopic,
+        Wire::SseTopics,
     ];
 
     /// The layout as metrics name it.
@@ -436,6 +442,8 @@ impl Wire {
             Wire::WebSocketProtoDeflate => "websocket_proto_deflate",
             Wire::WebSocketJsonBatchDeflate => "websocket_json_batch_deflate",
             Wire::WebSocketProtoBatchDeflate => "websocket_proto_batch_deflate",
+            Wire::SseTopic => "sse_topic",
+            Wire::SseTopics => "sse_topics",
         }
     }
 
@@ -447,7 +455,19 @@ impl Wire {
                 | Wire::WebSocketJsonBatch
                 | Wire::WebSocketJsonDeflate
                 | Wire::WebSocketJsonBatchDeflate
+                | Wire::SseTopic
+                | Wire::SseTopics
         )
+    }
+
+    /// Whether events are framed as server-sent ones.
+    pub const fn is_sse(self) -> bool {
+        matches!(self, Wire::SseTopic | Wire::SseTopics)
+    }
+
+    /// Whether events travel in WebSocket messages: then a ping is answered, and a close has a code.
+    pub const fn is_web_socket(self) -> bool {
+        !(self.is_sse() || matches!(self, Wire::TcpProto))
     }
 
     /// Whether several events may share one WebSocket message.
@@ -478,7 +498,7 @@ impl Wire {
         }
     }
 
-    /// The same layout with messages compressed where that pays. On TCP none are.
+    /// The same layout with messages compressed where that pays. Outside of WebSocket none are.
     #[must_use]
     pub const fn deflated(self) -> Wire {
         match self {
@@ -490,7 +510,7 @@ impl Wire {
         }
     }
 
-    /// The same layout with several events in one WebSocket message. On TCP there are none.
+    /// The same layout with several events in one WebSocket message. Elsewhere there are none.
     #[must_use]
     pub const fn batched(self) -> Wire {
         match self {

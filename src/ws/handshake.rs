@@ -125,10 +125,13 @@ fn check_request<B>(request: &Request<B>) -> Result<(), Refusal> {
 
 /// Refuses a body: a server and a proxy that disagree on where it ends can be made to read it as
 /// another request.
-fn check_body(headers: &HeaderMap) -> Result<(), Refusal> {
+///
+/// # Errors
+/// [`Reason::BadRequest`].
+pub fn check_body(headers: &HeaderMap) -> Result<(), Refusal> {
     let length = headers.get_all(CONTENT_LENGTH).iter().any(|it| it != "0");
     if length || headers.contains_key(TRANSFER_ENCODING) {
-        let detail = "a request for a WebSocket has no body";
+        let detail = "a request for a WebSocket or a stream of events has no body";
         return Err(Refusal::new(Reason::BadRequest, detail));
     }
     Ok(())
@@ -344,7 +347,7 @@ mod tests {
     const KEY: &str = "400 the sec-websocket-key header is not base64 of 16 bytes";
     const TOKENS: &str = "426 the request lacks `connection: upgrade` or `upgrade: websocket`";
     const VERSION: &str = "426 the request needs one sec-websocket-version header, which is 13";
-    const BODY: &str = "400 a request for a WebSocket has no body";
+    const BODY: &str = "400 a request for a WebSocket or a stream of events has no body";
 
     #[test]
     fn a_header_that_is_wrong_is_refused() {

@@ -12,17 +12,23 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// An origin whose pages may use this server beside the server's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedOrigin {
-    /// In lower case.
-    scheme: Box<str>,
-    /// In lower case.
-    host: Box<str>,
-    /// The default port of the scheme if none is written, and `None` if it has no default.
-    port: Option<u16>,
+pub enum AllowedOrigin {
+    /// Pages that were opened as files, and frames that any page has put into a sandbox: browsers
+    /// call both of them `null`, and nothing tells them apart.
+    Null,
+    /// Pages of one place.
+    Place {
+        /// In lower case.
+        scheme: Box<str>,
+        /// In lower case.
+        host: Box<str>,
+        /// The default port of the scheme if none is written, and `None` if it has no default.
+        port: Option<u16>,
+    },
 }
 
 impl AllowedOrigin {
-    /// Parses `scheme://host` or `scheme://host:port`, as a browser writes it.
+    /// Parses `scheme://host` or `scheme://host:port`, as a browser writes it, or `null`.
     ///
     /// # Errors
     /// [`OriginError`] for anything else, a wildcard above all: it would let in whoever can get a
@@ -32,8 +38,11 @@ impl AllowedOrigin {
         if raw.contains('*') {
             return Err(fail(Fault::Wildcard));
         }
+        if raw.eq_ignore_ascii_case(NULL) {
+            return Ok(AllowedOrigin::Null);
+        }
         let origin = Origin::parse(raw).map_err(fail)?;
-        Ok(AllowedOrigin {
+        Ok(AllowedOrigin::Place {
             scheme: origin.scheme.to_ascii_lowercase().into(),
             host: origin.place.host.to_ascii_lowercase().into(),
             port: origin.port(),
@@ -41,22 +50,27 @@ impl AllowedOrigin {
     }
 
     fn is(&self, origin: &Origin<'_>) -> bool {
-        self.scheme.eq_ignore_ascii_case(origin.scheme)
-            && self.host.eq_ignore_ascii_case(origin.place.host)
-            && self.port == origin.port()
+        let AllowedOrigin::Place { scheme, host, port } = self else { return false };
+        scheme.eq_ignore_ascii_case(origin.scheme)
+            && host.eq_ignore_ascii_case(origin.place.host)
+            && *port == origin.port()
     }
 }
 
 impl fmt::Display for AllowedOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme, self.host)?;
-        match self.port {
-            port if port == default_port(&self.scheme) => Ok(()),
+        let AllowedOrigin::Place { scheme, host, port } = self else { return f.write_str(NULL) };
+        write!(f, "{scheme}://{host}")?;
+        match *port {
+            port if port == default_port(scheme) => Ok(()),
             Some(port) => write!(f, ":{port}"),
             None => Ok(()),
         }
     }
 }
+
+/// What a browser sends for a page that has no origin.
+const NULL: &str = "null";
 
 /// Why something is not an [`AllowedOrigin`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,7 +90,8 @@ pub struct OriginError {
 /// server's own; what keeps such a page out is a token.
 ///
 /// # Errors
-/// [`Reason::BadOrigin`], also for `null` and for everything that cannot be read.
+/// [`Reason::BadOrigin`], also for `null` unless that is allowed, and for everything that cannot be
+/// read.
 pub fn check(headers: &HeaderMap, allowed: &[AllowedOrigin]) -> Result<(), Refusal> {
     let mut values = headers.get_all(ORIGIN).iter();
     let raw = match (values.next(), values.next()) {
@@ -87,6 +102,9 @@ pub fn check(headers: &HeaderMap, allowed: &[AllowedOrigin]) -> Result<(), Refus
             return Err(Refusal::new(Reason::BadOrigin, detail));
         }
     };
+    if raw == NULL && allowed.contains(&AllowedOrigin::Null) {
+        return Ok(());
+    }
     // The whole of it may be 16 KiB of somebody else's choice, too much for an answer or a log.
     let shown = raw.get(..SHOWN_BYTES_MAX).unwrap_or(raw);
     let origin = Origin::parse(raw).map_err(|fault| {
@@ -99,6 +117,14 @@ pub fn check(headers: &HeaderMap, allowed: &[AllowedOrigin]) -> Result<(), Refus
     }
     let detail = format!("origin {shown:?} is neither the host of the request nor allowed");
     Err(Refusal::new(Reason::BadOrigin, detail))
+}
+
+/// Refuses a request that does not name exactly one host.
+///
+/// # Errors
+/// [`Reason::BadRequest`].
+pub fn check_one_host(headers: &HeaderMap) -> Result<(), Refusal> {
+    host(headers).map(drop)
 }
 
 /// Refuses a request that calls this server by a name which is not an address of this machine alone,
@@ -295,6 +321,20 @@ mod tests {
     }
 
     #[test]
+    fn pages_without_an_origin_are_let_in_only_where_that_is_said() {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static("example.com"));
+        headers.insert(ORIGIN, HeaderValue::from_static("null"));
+        let of = |raw| AllowedOrigin::parse(raw).unwrap();
+        let others = [of("https://null"), of("http://localhost")];
+        assert_eq!(check(&headers, &others).map_err(|it| it.reason), Err(Reason::BadOrigin));
+        assert_eq!(check(&headers, &[of("null")]), Ok(()));
+        assert_eq!(of("null").to_string(), "null");
+        headers.insert(ORIGIN, HeaderValue::from_static("https://evil.example"));
+        assert_eq!(check(&headers, &[of("null")]).map_err(|it| it.reason), Err(Reason::BadOrigin));
+    }
+
+    #[test]
     fn foreign_origins_are_refused() {
         let rows = [
             ("https://evil-example.com", "example.com"),
@@ -398,7 +438,7 @@ mod tests {
         let rows = [
             ("*", "has a wildcard"),
             ("https://*.example.com", "has a wildcard"),
-            ("null", "has no scheme"),
+            ("nil", "has no scheme"),
             ("example.com", "has no scheme"),
             ("https://example.com/", "has a path"),
             ("https://me@example.com", "has user information"),

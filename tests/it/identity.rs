@@ -52,7 +52,7 @@ impl House {
     }
 }
 
-fn now() -> Now {
+pub(crate) fn now() -> Now {
     Clock::start().now()
 }
 

@@ -229,12 +229,16 @@ struct Player<'a> {
     broker: &'a Broker,
     wires: &'a [Wire],
     clients: BTreeMap<char, Client>,
-    names: BTreeMap<String, Value>,
+    names: Names,
 }
+
+/// What the names of a transcript stand for.
+#[derive(Default)]
+pub(crate) struct Names(BTreeMap<String, Value>);
 
 impl Player<'_> {
     fn new<'a>(broker: &'a Broker, wires: &'a [Wire]) -> Player<'a> {
-        Player { broker, wires, clients: BTreeMap::new(), names: BTreeMap::new() }
+        Player { broker, wires, clients: BTreeMap::new(), names: Names::default() }
     }
 
     async fn play(&mut self, step: &Step) {
@@ -246,13 +250,13 @@ impl Player<'_> {
             }
             Act::Drop => drop(self.clients.remove(&name).expect("a client to drop")),
             Act::Say(command) => {
-                let command = self.fill_in(command);
+                let command = self.names.fill_in(command);
                 self.client(name).await.say_text(&command).await;
             }
             Act::Hear(expected) => {
                 let event = self.client(name).await.hear().await;
                 let expected = &self.answer(name, expected);
-                let matches = self.matches(expected, &event);
+                let matches = self.names.matches(expected, &event);
                 assert!(matches, "{name} expected {expected}\n     but got {event}");
             }
             Act::Close(expected) => {
@@ -300,20 +304,30 @@ impl Player<'_> {
         }
         expected
     }
+}
 
+impl Names {
     /// Puts what was heard into what is said.
-    fn fill_in(&self, command: &str) -> String {
-        self.names.iter().fold(command.to_owned(), |command, (name, value)| {
+    pub(crate) fn fill_in(&self, command: &str) -> String {
+        self.0.iter().fold(command.to_owned(), |command, (name, value)| {
             command.replace(&format!("\"${name}\""), &value.to_string())
         })
     }
 
+    /// Puts what was heard into text: its strings without quotes.
+    pub(crate) fn spell(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, (name, value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            text.replace(&format!("${name}"), &value)
+        })
+    }
+
     /// Whether an event is exactly as expected, where a name stands for one value throughout.
-    fn matches(&mut self, expected: &Value, got: &Value) -> bool {
+    pub(crate) fn matches(&mut self, expected: &Value, got: &Value) -> bool {
         match (expected, got) {
             (Value::String(text), _) if text.starts_with('$') => match &text[1..] {
                 "_" => true,
-                name => self.names.entry(name.to_owned()).or_insert_with(|| got.clone()) == got,
+                name => self.0.entry(name.to_owned()).or_insert_with(|| got.clone()) == got,
             },
             (Value::Object(expected), Value::Object(got)) => {
                 expected.len() == got.len()

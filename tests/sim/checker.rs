@@ -17,8 +17,8 @@ mod stale;
 mod stream;
 mod terms;
 
-use crate::history::{Command, Ending, Event, Fact, Record};
-use log::Log;
+use crate::history::{Command, Ending, Event, Fact, Record, TopicPosition};
+use log::{Horizon, Log};
 use memory::{GivenUp, Memory};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -112,13 +112,61 @@ fn fault<T>(invariant: Invariant, topic: &str, says: String) -> Result<T, Fault>
 /// # Errors
 /// The first violation, in the order of the records at which they show.
 pub(crate) fn check(history: &[Record]) -> Result<(), Violation> {
-    let mut checker = Checker::default();
-    for (record, Record { at, fact }) in history.iter().enumerate() {
-        let moment = Moment { record, at: *at };
-        checker.step(moment, fact).map_err(|fault| fault.at(record, fact.connection()))?;
+    let mut judge = Judge::default();
+    history.iter().try_for_each(|record| judge.hear(record))?;
+    judge.finish()
+}
+
+/// Judges a history while it grows.
+#[derive(Default)]
+pub(crate) struct Judge {
+    checker: Checker,
+    /// How many records there were.
+    pub(crate) records: usize,
+}
+
+impl Judge {
+    /// The next record.
+    ///
+    /// # Errors
+    /// The first violation that shows by it.
+    pub(crate) fn hear(&mut self, Record { at, fact }: &Record) -> Result<(), Violation> {
+        let moment = Moment { record: self.records, at: *at };
+        self.records += 1;
+        let step = self.checker.step(moment, fact);
+        step.map_err(|fault| fault.at(moment.record, fact.connection()))
     }
-    let end = history.len().saturating_sub(1);
-    checker.log.finish().map_err(|fault| fault.at(end, None))
+
+    /// Judges what can be judged only when everything is known.
+    ///
+    /// # Errors
+    /// The first violation that is found.
+    pub(crate) fn finish(&self) -> Result<(), Violation> {
+        let end = self.records.saturating_sub(1);
+        self.checker.log.finish().map_err(|fault| fault.at(end, None))
+    }
+
+    /// Behind a quiet moment: judges what waited for it, and forgets what the broker can send to
+    /// nobody any more, because it was taken before this time.
+    ///
+    /// # Errors
+    /// The first violation that is found.
+    pub(crate) fn settle(
+        &mut self,
+        tops: &[TopicPosition],
+        since_ms: u64,
+    ) -> Result<(), Violation> {
+        self.finish()?;
+        let open = self.checker.streams.keys().copied().collect();
+        self.checker.log.forget(&Horizon { since_ms, tops, open });
+        Ok(())
+    }
+
+    /// How much it remembers, in things of any kind.
+    pub(crate) fn size(&self) -> usize {
+        let of = |stream: &Stream| stream.cursors.len() + stream.quiets.len() + stream.asked.len();
+        self.checker.log.size() + self.checker.streams.values().map(of).sum::<usize>()
+    }
 }
 
 #[derive(Default)]

@@ -26,8 +26,8 @@ mod tally;
 mod tampering;
 mod world;
 
-use checker::{Violation, check, excerpt};
-use history::{Record, to_lines};
+use checker::{Judge, Violation, check, excerpt};
+use history::{Fact, Record, to_lines};
 use std::fmt::Write as _;
 use tally::Tally;
 use world::{Trace, run};
@@ -142,6 +142,29 @@ fn every_seed_keeps_every_promise() {
     }
     let unseen: Vec<&str> = SEEN.into_iter().filter(|name| tally.of(name) == 0).collect();
     assert!(unseen.is_empty() || seeds < SEEDS, "{seeds} seeds saw nothing of {unseen:?}");
+}
+
+#[test]
+fn a_judge_that_forgets_what_is_over_finds_no_fault_where_there_is_none() {
+    // Longer than anything is kept, and so long that most runs have something older.
+    const KEPT_MS: u64 = 131_000;
+    let mut forgotten = 0;
+    for seed in 0..60 {
+        let mut judge = Judge::default();
+        for record in &run(seed, Trace::Silent) {
+            let judged = judge.hear(record).and_then(|()| match &record.fact {
+                Fact::Quiet { tops, .. } => {
+                    let before = judge.size();
+                    judge.settle(tops, record.at.saturating_sub(KEPT_MS))?;
+                    forgotten += before.saturating_sub(judge.size());
+                    Ok(())
+                }
+                _ => Ok(()),
+            });
+            judged.unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+        }
+    }
+    assert!(forgotten > 5_000, "only {forgotten} things were forgotten");
 }
 
 #[test]

@@ -91,6 +91,12 @@ need_python() {
   export PYTHON="$VENV/bin/python"
 }
 
+# Sets PYTHON like need_python, to one that has what clients/python is checked and tested with.
+need_python_client() {
+  venv tests/tools/python-client.txt
+  export PYTHON="$VENV/bin/python"
+}
+
 # Node and npm. Distributions are often behind, so ours comes from node.txt.
 need_node() {
   node_is_recent && return
@@ -122,6 +128,17 @@ need_chromium() {
   has "$name" || { need_command chromium chromium && name=chromium; }
   CHROMIUM=$(command -v "$name")
   export CHROMIUM
+}
+
+# Sets FIREFOX. Debian has the release with extended support.
+need_firefox() {
+  local name
+  for name in firefox-esr firefox; do
+    has "$name" && break
+  done
+  has "$name" || { need_command firefox-esr firefox-esr && name=firefox-esr; }
+  FIREFOX=$(command -v "$name")
+  export FIREFOX
 }
 
 need_prometheus() {

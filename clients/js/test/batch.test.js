@@ -62,17 +62,19 @@ test('a batch of one, and one without an end of its last line, are read too', as
   assert.deepEqual(told, ['a.b 1', 'a.b 2', 'a.b 3']);
 });
 
-test('a line that is not JSON spoils no other', async (t) => {
-  const { client, peer } = await startBatched(t);
-  const warnings = events(client, 'warning');
+test('a line that is not JSON ends the connection, and what came with it is asked for again', async (t) => {
+  const { server, client, peer } = await startBatched(t);
   const { told, options } = recorder();
   client.subscribe('a.b', options);
   const { id } = await peer.expect('subscribe');
   peer.sendBatch({ id, subscribed: { topic: 'a.b', position: at('e', 0) } });
   peer.sendText(`${JSON.stringify(message('a.b', 1))}\n{"mess\n${JSON.stringify(message('a.b', 2))}\n`);
-  await settle(client, peer);
-  assert.deepEqual(told, ['a.b 1', 'a.b 2']);
-  assert.deepEqual(warnings.all(), [{ message: 'a message is not JSON', detail: '{"mess' }]);
+  const next = await server.greet();
+  const resumed = await next.accept({ position: at('e', 2), recovered: true });
+  assert.deepEqual(resumed.since, at('e', told.length));
+  next.messages('a.b', ...[1, 2].slice(told.length));
+  await next.settle(client);
+  assert.deepEqual(told.filter((line) => line.startsWith('a.b')), ['a.b 1', 'a.b 2']);
 });
 
 test('what follows in a batch after the application has closed is not given', async (t) => {

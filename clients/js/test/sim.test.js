@@ -160,6 +160,7 @@ async function play(t, seed) {
     WebSocket: linkClass(broker),
     positionsMax,
     queueMax: 20,
+    transport: 'websocket',
   });
   const open = new Map();
   const checkers = [];

@@ -1,6 +1,15 @@
 // A program in TypeScript: that it compiles is the test.
 
-import { connect, FanfareError, type Message, type Subscription } from 'fanfare-client';
+import { connect, FanfareError, type ClientOptions, type Message, type Subscription } from 'fanfare-client';
+import { proto } from 'fanfare-client/proto';
+import { EventStream } from 'fanfare-client/sse';
+
+export const options: ClientOptions[] = [
+  { spelling: proto, token: 'a.b.c' },
+  { WebSocket: EventStream, token: async () => 'a.b.c', transport: 'auto' },
+  // @ts-expect-error: there is no such transport.
+  { transport: 'carrier pigeon' },
+];
 
 const client = connect('ws://127.0.0.1:7600/ws', { WebSocket });
 const quotes: Subscription<{ price: number }> = client.subscribe<{ price: number }>('ticker.*', {
@@ -26,6 +35,8 @@ export async function prices(): Promise<number[]> {
   quotes.update({ policy: 'newest' });
   // @ts-expect-error: there is no such state.
   if (client.state === 'open') client.close();
+  // @ts-expect-error: it is private.
+  quotes._feed;
   // @ts-expect-error: there is no such event.
   client.on('stat', () => {});
   return first ? list : [];

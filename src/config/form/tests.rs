@@ -117,7 +117,7 @@ fn origins_are_kept_as_browsers_send_them() {
         ("https://example.com:", None),
         ("https://bücher.example", None),
         ("example.com", None),
-        ("null", None),
+        ("Null", Some("null")),
         ("*", None),
     ];
     for (text, expected) in cases {

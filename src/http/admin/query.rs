@@ -2,26 +2,19 @@
 //! # Invariants: what is not known is refused, not passed over.
 //! # Not here: what the values are good for.
 
+use crate::dialect::query::{self, Pair};
 use crate::reason::{Reason, Refusal};
 use std::ops::RangeInclusive;
 
 /// Names and values, percent decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Query(Vec<(String, String)>);
+pub(super) struct Query(Vec<Pair>);
 
 impl Query {
     /// # Errors
     /// [`Reason::BadRequest`].
     pub(super) fn parse(raw: &str) -> Result<Query, Refusal> {
-        let pairs = raw.split('&').filter(|pair| !pair.is_empty());
-        let pairs = pairs.map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Some((decode(name)?, decode(value)?))
-        });
-        let pairs: Option<Vec<_>> = pairs.collect();
-        pairs.map(Query).ok_or_else(|| {
-            Refusal::new(Reason::BadRequest, "the query of the path is not percent encoded")
-        })
+        query::pairs(raw).map(Query)
     }
 
     /// # Errors
@@ -64,20 +57,6 @@ impl Query {
             Refusal::new(Reason::BadRequest, detail)
         })
     }
-}
-
-fn decode(raw: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(raw.len());
-    let mut rest = raw.bytes();
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => digit(rest.next()?)? << 4 | digit(rest.next()?)?,
-            b'+' => b' ',
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -15,8 +15,13 @@ const COMPANIES = new Map([
   ['MSFT', 'Microsoft'],
 ]);
 
-const HIDDEN_PER_DRAW = 4;
+/** Those come into sight up to date; until then they only have to come in the end. */
+const HIDDEN_PER_DRAW = 1;
 const BLINK_EVERY_MS = 250;
+const FADE_MS = 700;
+/** Prices that light up at a time: each is a layer of its own to whoever paints the page, and where
+ * everything blinks nothing stands out. */
+const BLINKS_MAX = 6;
 const FIELDS = ['symbol', 'name', 'price', 'change', 'percent', 'volume', 'date', 'rate', 'cap'];
 
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
@@ -28,6 +33,8 @@ export class Board {
   #rows = new Map();
   #sight = new IntersectionObserver((entries) => this.#see(entries), { rootMargin: '200px' });
   #visible = new WeakSet();
+  /** The rows whose prices light up, and until when. */
+  #blinks = new Map();
 
   /** `choose` is told of the terms that somebody chooses for a topic. */
   constructor(body, template, choose) {
@@ -36,16 +43,20 @@ export class Board {
     this.#choose = choose;
   }
 
-  /** Draws the quotes that changed; true when some are left for the next frame. */
-  draw(quotes, now) {
+  /** Takes away the rows of quotes that are no more. */
+  prune(quotes) {
     for (const quote of quotes.removed) this.#remove(quote);
     quotes.removed.clear();
+  }
+
+  /** Draws the quotes that changed; true when some are left for the next frame. */
+  draw(quotes, now) {
     let budget = HIDDEN_PER_DRAW;
     for (const quote of quotes.changed) {
       const row = this.#rows.get(quote) ?? this.#add(quote);
       const visible = this.#visible.has(row.element);
       if (!visible && row.shown && budget-- <= 0) continue;
-      if (visible && !calm.matches) row.blink(quote.moved, now);
+      if (visible && !calm.matches) this.#blink(row, quote.moved, now);
       row.show(quote);
       quotes.changed.delete(quote);
     }
@@ -60,6 +71,12 @@ export class Board {
   /** Takes away the placeholders that no quote has replaced. */
   settle() {
     for (const ghost of this.#body.querySelectorAll('.ghost')) ghost.remove();
+  }
+
+  #blink(row, moved, now) {
+    for (const [other, until] of this.#blinks) if (until <= now) this.#blinks.delete(other);
+    const hasPlace = this.#blinks.has(row) || this.#blinks.size < BLINKS_MAX;
+    if (hasPlace && row.blink(moved, now)) this.#blinks.set(row, now + FADE_MS);
   }
 
   #see(entries) {
@@ -78,6 +95,7 @@ export class Board {
     const follower = [...this.#body.children].find((other) => !(other.dataset.symbol <= quote.symbol));
     this.#body.insertBefore(row.element, follower ?? null);
     this.#rows.set(quote, row);
+    quote.drawn = true;
     this.#sight.observe(row.element);
     return row;
   }
@@ -126,13 +144,14 @@ class Row {
     say(this.#cells.rate, stale ? 'stale' : format.rate(frequency.rate));
   }
 
-  /** Lets the price light up for a moment. */
+  /** Lets the price light up for a moment; false when there is no reason to, or it still does. */
   blink(moved, now) {
-    if (moved === 'flat' || now - this.#blinked < BLINK_EVERY_MS) return;
+    if (moved === 'flat' || now - this.#blinked < BLINK_EVERY_MS) return false;
     this.#blinked = now;
     this.#flash.dataset.tone = moved;
     this.#fading?.cancel();
-    this.#fading = this.#flash.animate({ opacity: [1, 0] }, { duration: 700, easing: 'ease-out' });
+    this.#fading = this.#flash.animate({ opacity: [1, 0] }, { duration: FADE_MS, easing: 'ease-out' });
+    return true;
   }
 
   #write(quote) {

@@ -1,56 +1,15 @@
-// Charts: this host over the last two minutes, one card per topic.
+// Charts: the last two minutes of some figures, one card each.
 // Owns the uPlot instances and the samples they draw.
 // Invariants: handlers only append to a bounded `Track`; the canvas is touched in `draw` alone,
 // at most five times a second per chart.
-// Not here: the connection.
+// Not here: which cards there are (`host.js`, `broker.js`), where samples come from.
 
 import uPlot from './uplot.js';
 import * as format from './format.js';
 import { Track } from './model.js';
-import { say } from './page.js';
+import { find, say } from './page.js';
 
-const CORES_MAX = 64;
 const DRAW_EVERY_MS = 190;
-const QUIET_RATE = 10_000;
-
-const CARDS = [
-  {
-    topic: 'host.cpu',
-    title: 'CPU',
-    format: format.percent,
-    lines: [{ label: 'all', tone: 'a', read: (data) => data.percent }],
-    extra: (data) => (Array.isArray(data.cores) ? data.cores.slice(0, CORES_MAX) : []),
-    top: () => 100,
-  },
-  {
-    topic: 'host.memory',
-    title: 'Memory',
-    format: format.memory,
-    lines: [{ label: 'used', tone: 'a', read: (data) => data.usedBytes }],
-    whole: (data) => format.number(data.totalBytes),
-    top: (track, whole) => (whole > 0 ? whole : Math.max(1.25 * track.top(), 2 ** 30)),
-  },
-  {
-    topic: 'host.disk',
-    title: 'Disk',
-    format: format.throughput,
-    lines: [
-      { label: 'read', tone: 'a', read: (data) => data.readBytesPerSecond },
-      { label: 'write', tone: 'b', read: (data) => data.writeBytesPerSecond },
-    ],
-    top: (track) => nice(track.top(), QUIET_RATE),
-  },
-  {
-    topic: 'host.network',
-    title: 'Network',
-    format: format.throughput,
-    lines: [
-      { label: 'in', tone: 'a', read: (data) => data.receiveBytesPerSecond },
-      { label: 'out', tone: 'b', read: (data) => data.transmitBytesPerSecond },
-    ],
-    top: (track) => nice(track.top(), QUIET_RATE),
-  },
-];
 
 export class Charts {
   #byTopic;
@@ -59,8 +18,8 @@ export class Charts {
   seen = false;
 
   /** Builds the cards; `onHover` is told how many seconds ago is pointed at, or NaN. */
-  constructor(container, templates, onHover) {
-    const charts = CARDS.map((card) => new Chart(card, templates, onHover));
+  constructor(cards, container, onHover) {
+    const charts = cards.map((card) => new Chart(card, container.id, onHover));
     this.#byTopic = new Map(charts.map((chart) => [chart.topic, chart]));
     container.replaceChildren(...charts.map((chart) => chart.element));
     document.addEventListener('themechange', () => charts.forEach((chart) => chart.repaint()));
@@ -93,7 +52,7 @@ export class Charts {
 
 class Chart {
   #card;
-  #templates;
+  #group;
   #onHover;
   #track;
   #plot;
@@ -109,12 +68,13 @@ class Chart {
   /** Whether there is something to draw. */
   due = true;
 
-  constructor(card, templates, onHover) {
+  /** Cards of one group share their pointer. */
+  constructor(card, group, onHover) {
     this.#card = card;
-    this.#templates = templates;
+    this.#group = group;
     this.#onHover = onHover;
     this.#track = new Track(card.lines.length);
-    this.element = templates.chart.content.firstElementChild.cloneNode(true);
+    this.element = find('chart-template').content.firstElementChild.cloneNode(true);
     this.element.dataset.topic = card.topic;
     this.#box = this.element.querySelector('.plot');
     this.#box.setAttribute('aria-label', `${card.title} over the last two minutes`);
@@ -178,7 +138,7 @@ class Chart {
   #legend() {
     const list = this.element.querySelector('ul');
     const item = (tone, label) => {
-      const li = this.#templates.legend.content.firstElementChild.cloneNode(true);
+      const li = find('legend-template').content.firstElementChild.cloneNode(true);
       li.dataset.tone = tone;
       say(li.querySelector('.label'), label);
       list.append(li);
@@ -221,7 +181,7 @@ class Chart {
       height,
       padding: [8, 16, 0, 0],
       legend: { show: false },
-      cursor: { y: false, drag: { x: false, y: false }, sync: { key: 'host', scales: ['x', null] } },
+      cursor: { y: false, drag: { x: false, y: false }, sync: { key: this.#group, scales: ['x', null] } },
       scales: {
         x: { time: false, range: () => [this.#now - Track.WINDOW_S, this.#now] },
         y: { range: () => [0, this.#top] },
@@ -275,7 +235,7 @@ function colour(element, name) {
 }
 
 /** The next of 1, 2, 5, 10, 20 … that holds `value`, so that the axis moves seldom. */
-function nice(value, least) {
+export function nice(value, least) {
   const wanted = Math.max(value, least);
   const power = 10 ** Math.floor(Math.log10(wanted));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= wanted) ?? wanted;

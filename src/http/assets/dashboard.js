@@ -1,14 +1,20 @@
-// Dashboard: connects, hands each message to the model, and draws the model once per frame.
+// Dashboard: connects, hands each message to the model, and draws what is in sight once per frame.
 // Owns the one connection, the frame loop and the header.
-// Invariants: message handlers do not touch the document; nothing is drawn while nothing changed.
-// Not here: rows (`board.js`), charts (`charts.js`), bounds (`model.js`), colours (`theme.js`).
+// Invariants: message handlers do not touch the document; nothing is drawn that nobody sees, and
+// nothing while nothing changed.
+// Not here: rows (`board.js`), curves (`charts.js`), bounds (`model.js`), colours (`theme.js`).
 
 import { connect } from './fanfare.js';
 import { Board } from './board.js';
-import { Charts } from './charts.js';
+import { Broker } from './broker.js';
 import * as format from './format.js';
+import { Host, TOPICS } from './host.js';
+import { Latency } from './latency.js';
 import { BrokerClock, Meter, Quotes, Topics } from './model.js';
 import { find, say } from './page.js';
+import { Tabs } from './tabs.js';
+import { Terms } from './terms.js';
+import { tellVitals } from './vitals.js';
 
 const TICK_MS = 250;
 /** How long after connecting a feed may be silent before the page says that it is. */
@@ -20,23 +26,24 @@ const SAMPLES_BACK = 480;
 const HISTORY_MS = 3000;
 
 const meter = new Meter();
+const latency = new Latency();
 const topics = new Topics();
 const quotes = new Quotes();
 const clock = new BrokerClock();
 const link = { state: 'connecting', connections: 0, connectedAt: Infinity, retryAt: NaN, server: '', peer: '', reason: '' };
 const gaps = { told: 0, messages: 0, latest: null };
 const resume = { outcomes: [], messages: 0 };
-/** The subscriptions of rows that have terms of their own, by topic. */
-const paced = new Map();
 /** What is to be announced next. */
 let news = '';
 
-const board = new Board(find('rows'), find('row-template'), choose);
-const charts = new Charts(
-  find('charts'),
-  { chart: find('chart-template'), legend: find('legend-template') },
-  (seconds) => say(find('host-note'), Number.isNaN(seconds) ? 'last 2 minutes' : `${seconds.toFixed(1)} s ago`),
-);
+const client = connect('./ws');
+const terms = new Terms(client, quotes, announce);
+const board = new Board(find('rows'), find('row-template'), (topic, chosen) => {
+  terms.choose(topic, chosen);
+  touch();
+});
+const host = new Host();
+const broker = new Broker((time) => clock.see(time, performance.now()));
 
 // === Frames ===
 
@@ -50,9 +57,20 @@ function touch() {
 
 function frame(now) {
   scheduled = false;
-  const rowsLeft = board.draw(quotes, now);
-  const chartsLeft = charts.draw(now, clock.now(performance.now()));
-  if (rowsLeft || chartsLeft) touch();
+  board.prune(quotes);
+  if (draw[tabs.chosen](now)) touch();
+}
+
+/** What is drawn while a tab is chosen; each says whether some of it is left for the next frame. */
+const draw = {
+  market: (now) => board.draw(quotes, now),
+  host: (now) => host.charts.draw(now, clock.now(performance.now())),
+  broker: (now) => broker.charts.draw(now, clock.now(performance.now())),
+};
+
+function announce(words) {
+  news = words;
+  touch();
 }
 
 // === Messages ===
@@ -67,12 +85,12 @@ function takeQuote(message) {
 
 /** A deleted topic has no row, until it has a message again. */
 function forget(topic) {
-  paced.get(topic)?.unsubscribe();
+  terms.forget(topic);
   quotes.remove(topic);
 }
 
 function takeSample(message) {
-  charts.take(message.topic, arrive(message), message.data);
+  host.take(message.topic, arrive(message), message.data);
 }
 
 /** Counts a message and says when the broker took it, in milliseconds since 1970. */
@@ -81,7 +99,10 @@ function arrive(message) {
   const time = format.number(message.time);
   const past = isPast(message);
   if (past) meter.countPast();
-  else meter.countLive(performance.now(), arrival - time);
+  else {
+    meter.countLive(arrival - time);
+    latency.count(performance.now(), arrival - time);
+  }
   if (past && link.connections > 1) resume.messages += 1;
   topics.add(message.topic);
   if (!Number.isNaN(time)) clock.see(time, performance.now());
@@ -99,7 +120,7 @@ function isPast({ time }) {
 
 function takeStaleness({ topic, since }, isStale) {
   quotes.note(topic, { stale: isStale && { since } });
-  charts.note(topic, isStale);
+  host.charts.note(topic, isStale);
   touch();
 }
 
@@ -115,8 +136,6 @@ function takeRecovery(outcome) {
 
 // === Connection ===
 
-const client = connect('./ws');
-
 client.on('state', (event) => {
   link.state = event.state;
   if (event.state === 'waiting') link.retryAt = performance.now() + event.delayMs;
@@ -128,7 +147,7 @@ client.on('warning', ({ message, detail }) => console.warn(message, detail));
 
 subscribe('ticker.>', QUOTES_BACK, takeQuote);
 // Not `host.>`: one subscription may not be sent so much of the past of all of them.
-for (const topic of ['host.cpu', 'host.memory', 'host.disk', 'host.network']) subscribe(topic, SAMPLES_BACK, takeSample);
+for (const topic of TOPICS) subscribe(topic, SAMPLES_BACK, takeSample);
 
 /** Asks for some of the past too; where that is refused, for the latest messages only. */
 function subscribe(topic, last, onMessage) {
@@ -146,56 +165,6 @@ function subscribe(topic, last, onMessage) {
     last,
     onEnd: (error) => error && client.state !== 'closed' && client.subscribe(topic, { ...common, onEnd: refused }),
   });
-}
-
-// === Terms ===
-
-/**
- * Somebody has chosen on which terms a row gets its messages: `all`, `latest`, or so many hertz. The row
- * then has a subscription to exactly its topic, whose terms count before those of the board; the
- * messages still come to the board.
- */
-function choose(topic, chosen) {
-  const terms = Number(chosen) > 0 ? { maxHz: Number(chosen) } : { policy: chosen };
-  const subscription = paced.get(topic);
-  quotes.note(topic, { terms: chosen, pending: true });
-  touch();
-  if (!subscription) return pace(topic, terms);
-  subscription.update(terms).then((granted) => grant(topic, granted), (error) => refuse(topic, error));
-}
-
-function pace(topic, terms) {
-  const subscription = client.subscribe(topic, {
-    ...terms,
-    onMessage: () => {},
-    onGranted: (granted) => grant(topic, granted),
-    onEnd: (error) => {
-      paced.delete(topic);
-      if (error) refuse(topic, error);
-    },
-  });
-  paced.set(topic, subscription);
-}
-
-function grant(topic, { policy, maxHz }) {
-  const granted = policy === 'maxHz' ? String(maxHz) : policy;
-  quotes.note(topic, { granted, pending: false });
-  news = `${symbol(topic)}: ${format.terms(granted)}`;
-  touch();
-}
-
-/** What was refused is not shown as chosen. */
-function refuse(topic, { message }) {
-  const quote = quotes.get(topic);
-  if (!quote || client.state === 'closed') return;
-  const granted = paced.has(topic) ? quote.granted : 'all';
-  quotes.note(topic, { granted, terms: granted, pending: false });
-  news = `${symbol(topic)}: ${message}`;
-  touch();
-}
-
-function symbol(topic) {
-  return quotes.get(topic)?.symbol ?? topic;
 }
 
 function greet(event) {
@@ -247,46 +216,6 @@ function tell() {
   if (link.server) say(find('version'), link.server);
 }
 
-function tellVitals(now) {
-  const rate = meter.mark(now);
-  const lag = meter.lag(now);
-  say(find('rate'), format.rate(rate));
-  say(find('lag'), lag < -1 ? format.NONE : format.milliseconds(lag));
-  say(find('lag-note'), lag < -1 ? 'the clocks differ' : 'broker to page');
-  say(find('topics'), topics.size < Topics.MAX ? format.count(topics.size) : `${format.count(Topics.MAX)}+`);
-  say(find('total'), meter.total > 0 ? messages(meter.total) : 'no message yet');
-  find('pulse').setAttribute('d', pulse(meter.beats));
-  say(find('gaps'), format.count(gaps.told));
-  if (gaps.latest) {
-    find('gaps').dataset.alert = 'true';
-    say(find('gaps-note'), `${messages(gaps.messages)} skipped: ${format.text(gaps.latest.reason, 40) || 'no reason given'}`);
-  }
-  tellRecovery();
-}
-
-function tellRecovery() {
-  const results = resume.outcomes;
-  if (results.length === 0) return;
-  const failed = results.filter((result) => !result.recovered);
-  const element = find('recovery');
-  element.dataset.outcome = failed.length > 0 ? 'anew' : 'resumed';
-  say(element, failed.length > 0 ? `Started anew: ${format.text(failed[0].reason, 40)}` : 'Resumed, nothing missed');
-  say(find('recovery-note'), failed.length > 0
-    ? `${format.count(failed.length)} of ${format.count(results.length)} topics, loaded afresh`
-    : `${messages(resume.messages)} caught up on ${format.count(results.length)} topics`);
-}
-
-function messages(n) {
-  if (n === 1) return '1 message';
-  return `${n < 1e6 ? format.count(n) : format.amount(n)} messages`;
-}
-
-/** One bar per beat, in a box of 60 × 16. */
-function pulse(beats) {
-  const top = Math.max(4, ...beats);
-  return beats.map((beat, i) => `M${i + 0.5} 16v${(-1 - (beat / top) * 15).toFixed(1)}`).join('');
-}
-
 // === Time ===
 
 let ticks = 0;
@@ -295,14 +224,21 @@ function tick() {
   const now = performance.now();
   ticks += 1;
   tell();
-  tellVitals(now);
+  tellVitals({ meter, latency, topics, gaps, resume }, now);
   tellFeeds();
   quotes.mark();
-  board.tellRates();
-  if (ticks % 4 === 0) {
-    charts.age();
-    touch();
-  }
+  if (tabs.chosen === 'market') board.tellRates();
+  if (tabs.chosen === 'host') host.tell();
+  if (ticks % 4 === 0) look(tabs.chosen);
+}
+
+/** What a tab does when it comes into sight, and once a second as long as it stays. */
+function look(tab) {
+  if (tab === 'host') host.tell();
+  if (tab === 'host') host.charts.age();
+  if (tab === 'broker') broker.look();
+  if (tab === 'broker') broker.charts.age();
+  touch();
 }
 
 /** Says which feeds there are: none after a while, but one message settles it for good. */
@@ -312,12 +248,16 @@ function tellFeeds() {
   const { dataset } = document.body;
   if (quotes.size > 0) dataset.tickers = 'some';
   else if (quiet) dataset.tickers = 'none';
-  if (charts.seen) dataset.host = 'some';
+  if (host.charts.seen) dataset.host = 'some';
   else if (quiet) dataset.host = 'none';
   if (quotes.refused > 0) say(find('board-note'), `${format.count(quotes.refused)} more topics are not shown`);
 }
 
 // === Page ===
+
+const tabs = new Tabs(find('tabs'), look);
+// Whoever comes back does not wait for the next second.
+document.addEventListener('visibilitychange', () => look(tabs.chosen));
 
 for (const button of document.querySelectorAll('.copy')) {
   button.addEventListener('click', async () => {

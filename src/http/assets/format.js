@@ -111,6 +111,16 @@ export function clock(time) {
   return Number.isNaN(v) ? NONE : new Date(v).toLocaleTimeString('en-GB');
 }
 
+/** How long, in the two largest units that say something. */
+export function duration(value) {
+  const v = number(value);
+  if (Number.isNaN(v)) return NONE;
+  const seconds = Math.floor(v / 1000);
+  const parts = [[Math.floor(seconds / 86_400), 'd'], [Math.floor(seconds / 3600) % 24, 'h'], [Math.floor(seconds / 60) % 60, 'min'], [seconds % 60, 's']];
+  const first = parts.findIndex(([count]) => count > 0);
+  return first < 0 ? '0\u2009s' : parts.slice(first, first + 2).map(([count, unit]) => `${count}\u2009${unit}`).join(' ');
+}
+
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 
 /** `2004-03-17` as `17 Mar 2004`; any other string as it is, cut short. */

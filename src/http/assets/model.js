@@ -5,19 +5,16 @@
 
 import { number, text, tone } from './format.js';
 
-/** Messages per second, lag, and totals of one connection. */
+/** Messages per second, and totals, of one connection. */
 export class Meter {
   static #MARKS = 9;
-  static #LAGS = 4096;
   /** How many beats are kept: 15 seconds. */
   static BEATS = 60;
 
   #total = 0;
   #live = 0;
   #marks = [];
-  #lags = new Float64Array(Meter.#LAGS);
-  #arrivals = new Float64Array(Meter.#LAGS).fill(-Infinity);
-  #next = 0;
+  #leastLags = [Infinity];
 
   /** Live messages between one mark and the next, oldest first. */
   beats = new Array(Meter.BEATS).fill(0);
@@ -33,13 +30,10 @@ export class Meter {
   }
 
   /** Counts a live message; a lag that is not known is NaN. */
-  countLive(arrival, lag) {
+  countLive(lag) {
     this.#total += 1;
     this.#live += 1;
-    if (Number.isNaN(lag)) return;
-    this.#arrivals[this.#next] = arrival;
-    this.#lags[this.#next] = lag;
-    this.#next = (this.#next + 1) % Meter.#LAGS;
+    if (lag < this.#leastLags[0]) this.#leastLags[0] = lag;
   }
 
   /** Call four times a second: the rate over the last two seconds. */
@@ -49,15 +43,16 @@ export class Meter {
     this.beats.push(live - (this.#marks.at(-1)?.live ?? 0));
     this.#marks.push({ now, live });
     if (this.#marks.length > Meter.#MARKS) this.#marks.shift();
+    this.#leastLags.unshift(Infinity);
+    this.#leastLags.length = Math.min(this.#leastLags.length, Meter.#MARKS);
     const first = this.#marks[0];
     const seconds = (now - first.now) / 1000;
     return seconds > 0 ? (live - first.live) / seconds : NaN;
   }
 
-  /** The median lag of the messages of the last second; NaN when there were none. */
-  lag(now) {
-    const recent = this.#lags.filter((_, i) => this.#arrivals[i] > now - 1000).sort();
-    return recent.length > 0 ? recent[recent.length >> 1] : NaN;
+  /** The least lag of the last two seconds; Infinity when nothing came. */
+  leastLag() {
+    return Math.min(...this.#leastLags);
   }
 }
 
@@ -114,6 +109,7 @@ export class Quotes {
         terms: 'all',
         granted: 'all',
         pending: false,
+        drawn: false,
       };
       this.#byTopic.set(topic, quote);
     }
@@ -136,7 +132,8 @@ export class Quotes {
     if (!quote) return;
     this.#byTopic.delete(topic);
     this.changed.delete(quote);
-    this.removed.add(quote);
+    // One that has no row needs none to be taken away: so there are never more than rows.
+    if (quote.drawn) this.removed.add(quote);
   }
 
   /** Notes facts about a quote: `stale`, the `terms` that were chosen, those `granted`, or `pending`. */

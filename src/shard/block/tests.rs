@@ -100,7 +100,7 @@ fn compressed(len: usize, wire: Wire) -> Bytes {
 /// The wire on which an event travels alone and as it is.
 fn alone(wire: Wire) -> Wire {
     match wire {
-        Wire::TcpProto => Wire::TcpProto,
+        Wire::TcpProto | Wire::SseTopic | Wire::SseTopics => wire,
         _ if wire.is_json() => Wire::WebSocketJson,
         _ => Wire::WebSocketProto,
     }
@@ -136,7 +136,7 @@ impl Laid {
             Kind::Position => {
                 let bytes = encode(0, &position(), wire);
                 let said = event(encode(0, &position(), alone(wire)));
-                (Frame::Position(bytes.clone()), bytes, said)
+                (Frame::Position { first: Arc::new(message(1)), bytes: bytes.clone() }, bytes, said)
             }
         };
         let index = self.turn.add(frame);
@@ -188,6 +188,12 @@ fn bytes_of(plan: &Plan, turn: &Turn, slices_max: usize) -> Vec<u8> {
 /// RFC 6455 and docs/protocol.md, with nothing of ours.
 fn read(mut bytes: &[u8], wire: Wire) -> Vec<Vec<Said>> {
     let mut messages = Vec::new();
+    while wire.is_sse() && !bytes.is_empty() {
+        let end = bytes.windows(2).position(|two| two == b"\n\n").expect("the end of an event") + 2;
+        let event = bytes[..end].strip_prefix(b"data: ").expect("data");
+        messages.push(vec![Said::Event(event.to_vec())]);
+        bytes = &bytes[end..];
+    }
     while !bytes.is_empty() {
         let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
         let (head, len) = match (wire, bytes[1]) {

@@ -26,7 +26,7 @@ pub(super) enum Outcome {
 type Key = (usize, String, String);
 
 /// What one topic was told in one life of the broker.
-type Said = (usize, String, Content);
+pub(super) type Said = (usize, String, Content);
 
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
@@ -52,6 +52,24 @@ impl Attempts {
         let (publish, outcome) = (publish.clone(), Outcome::Unknown);
         self.all.push(Attempt { connection, life, publish, sent, outcome });
         number
+    }
+
+    /// Forgets all but these. Nobody may wait for the answer to one.
+    pub(super) fn forget(&mut self, is_kept: impl Fn(&Attempt, &Said) -> bool) {
+        let before = std::mem::take(self);
+        for attempt in before.all {
+            let Attempt { life, publish, .. } = &attempt;
+            let said = (*life, publish.topic.clone(), publish.content.clone());
+            if !is_kept(&attempt, &said) {
+                continue;
+            }
+            let number = self.all.len();
+            self.by_content.entry(said).or_default().push(number);
+            if !publish.idempotency_key.is_empty() {
+                self.by_key.entry(key(*life, publish)).or_default().push(number);
+            }
+            self.all.push(attempt);
+        }
     }
 
     /// The attempts to say this.

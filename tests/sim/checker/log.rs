@@ -4,8 +4,11 @@
 use super::attempts::{Attempt, Attempts, Outcome};
 use super::deferred::{First, Passed};
 use super::{Checked, Fault, Invariant, Moment, fault};
-use crate::history::{Content, Message, Position, Promise, Publish, Rule, Span};
-use std::collections::{BTreeMap, HashMap};
+use crate::history::{Content, Message, Position, Promise, Publish, Rule, Span, TopicPosition};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// Epochs of one topic that are remembered over a quiet moment.
+const EPOCHS_MAX: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -35,6 +38,18 @@ struct Epoch {
     /// It was the current one at some time between these records.
     current: Vec<(usize, usize)>,
     entries: BTreeMap<u64, Entry>,
+    /// Up to here all was judged, and what is not among the entries was forgotten.
+    floor: u64,
+}
+
+/// What is still of use when everything is quiet and was judged.
+pub(super) struct Horizon<'a> {
+    /// What was sent or taken since then is.
+    pub(super) since_ms: u64,
+    /// Where the topics stand.
+    pub(super) tops: &'a [TopicPosition],
+    /// The connections that are open.
+    pub(super) open: BTreeSet<u64>,
 }
 
 /// What stands at a place.
@@ -96,6 +111,7 @@ impl Log {
             tops: Vec::new(),
             current: Vec::new(),
             entries: BTreeMap::new(),
+            floor: 0,
         });
         if epoch.life != told.life {
             let says = format!("{position:?} is of an epoch from before a crash");
@@ -326,11 +342,45 @@ impl Log {
         self.check_deferred()
     }
 
+    /// Forgets what nobody can be sent any more, when everything is quiet and was judged.
+    pub(super) fn forget(&mut self, horizon: &Horizon<'_>) {
+        (self.starts, self.passed, self.firsts) = (Vec::new(), Vec::new(), Vec::new());
+        self.fifo.retain(|(connection, _, _), _| horizon.open.contains(connection));
+        let mut kept = HashSet::new();
+        for (topic, epochs) in &mut self.topics {
+            let top = horizon.tops.iter().find(|top| top.topic == *topic);
+            for (name, epoch) in epochs.iter_mut() {
+                let is_current = top.is_some_and(|top| top.position.epoch == *name);
+                if is_current {
+                    epoch.forget_before(horizon.since_ms);
+                } else {
+                    epoch.forget_all();
+                }
+                let contents = epoch.entries.values().map(|entry| entry.content.clone());
+                kept.extend(contents.map(|content| (epoch.life, topic.clone(), content)));
+            }
+            let mut firsts: Vec<usize> = epochs.values().map(|epoch| epoch.first).collect();
+            firsts.sort_unstable();
+            let oldest = firsts.iter().rev().nth(EPOCHS_MAX - 1).copied().unwrap_or(0);
+            epochs.retain(|_, epoch| epoch.first >= oldest);
+        }
+        self.attempts
+            .forget(|attempt, said| attempt.sent.at >= horizon.since_ms || kept.contains(said));
+    }
+
+    /// How much is remembered.
+    pub(super) fn size(&self) -> usize {
+        let epochs = self.topics.values().flat_map(BTreeMap::values);
+        let entries: usize = epochs.map(|epoch| 1 + epoch.entries.len() + epoch.tops.len()).sum();
+        entries + self.attempts.all.len() + self.passed.len() + self.firsts.len()
+    }
+
     /// Every place below the top belongs to a publish.
     fn check_dense(&self, topic: &str, name: &str, epoch: &Epoch) -> Checked {
         let top = epoch.tops.last().map_or(0, |(_, top)| *top);
-        let missing =
-            usize::try_from(top).unwrap_or(usize::MAX).saturating_sub(epoch.entries.len());
+        let places = usize::try_from(top.saturating_sub(epoch.floor)).unwrap_or(usize::MAX);
+        let known = epoch.entries.range(epoch.floor.saturating_add(1)..).count();
+        let missing = places.saturating_sub(known);
         let is_unknown = |attempt: &&Attempt| {
             attempt.outcome == Outcome::Unknown
                 && attempt.life == epoch.life
@@ -396,6 +446,31 @@ impl Epoch {
         if self.tops.last().is_none_or(|(_, known)| *known < top) {
             self.tops.push((record, top));
         }
+    }
+
+    /// Forgets what was taken before this time, but for the latest message of each key: it may be in
+    /// a snapshot.
+    fn forget_before(&mut self, since_ms: u64) {
+        let mut latest = HashSet::new();
+        for (offset, entry) in std::mem::take(&mut self.entries).into_iter().rev() {
+            let is_new = entry.time() >= since_ms;
+            if !is_new {
+                self.floor = self.floor.max(offset);
+            }
+            let is_latest = latest.insert(entry.content.key.clone());
+            if is_new || is_latest && !entry.content.is_delete() {
+                self.entries.insert(offset, entry);
+            }
+        }
+        self.tops.drain(..self.tops.len().saturating_sub(1));
+        self.current.drain(..self.current.len().saturating_sub(1));
+    }
+
+    /// Forgets all but that it was there: it is over.
+    fn forget_all(&mut self) {
+        self.forget_before(u64::MAX);
+        self.entries.clear();
+        self.floor = self.tops.last().map_or(self.floor, |(_, top)| *top);
     }
 
     /// The highest offset that was known before a record.

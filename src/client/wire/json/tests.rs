@@ -29,7 +29,11 @@ fn place(offset: u64) -> Place {
 /// What a client understands of an event that came by this wire.
 fn heard(frame: &bytes::Bytes, wire: Wire) -> schema::Event {
     let mut body = frame::body(frame, wire);
-    if frame.first().is_some_and(|first| first & RSV1 != 0) {
+    if wire.is_sse() {
+        // What follows the data is of no account here.
+        let end = body.iter().position(|byte| *byte == b'\n').expect("the end of a line");
+        body.truncate(end);
+    } else if frame.first().is_some_and(|first| first & RSV1 != 0) {
         body = inflate(&body, 1 << 20).expect("deflate data").into();
     }
     match (wire.is_json(), wire.is_batched()) {

@@ -1,0 +1,16 @@
+/**
+ * The error that the application sees.
+ * @module
+ */
+/** A refusal by the server, or by the client itself: then `code` is 0. */
+export declare class FanfareError extends Error {
+    code: number;
+    retry: "later" | "never" | "refresh" | "resume" | (string & {});
+    /**
+     * @param {number} code The number that programs compare.
+     * @param {string} name The name of the reason: `badTopic`, `queueFull`, …
+     * @param {'never' | 'later' | 'refresh' | 'resume' | (string & {})} retry What to do about it.
+     * @param {string} message The sentence for a person.
+     */
+    constructor(code: number, name: string, retry: 'never' | 'later' | 'refresh' | 'resume' | (string & {}), message: string);
+}
