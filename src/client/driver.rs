@@ -14,11 +14,12 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 /// Time for the reason of a lost connection to be read. If there is one it has arrived already.
 const REASON_TIMEOUT: Duration = Duration::from_secs(1);
+/// The least time between two connections. A timer's wait lets all other tasks have their turn.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Time for the server to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -98,8 +99,6 @@ pub(super) async fn drive(shared: Arc<Shared>, dial: Dial, source: Source) {
     let mut changed = shared.changed.subscribe();
     loop {
         changed.borrow_and_update();
-        // A wait may be none at all, and whoever follows the states should see it.
-        yield_now().await;
         match shared.act(Pilot::order) {
             Order::Stop => break,
             Order::Wait(delay) => tokio::select! {
@@ -107,7 +106,8 @@ pub(super) async fn drive(shared: Arc<Shared>, dial: Dial, source: Source) {
                 woken = changed.changed() => woken.unwrap_or_default(),
             },
             Order::Dial | Order::Serve => tokio::select! {
-                () = Box::pin(attempt(&shared, &dial, &source)) => {}
+                // Even where the next one follows at once, whoever follows the states sees this one end.
+                () = Box::pin(attempt(&shared, &dial, &source)) => sleep(PAUSE).await,
                 // A connection that is there is closed by who serves it.
                 () = abandoned(&shared) => {}
             },
