@@ -2,41 +2,10 @@
 //! # Not here: what the broker spells (`dialect`).
 
 use super::*;
-use crate::client::wire::json::decode;
-use crate::clock::Now;
-use crate::dialect::deflate::inflate;
-use crate::dialect::schema::{self, event::Body};
+use crate::client::wire::json::tests::{heard, message};
+use crate::dialect::schema::event::Body;
 use crate::dialect::{encode_message, frame};
-use crate::topics::message::{Draft, Epoch, Message as Taken, Offset, Payload, TopicHead, Wire};
-use crate::topics::name::TopicName;
-use prost::Message as _;
-use std::sync::Arc;
-
-/// The bit that marks a compressed message.
-const RSV1: u8 = 0x40;
-
-fn topic(raw: &str) -> TopicName {
-    TopicName::parse(raw).expect("valid name")
-}
-
-/// What a client understands of an event that came by this wire.
-fn heard(frame: &bytes::Bytes, wire: Wire) -> schema::Event {
-    let mut body = frame::body(frame, wire);
-    if frame.first().is_some_and(|first| first & RSV1 != 0) {
-        body = inflate(&body, 1 << 20).expect("deflate data").into();
-    }
-    match (wire.is_json(), wire.is_batched()) {
-        (true, _) => decode(&body).expect("understood"),
-        (false, false) => schema::Event::decode(body).expect("protobuf"),
-        (false, true) => schema::Event::decode_length_delimited(body).expect("protobuf"),
-    }
-}
-
-fn message(key: Option<&str>, payload: Payload) -> Taken {
-    let head = Arc::new(TopicHead::new(1, topic("a.b"), Epoch::from_bits(1), Arc::default()));
-    let draft = Draft { key: key.map(Into::into), ..Draft::new(topic("a.b"), payload) };
-    Taken::new(head, Offset(45), draft, Now::at_ms(1_763_683_200_000))
-}
+use crate::topics::message::{Payload, Wire};
 
 #[test]
 fn a_message_is_printed_as_the_json_spelling_has_it_from_every_wire() {

@@ -60,4 +60,4 @@ fn named<T: Copy + Default>(table: &[(T, &str)], name: Option<&str>) -> T {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

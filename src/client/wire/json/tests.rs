@@ -27,7 +27,7 @@ fn place(offset: u64) -> Place {
 }
 
 /// What a client understands of an event that came by this wire.
-fn heard(frame: &bytes::Bytes, wire: Wire) -> schema::Event {
+pub(crate) fn heard(frame: &bytes::Bytes, wire: Wire) -> schema::Event {
     let mut body = frame::body(frame, wire);
     if wire.is_sse() {
         // What follows the data is of no account here.
@@ -43,7 +43,7 @@ fn heard(frame: &bytes::Bytes, wire: Wire) -> schema::Event {
     }
 }
 
-fn message(key: Option<&str>, payload: Payload) -> Taken {
+pub(crate) fn message(key: Option<&str>, payload: Payload) -> Taken {
     let head = Arc::new(TopicHead::new(1, topic("a.b"), Epoch::from_bits(1), Arc::default()));
     let draft = Draft { key: key.map(Into::into), ..Draft::new(topic("a.b"), payload) };
     Taken::new(head, Offset(45), draft, Now::at_ms(1_763_683_200_000))
