@@ -170,6 +170,8 @@ function host(suite) {
   test('a demo shows how its own host is', async (t) => {
     const page = await suite.open(t, { at: '#host' });
     await drawn(page, 'host');
+    // Figures are written a frame after the charts at times.
+    await until(page, () => ['cores', 'cpu', 'load', 'total'].every((name) => !document.querySelector(`#host-${name}`).textContent.includes('—')));
     const processors = cpus().length;
     assert.equal(await text(page, '#host-cores'), `of ${processors} ${processors === 1 ? 'processor' : 'processors'}`);
     assert.match(await text(page, '#host-cpu'), /^\d+(\.\d)?\u2009%$/);

@@ -20,8 +20,7 @@ export function examples(engine) {
     const suite = {};
     before(async () => {
       mkdirSync(ARTEFACTS, { recursive: true });
-      suite.folder = await folderOf({ after });
-      suite.broker = await start(suite.folder, { mode: 'demo', settings: await read('examples/fanfare.toml') });
+      suite.broker = await start(await folderOf({ after }), { mode: 'demo', settings: await read('examples/fanfare.toml') });
       suite.browser = await launch(engine);
     });
     after(async () => {
@@ -71,9 +70,9 @@ export function examples(engine) {
 
 const read = (path) => readFile(new URL(path, ROOT), 'utf8');
 
-async function opened(t, { broker, browser, folder }, name, source) {
+async function opened(t, { broker, browser }, name, source) {
   assert.ok(source.includes('127.0.0.1:7600'));
-  const file = join(folder, name);
+  const file = join(await folderOf(t), name);
   await writeFile(file, source.replaceAll('127.0.0.1:7600', `127.0.0.1:${broker.port}`));
   return open(t, browser, pathToFileURL(file).href);
 }
