@@ -2,6 +2,7 @@
 //! # Invariants: every field has a default, a unit and a reason row that names it.
 //! # Not here: what to do when a limit is hit (`session`, `http`), limits on time (`shard`).
 
+pub mod accounts;
 pub mod rate;
 pub mod usage;
 

@@ -38,12 +38,13 @@ fn answer<B>(request: &Request<B>, sight: Sight, guest: &Guest) -> Result<Answer
     origin::check(request.headers(), &site.policy.origins)?;
     let identity = entry::reader(request, context, site)?;
     let standing = identity.as_ref().map_or(Standing::Open, Standing::As);
-    site.broker.may_look(standing, &mut guest.usage.borrow_mut(), context.now())?;
+    let (holder, now) = (guest.holder(request, identity.as_deref()), context.now());
+    site.broker.may_look(standing, context.accounts().of(holder, now.uptime), now)?;
     let raw = request.uri().query().unwrap_or_default();
     let body = match sight {
         Sight::History => {
             let asked = query::history(raw)?;
-            encode_answer(&site.broker.history(standing, asked, context.now())?)
+            encode_answer(&site.broker.history(standing, asked, now)?)
         }
         Sight::Presence => encode_answer(&site.broker.attendance(standing, query::topic(raw)?)?),
         Sight::Snapshot => {

@@ -18,10 +18,12 @@ pub use ops::{Ops, serve as serve_ops};
 
 use admin::Window;
 
+use crate::auth::Identity;
 use crate::dialect::{Event, encode, frame};
-use crate::limits::usage::Usage;
+use crate::limits::accounts::Holder;
 use crate::listen::gate::{Held, Pending};
 use crate::listen::pipe::Pipe;
+use crate::listen::rate::Origin;
 use crate::listen::{Arrival, Gate, Ticket, count_refusal, hops};
 use crate::reason::{Reason, Refusal};
 use crate::session::Broker;
@@ -42,7 +44,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use look::{Sight, look};
 use outlet::Outlet;
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -88,12 +90,37 @@ struct Guest {
     client: IpAddr,
     /// Held until its first request has been answered.
     pending: Cell<Option<Pending>>,
-    /// What it has used up of its rates.
-    usage: RefCell<Usage>,
     /// What becomes of it.
     upgrade: Cell<Option<Upgrade>>,
     /// A stream has begun, whose answer is not one of HTTP's.
     is_taken: Cell<bool>,
+}
+
+impl Guest {
+    /// Who asks, who may be behind a proxy.
+    fn behind<B>(&self, request: &Request<B>) -> IpAddr {
+        let forwarded = request.headers().get_all("x-forwarded-for").iter();
+        let forwarded = forwarded.map(HeaderValue::as_bytes);
+        hops::client(self.client, forwarded, &self.site.gate.options().trusted)
+    }
+
+    /// Whose rates a request uses up: those of whoever showed a token, on whatever connection and from
+    /// wherever, and else those of an address.
+    fn holder<B>(&self, request: &Request<B>, identity: Option<&Identity>) -> Holder {
+        let subject = identity.map(|identity| &*identity.subject).filter(|it| !it.is_empty());
+        let who = match subject {
+            Some(subject) => Who::Subject(subject),
+            None => Who::Address(self.behind(request).into()),
+        };
+        self.context.accounts().holder(&who)
+    }
+}
+
+/// Who has an account.
+#[derive(Hash)]
+enum Who<'a> {
+    Subject(&'a str),
+    Address(Origin),
 }
 
 /// What leaves HTTP behind, and was accepted.
@@ -131,7 +158,6 @@ pub async fn serve(context: Rc<Context>, site: Arc<Site>, arrival: Arrival) {
         peer,
         client,
         pending: Cell::new(Some(pending)),
-        usage: RefCell::default(),
         upgrade: Cell::new(None),
         is_taken: Cell::new(false),
     });
@@ -236,9 +262,7 @@ fn begin(request: &Request<Incoming>, guest: &Guest) -> Result<Answer, Refused> 
 
 /// Has a connection leave HTTP, if its client, who may be behind a proxy, may have one.
 fn depart(request: &Request<Incoming>, kind: Kind, guest: &Guest) -> Result<(), Refused> {
-    let site = &guest.site;
-    let forwarded = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
-    let client = hops::client(guest.client, forwarded, &site.gate.options().trusted);
+    let (site, client) = (&guest.site, guest.behind(request));
     let held = if client == guest.client {
         None
     } else {
@@ -271,7 +295,7 @@ async fn route(request: Request<Incoming>, guest: &Guest) -> Answer {
         (_, "/v1/snapshot") => look(&request, Sight::Snapshot, guest),
         (_, "/v1/presence") => look(&request, Sight::Presence, guest),
         (&Method::POST, "/v1/publish") => {
-            publish::publish(request, &guest.usage, context, site).await.map_err(Refused::from)
+            publish::publish(request, guest).await.map_err(Refused::from)
         }
         (_, "/v1/publish") => Err(Refused {
             refusal: Refusal::new(Reason::MethodNotAllowed, "publishing is POST"),
@@ -303,8 +327,12 @@ fn refuse(refused: &Refused) -> Answer {
     for (name, value) in refused.headers {
         headers.insert(*name, HeaderValue::from_static(value));
     }
-    // Whoever was refused an upgrade may have sent frames behind it: they are not requests.
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    // Whoever was refused an upgrade may have sent frames behind it: they are not requests. Whoever
+    // publishes or looks too often has sent one that was whole, and a connection more would help nobody.
+    let reason = refused.refusal.reason;
+    if !matches!(reason, Reason::TooOften | Reason::TooManyDeliveries | Reason::TooManyNewTopics) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     answer
 }
 

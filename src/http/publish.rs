@@ -3,10 +3,10 @@
 //! publishes nothing.
 //! # Not here: what a message may be (`dialect`), permission and limits on it (`session`).
 
-use super::{Answer, Site, body, entry, error_body, json};
+use super::{Answer, Guest, Site, body, entry, error_body, json};
 use crate::auth::Identity;
 use crate::dialect::decode_draft;
-use crate::limits::usage::Usage;
+use crate::limits::accounts::Holder;
 use crate::reason::{Reason, Refusal};
 use crate::shard::Standing;
 use crate::shard::worker::Context;
@@ -17,30 +17,28 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde_json::value::RawValue;
-use std::cell::RefCell;
+use std::cell::RefMut;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// Who publishes, and what is known from one of their messages to the next.
-struct Publisher<'a> {
+struct Publisher {
     /// `None` where nobody is asked who they are.
     identity: Option<Arc<Identity>>,
-    usage: &'a RefCell<Usage>,
+    /// Whose rates it uses up.
+    holder: Holder,
     recent: Recent,
 }
 
-/// Answers a request. `usage` is what its connection has used up of its rates.
-pub(super) async fn publish(
-    request: Request<Incoming>,
-    usage: &RefCell<Usage>,
-    context: &Rc<Context>,
-    site: &Site,
-) -> Result<Answer, Refusal> {
+/// Answers a request.
+pub(super) async fn publish(request: Request<Incoming>, guest: &Guest) -> Result<Answer, Refusal> {
+    let Guest { context, site, .. } = guest;
     origin::check(request.headers(), &site.policy.origins)?;
     body::check_type(&request)?;
     // Before the body, which costs memory.
     let identity = entry::reader(&request, context, site)?;
-    let mut publisher = Publisher { identity, usage, recent: Recent::default() };
+    let holder = guest.holder(&request, identity.as_deref());
+    let mut publisher = Publisher { identity, holder, recent: Recent::default() };
     let bytes_max = site.broker.limits.http_body_bytes_max;
     let body = body::read(request, bytes_max, site.request_timeout).await?;
     let text = std::str::from_utf8(&body)
@@ -55,26 +53,27 @@ pub(super) async fn publish(
 
 fn publish_one(
     text: &str,
-    publisher: &mut Publisher<'_>,
+    publisher: &mut Publisher,
     context: &Rc<Context>,
     site: &Site,
 ) -> Result<Position, Refusal> {
     let draft = decode_draft(text.as_bytes())?;
-    let Publisher { identity, usage, recent } = publisher;
+    let Publisher { identity, holder, recent } = publisher;
     let standing = identity.as_ref().map_or(Standing::Open, Standing::As);
     let (broker, now) = (&site.broker, context.now());
-    broker.may_publish(standing, &draft.topic, &mut usage.borrow_mut(), now)?;
+    let usage = || RefMut::map(context.accounts(), |accounts| accounts.of(*holder, now.uptime));
+    broker.may_publish(standing, &draft.topic, &mut usage(), now)?;
     let committed =
         context.with(|shard| broker.publish(recent, draft, shard.counters(), shard.now()))?;
     if standing.is_rated() {
-        broker.charge(&mut usage.borrow_mut(), committed, now);
+        broker.charge(&mut usage(), committed, now);
     }
     Ok(committed.position())
 }
 
 fn publish_list(
     text: &str,
-    publisher: &mut Publisher<'_>,
+    publisher: &mut Publisher,
     context: &Rc<Context>,
     site: &Site,
 ) -> Result<Bytes, Refusal> {

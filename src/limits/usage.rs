@@ -35,6 +35,11 @@ impl Usage {
         self.0.as_deref().copied().unwrap_or_default()
     }
 
+    /// Whether anything was used that has not been forgiven.
+    pub fn is_used(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Lets go of the memory if all is as if nothing had ever been used.
     pub fn forgive(&mut self, uptime: Duration) {
         if self.0.as_ref().is_some_and(|account| account.is_whole(uptime)) {

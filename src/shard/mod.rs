@@ -436,7 +436,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// What this shard counts.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 

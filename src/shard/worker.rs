@@ -9,11 +9,12 @@ use super::pressure::Budget;
 use super::{ConnectionId, Farewell, Progress, Shard, ShardOptions};
 use crate::auth::Guard;
 use crate::clock::{Clock, Now};
+use crate::limits::accounts::Accounts;
 use crate::metrics::Counters;
 use crate::topics::mailbox::{Mailbox, MailboxOptions};
 use crate::topics::registry::Registry;
 use crate::topics::topic::ShardId;
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub struct Context {
     read_buffer: RefCell<Box<[u8]>>,
     /// What TLS makes of it.
     plain_buffer: RefCell<Vec<u8>>,
+    accounts: RefCell<Accounts>,
     clock: Clock,
     wake: Arc<Notify>,
     beats: Beats,
@@ -85,6 +87,11 @@ impl Context {
         act: impl FnOnce(&mut [u8]) -> T,
     ) -> io::Result<Option<T>> {
         conduit.read(&mut self.read_buffer.borrow_mut(), &self.plain_buffer, act)
+    }
+
+    /// What those have used up who come with single requests. Not to be held over an await.
+    pub fn accounts(&self) -> RefMut<'_, Accounts> {
+        self.accounts.borrow_mut()
     }
 
     /// The time.
@@ -183,6 +190,7 @@ impl Seed {
                 shard: RefCell::new(shard),
                 read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
                 plain_buffer: RefCell::default(),
+                accounts: RefCell::default(),
                 clock,
                 wake: self.wake,
                 beats,
