@@ -492,6 +492,7 @@ fn site(
         broker,
         policy: Policy { origins, compression },
         request_timeout: config.limits.handshake_timeout,
+        write_stall_max: config.limits.write_stall_max,
         gate,
         window,
     })

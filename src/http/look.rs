@@ -1,11 +1,14 @@
 //! `GET /v1/history`, `/v1/snapshot` and `/v1/presence`: a look at topics without a connection.
-//! # Invariants: the same permission, rates and limits as for any other way in.
+//! # Invariants: the same permission, rates and limits as for any other way in; a broker that is short
+//! of memory shows nothing.
 //! # Not here: what the query says (`dialect::query`), what is answered (`session`).
 
+use super::waiting::counted;
 use super::{Answer, Guest, entry, json};
 use crate::dialect::{encode_answer, encode_snapshot, query};
 use crate::reason::{Reason, Refusal};
 use crate::shard::Standing;
+use crate::shard::pressure::Pressure;
 use crate::ws::handshake::Refused;
 use crate::ws::origin;
 use hyper::{Method, Request, StatusCode};
@@ -40,6 +43,10 @@ fn answer<B>(request: &Request<B>, sight: Sight, guest: &Guest) -> Result<Answer
     let standing = identity.as_ref().map_or(Standing::Open, Standing::As);
     let (holder, now) = (guest.holder(request, identity.as_deref()), context.now());
     site.broker.may_look(standing, context.accounts().of(holder, now.uptime), now)?;
+    // Measured anew: what others were answered since the last turn waits too.
+    if site.broker.budget.measure() > Pressure::Calm {
+        return Err(Reason::Shed.into());
+    }
     let raw = request.uri().query().unwrap_or_default();
     let body = match sight {
         Sight::History => {
@@ -53,5 +60,5 @@ fn answer<B>(request: &Request<B>, sight: Sight, guest: &Guest) -> Result<Answer
             encode_snapshot(&found.messages, &found.positions)
         }
     };
-    Ok(json(StatusCode::OK, body))
+    Ok(json(StatusCode::OK, counted(body, context)))
 }

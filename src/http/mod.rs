@@ -13,6 +13,7 @@ mod ops;
 mod outlet;
 mod publish;
 mod sse;
+mod waiting;
 
 pub use ops::{Ops, serve as serve_ops};
 
@@ -42,7 +43,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use look::{Sight, look};
-use outlet::Outlet;
+use outlet::{Backlog, Outlet, Patience};
 use std::any::Any;
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -74,6 +75,8 @@ pub struct Site {
     pub policy: Policy,
     /// How long a request's head, and then its body, may take.
     pub request_timeout: Duration,
+    /// How long an answer waits for a reader who takes nothing of it.
+    pub write_stall_max: Duration,
     /// Whose word about their clients counts, and how often those may come.
     pub gate: Arc<Gate>,
     /// What of the admin API is shown here.
@@ -201,20 +204,29 @@ async fn until_upgrade(guest: &Rc<Guest>, pipe: Pipe, held: Option<Held>) -> Opt
             Ok::<_, Infallible>(answer)
         })
     });
-    let is_full = Rc::new(Cell::new(false));
-    let outlet = TokioIo::new(Outlet::new(pipe, Rc::clone(&is_full)));
+    let backlog = Rc::<Backlog>::default();
+    let outlet = TokioIo::new(Outlet::new(pipe, Rc::clone(&backlog)));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(guest.site.request_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(outlet, service);
     let begun = guest.context.now().uptime;
+    let mut patience = Patience::new(guest.site.write_stall_max);
     let ended = poll_fn(|task| match connection.poll_without_shutdown(task) {
         // Answers to requests before that of the stream have left.
-        Poll::Pending if guest.is_taken.get() && !is_full.get() => Poll::Ready(Ok(())),
-        result => result,
+        Poll::Pending if guest.is_taken.get() && !backlog.is_full() => Poll::Ready(Ok(Ok(()))),
+        Poll::Pending => patience.poll(&backlog, &guest.site.broker.budget, task).map(Err),
+        Poll::Ready(result) => Poll::Ready(Ok(result)),
     });
-    let ended = ended.await;
+    let ended = match ended.await {
+        Ok(ended) => ended,
+        Err(reason) => {
+            tracing::debug!(%reason, "an answer is not read");
+            guest.context.with(|shard| shard.counters().closes.of(reason).increment());
+            return None;
+        }
+    };
     // A head that does not come ends the connection without a word of why.
     let took = guest.context.now().uptime.saturating_sub(begun);
     if guest.pending.take().is_some() && took >= guest.site.request_timeout {

@@ -1,31 +1,118 @@
-//! A connection as HTTP writes to it, which can be taken away from HTTP.
-//! # Invariants: whoever asks learns whether HTTP has bytes left that the peer did not take.
+//! A connection as HTTP writes to it, which can be taken away from HTTP, and which is not waited for
+//! without end.
+//! # Invariants: whoever asks learns whether HTTP has bytes left that the peer did not take; an idle
+//! connection has no timer.
 //! # Not here: what is said (`http`), the socket (`listen::pipe`).
 
 use crate::listen::pipe::Pipe;
+use crate::reason::Reason;
+use crate::shard::pressure::{Budget, Pressure};
 use std::cell::Cell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A connection that notes whether it is full.
+/// How often a broker is asked whether it is short of memory, for an answer that takes long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What of an answer waits for its socket.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    /// Whether the peer took nothing when it was last written to.
+    is_full: Cell<bool>,
+    /// Since when something waits, and when the peer took some of it last.
+    waits: Cell<Option<(Instant, Instant)>>,
+}
+
+impl Backlog {
+    /// Whether the peer takes nothing of what is written.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.get()
+    }
+
+    fn note_written(&self, result: &Poll<io::Result<usize>>) {
+        self.is_full.set(result.is_pending());
+        match (result, self.waits.get()) {
+            (Poll::Pending, None) => {
+                let now = Instant::now();
+                self.waits.set(Some((now, now)));
+            }
+            (Poll::Ready(Ok(1..)), Some((since, _))) => {
+                self.waits.set(Some((since, Instant::now())));
+            }
+            _ => {}
+        }
+    }
+
+    /// HTTP flushes when it has nothing left to write.
+    fn note_flushed(&self, result: &Poll<io::Result<()>>) {
+        self.is_full.set(result.is_pending());
+        if result.is_ready() {
+            self.waits.set(None);
+        } else if self.waits.get().is_none() {
+            let now = Instant::now();
+            self.waits.set(Some((now, now)));
+        }
+    }
+}
+
+/// How long answers wait for their reader.
+#[derive(Debug)]
+pub(super) struct Patience {
+    /// For the next bytes to be taken; for a whole answer, while memory is short.
+    stall_max: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    pub(super) fn new(stall_max: Duration) -> Patience {
+        Patience { stall_max, sleep: None }
+    }
+
+    /// Ready with the reason when the peer is to be waited for no longer.
+    pub(super) fn poll(
+        &mut self,
+        backlog: &Backlog,
+        budget: &Budget,
+        task: &mut Context<'_>,
+    ) -> Poll<Reason> {
+        let Some((since, moved)) = backlog.waits.get() else {
+            self.sleep = None;
+            return Poll::Pending;
+        };
+        let (stalled, late) = (moved + self.stall_max, since + self.stall_max);
+        loop {
+            let now = Instant::now();
+            if now >= stalled {
+                return Poll::Ready(Reason::SlowConsumer);
+            }
+            // Who takes a little now and then holds as much as who takes nothing.
+            if now >= late && budget.pressure() > Pressure::Calm {
+                return Poll::Ready(Reason::Shed);
+            }
+            let next = stalled.min(if now < late { late } else { now + LOOK_AGAIN });
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(next)));
+            sleep.as_mut().reset(next);
+            ready!(sleep.as_mut().poll(task));
+        }
+    }
+}
+
+/// A connection that notes what waits for it.
 #[derive(Debug)]
 pub(super) struct Outlet {
     pub(super) pipe: Pipe,
-    is_full: Rc<Cell<bool>>,
+    backlog: Rc<Backlog>,
 }
 
 impl Outlet {
-    /// `is_full` is set while the peer takes nothing of what is written.
-    pub(super) fn new(pipe: Pipe, is_full: Rc<Cell<bool>>) -> Outlet {
-        Outlet { pipe, is_full }
-    }
-
-    fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.is_full.set(result.is_pending());
-        result
+    /// `backlog` tells what waits.
+    pub(super) fn new(pipe: Pipe, backlog: Rc<Backlog>) -> Outlet {
+        Outlet { pipe, backlog }
     }
 }
 
@@ -46,12 +133,30 @@ impl AsyncWrite for Outlet {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.pipe).poll_write(task, bytes);
-        self.note(result)
+        self.backlog.note_written(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.pipe).poll_write_vectored(task, pieces);
+        self.backlog.note_written(&result);
+        result
+    }
+
+    /// Always, also over TLS: then hyper does not copy an answer, so that what is counted is what is
+    /// there, and begins no other one before this one is written.
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.pipe).poll_flush(task);
-        self.note(result)
+        self.backlog.note_flushed(&result);
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,6 +3,7 @@
 //! publishes nothing.
 //! # Not here: what a message may be (`dialect`), permission and limits on it (`session`).
 
+use super::waiting::counted;
 use super::{Answer, Guest, Site, body, entry, error_body, json};
 use crate::auth::Identity;
 use crate::dialect::decode_draft;
@@ -48,7 +49,7 @@ pub(super) async fn publish(request: Request<Incoming>, guest: &Guest) -> Result
     } else {
         position_body(publish_one(text, &mut publisher, context, site)?)
     };
-    Ok(json(StatusCode::OK, answer))
+    Ok(json(StatusCode::OK, counted(answer, context)))
 }
 
 fn publish_one(

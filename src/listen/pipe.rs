@@ -5,7 +5,7 @@
 use crate::shard::conduit::{Conduit, More};
 use crate::tls::{Channel, SEAL_BYTES_MAX};
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -151,6 +151,23 @@ impl AsyncWrite for Pipe {
         sealed.channel.seal(piece).map_err(io::Error::other)?;
         sealed.flush(&this.stream)?;
         Poll::Ready(Ok(piece.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.sealed.is_none() {
+            return Pin::new(&mut this.stream).poll_write_vectored(task, pieces);
+        }
+        let piece = pieces.iter().find(|piece| !piece.is_empty());
+        Pin::new(this).poll_write(task, piece.map_or(&[], |piece| &**piece))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.sealed.is_none() && self.stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
