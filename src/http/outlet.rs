@@ -163,3 +163,63 @@ impl AsyncWrite for Outlet {
         Pin::new(&mut self.pipe).poll_shutdown(task)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Counters;
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    const STALL: Duration = Duration::from_secs(10);
+
+    /// What becomes of an answer that has waited since then, and of which some was taken then.
+    fn judge(waits: Option<(Instant, Instant)>, pressure: Pressure) -> Poll<Reason> {
+        let shard = Arc::<Counters>::default();
+        let budget = Budget::new(100, vec![Arc::clone(&shard)]);
+        shard.outbound_bytes.add(if pressure == Pressure::Calm { 69 } else { 70 });
+        assert_eq!(budget.measure(), pressure);
+        let backlog = Backlog { is_full: Cell::new(true), waits: Cell::new(waits) };
+        let mut patience = Patience::new(STALL);
+        let judged = patience.poll(&backlog, &budget, &mut Context::from_waker(Waker::noop()));
+        assert_eq!(patience.sleep.is_some(), waits.is_some() && judged.is_pending());
+        judged
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_waited_for_while_it_moves_and_while_there_is_memory() {
+        let now = Instant::now();
+        let past = now.checked_sub(STALL).expect("the machine has been up so long");
+        for (waits, calm, short) in [
+            (None, Poll::Pending, Poll::Pending),
+            (Some((now, now)), Poll::Pending, Poll::Pending),
+            (Some((past, now)), Poll::Pending, Poll::Ready(Reason::Shed)),
+            (
+                Some((past, past)),
+                Poll::Ready(Reason::SlowConsumer),
+                Poll::Ready(Reason::SlowConsumer),
+            ),
+        ] {
+            assert_eq!(judge(waits, Pressure::Calm), calm, "{waits:?}");
+            assert_eq!(judge(waits, Pressure::RefuseNew), short, "{waits:?}");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_known_from_the_first_refusal_until_all_is_written() {
+        let backlog = Backlog::default();
+        backlog.note_written(&Poll::Ready(Ok(5)));
+        backlog.note_flushed(&Poll::Ready(Ok(())));
+        assert_eq!((backlog.is_full(), backlog.waits.get()), (false, None));
+        backlog.note_written(&Poll::Pending);
+        let (since, moved) = backlog.waits.get().expect("something waits");
+        assert!(backlog.is_full() && since == moved);
+        backlog.note_written(&Poll::Ready(Ok(5)));
+        backlog.note_written(&Poll::Pending);
+        let (still, moved) = backlog.waits.get().expect("something waits");
+        assert!(still == since && moved >= since);
+        backlog.note_written(&Poll::Ready(Ok(5)));
+        backlog.note_flushed(&Poll::Ready(Ok(())));
+        assert_eq!((backlog.is_full(), backlog.waits.get()), (false, None));
+    }
+}

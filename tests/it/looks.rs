@@ -3,9 +3,10 @@
 
 use crate::client::Client;
 use crate::events::Events;
-use crate::harness::with_broker;
-use crate::http::{ask, get};
+use crate::harness::{Broker, with_broker, within};
+use crate::http::{Answer, ask, get, publish};
 use crate::identity::House;
+use crate::pipe::Pipe;
 use crate::publisher::Publisher;
 use fanfare::reason::Reason;
 use fanfare::topics::message::Wire;
@@ -154,50 +155,177 @@ fn a_look_that_is_not_understood_is_refused() {
     });
 }
 
+/// A request that looks, of whoever shows this token.
+fn look(path: &str, more: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{more}\r\n")
+}
+
 #[test]
-fn who_looks_is_asked_and_may_not_look_too_often() {
+fn who_looks_is_asked() {
     let house = House::new();
-    let settings = house.settings("limits.publish_rate = 1\nlimits.publish_burst = 3");
-    with_broker(&settings, async |broker| {
+    with_broker(&house.settings(""), async |broker| {
         let address = broker.public();
         get(address, "/v1/history?topic=a").await.must_refuse(Reason::Unauthenticated);
-        let token = house.token("ann", 600, &["room.*"]);
-        let mut pipe = crate::pipe::Pipe::connect(address).await;
-        let mut statuses = Vec::new();
-        for path in [
-            "/v1/history?topic=room.1",
-            "/v1/snapshot?topic=room.*",
-            "/v1/presence?topic=room.1",
-            "/v1/history?topic=room.1",
-        ] {
-            let request = format!(
-                "GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n"
-            );
-            pipe.send(request.as_bytes()).await;
-            let answer = crate::http::Answer::read(&mut pipe).await;
-            statuses.push(answer.status);
-            if answer.status >= 400 {
-                pipe = crate::pipe::Pipe::connect(address).await;
-            }
+        let bearer = format!("authorization: Bearer {}\r\n", house.token("ann", 600, &["room.*"]));
+        for path in ["/v1/history?topic=room.1", "/v1/snapshot?topic=room.*"] {
+            assert_eq!(ask(address, &look(path, &bearer)).await.status, 200);
         }
-        assert_eq!(statuses[..2], [200, 200], "{statuses:?}");
         for path in
             ["/v1/history?topic=vault", "/v1/snapshot?topic=%3E", "/v1/presence?topic=vault"]
         {
-            let request = format!(
-                "GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n"
-            );
-            ask(address, &request).await.must_refuse(Reason::NotAllowed);
+            ask(address, &look(path, &bearer)).await.must_refuse(Reason::NotAllowed);
         }
-        let mut pipe = crate::pipe::Pipe::connect(address).await;
-        let look = format!(
-            "GET /v1/history?topic=room.1 HTTP/1.1\r\nhost: {address}\r\n\
-             authorization: Bearer {token}\r\n\r\n"
-        );
-        pipe.send(look.repeat(4).as_bytes()).await;
-        for _ in 0..3 {
-            assert_eq!(crate::http::Answer::read(&mut pipe).await.status, 200);
+    });
+}
+
+/// Asks so often, each time on a connection of its own. How often was that too often?
+async fn refused(broker: &Broker, request: &str, times: usize) -> usize {
+    let mut refused = 0;
+    for _ in 0..times {
+        let answer = ask(broker.public(), request).await;
+        if answer.status != 200 {
+            answer.must_refuse(Reason::TooOften);
+            refused += 1;
         }
-        crate::http::Answer::read(&mut pipe).await.must_refuse(Reason::TooOften);
+    }
+    refused
+}
+
+const RARE: &str = "limits.publish_rate = 1\nlimits.publish_burst = 3\n";
+
+#[test]
+fn who_connects_anew_has_not_asked_less_often() {
+    let house = House::new();
+    with_broker(&house.settings(RARE), async |broker| {
+        let bearer = |subject| {
+            format!("authorization: Bearer {}\r\n", house.token(subject, 600, &["room.*"]))
+        };
+        for path in ["/v1/history?topic=room.1", "/v1/snapshot?topic=room.*"] {
+            assert!(refused(broker, &look(path, &bearer("ann")), 100).await > 0, "{path}");
+        }
+        // There are two shards, and an account on each.
+        let bob = look("/v1/history?topic=room.1", &bearer("bob"));
+        assert_eq!(refused(broker, &bob, 3).await, 0, "others have accounts of their own");
+        // What was too often leaves the connection as it is.
+        let mut pipe = Pipe::connect(broker.public()).await;
+        let carl = look("/v1/history?topic=room.1", &bearer("carl"));
+        pipe.send(carl.repeat(100).as_bytes()).await;
+        let mut statuses = Vec::new();
+        for _ in 0..100 {
+            let answer = Answer::read(&mut pipe).await;
+            assert_eq!(answer.header("connection"), None);
+            statuses.push(answer.status);
+        }
+        assert_eq!(statuses[..3], [200; 3], "{statuses:?}");
+        assert!(statuses.contains(&429), "{statuses:?}");
+    });
+}
+
+#[test]
+fn who_shows_no_token_is_an_address_and_behind_a_proxy_each_is_their_own() {
+    let house = House::new();
+    let open = "[auth.anonymous]\nsubscribe = ['>']\npublish = ['>']";
+    let trusted = "listen.trusted_proxies = [\"127.0.0.0/8\"]\n";
+    let settings = house.settings(&format!("{RARE}{trusted}")) + open;
+    with_broker(&settings, async |broker| {
+        let ask_for =
+            |client: &str| look("/v1/history?topic=a", &format!("x-forwarded-for: {client}\r\n"));
+        assert!(refused(broker, &ask_for("198.51.100.1"), 100).await > 0);
+        assert_eq!(refused(broker, &ask_for("198.51.100.2"), 3).await, 0);
+        assert!(refused(broker, &ask_for("203.0.113.9, 198.51.100.1"), 100).await > 0, "forged");
+        let mut statuses = Vec::new();
+        for _ in 0..100 {
+            let answer = publish(broker.public(), r#"{"topic":"a","data":1}"#).await;
+            statuses.push(answer.status);
+        }
+        assert!(statuses.contains(&429) && statuses.contains(&200), "{statuses:?}");
+    });
+}
+
+/// Pages of half a mebibyte.
+const PAGES: &str = "limits.write_stall_max = '2s'\n\
+                     topics.rules = [{ filter = 'big', snapshot = 'keys' }]\n";
+
+const PAGE_BYTES: u64 = 400 << 10;
+
+async fn fill(broker: &Broker) {
+    let mut publisher = Publisher::connect(broker).await;
+    for number in 0..8 {
+        let key = number.to_string();
+        publisher.publish(&json!({"topic": "big", "key": key, "text": "x".repeat(60_000)})).await;
+    }
+}
+
+/// Asks for a page that is not read.
+async fn neglect(broker: &Broker, path: &str) -> Pipe {
+    let mut pipe = Pipe::connect_narrow(broker.public()).await;
+    pipe.send(look(path, "").as_bytes()).await;
+    pipe
+}
+
+/// Connections that were ended because nobody read.
+async fn ended(broker: &Broker) -> u64 {
+    let slow = broker.count("fanfare_closes_total{reason=\"slowConsumer\"}").await;
+    slow + broker.count("fanfare_closes_total{reason=\"shed\"}").await
+}
+
+#[test]
+fn an_answer_that_nobody_reads_counts_as_waiting_and_ends_its_connection() {
+    let settings = format!("{PAGES}limits.outbound_total_bytes_max = '64 MiB'");
+    with_broker(&settings, async |broker| {
+        fill(broker).await;
+        let paths = ["/v1/history?topic=big", "/v1/snapshot?topic=*"];
+        let mut pipes = Vec::new();
+        for path in paths.repeat(3) {
+            pipes.push(neglect(broker, path).await);
+        }
+        broker.until("fanfare_outbound_bytes", |bytes| bytes > PAGE_BYTES).await;
+        broker.until("fanfare_outbound_bytes", |bytes| bytes == 0).await;
+        assert_eq!(ended(broker).await, 6);
+        for mut pipe in pipes {
+            let heard = pipe.rest().await.len();
+            assert!((heard as u64) < PAGE_BYTES, "{heard} bytes");
+        }
+        // Who reads is told everything, and then nothing waits.
+        let answer = get(broker.public(), paths[0]).await.json();
+        assert_eq!(data(&answer["messages"]).len(), 8);
+        broker.until("fanfare_outbound_bytes", |bytes| bytes == 0).await;
+    });
+}
+
+#[test]
+fn who_looks_and_does_not_read_leaves_memory_for_others() {
+    let settings = format!("{PAGES}limits.outbound_total_bytes_max = '2 MiB'");
+    with_broker(&settings, async |broker| {
+        fill(broker).await;
+        let mut publisher = Publisher::connect(broker).await;
+        let mut early = Pipe::connect(broker.public()).await;
+        let mut pipes = Vec::new();
+        for _ in 0..10 {
+            pipes.push(Pipe::connect_narrow(broker.public()).await);
+        }
+        // All of them are in before the first asks.
+        for pipe in &mut pipes {
+            pipe.send(look("/v1/history?topic=none", "").as_bytes()).await;
+            assert_eq!(Answer::read(pipe).await.status, 200);
+        }
+        let mut shed = 0;
+        for pipe in &mut pipes {
+            pipe.send(look("/v1/history?topic=big", "").as_bytes()).await;
+            let head = pipe.take_until(b"\r\n").await.expect("an answer");
+            shed += usize::from(head.starts_with(b"HTTP/1.1 503 "));
+        }
+        assert!((1..9).contains(&shed), "{shed} were refused");
+        early.send(look("/v1/snapshot?topic=*", "").as_bytes()).await;
+        Answer::read(&mut early).await.must_refuse(Reason::Shed);
+        let waiting = broker.count("fanfare_outbound_bytes").await;
+        assert!((1 << 20..2 << 20).contains(&waiting), "{waiting} bytes wait");
+        // Nobody who was there before pays for it, and in the end nobody at all.
+        publisher.publish(&json!({"topic": "small", "data": 1})).await;
+        broker.until("fanfare_outbound_bytes", |bytes| bytes == 0).await;
+        assert_eq!(ended(broker).await, (10 - shed) as u64);
+        let answered =
+            async { while get(broker.public(), "/v1/history?topic=small").await.status != 200 {} };
+        within("an answer", answered).await;
     });
 }
