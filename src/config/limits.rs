@@ -48,7 +48,8 @@ pub struct Limits {
     #[serde(with = "As::<Size>")]
     pub outbound_total_bytes_max: usize,
     /// Publishes of one connection in a second, or `"off"`. Default 50. Not for API tokens, and not
-    /// where nobody is asked who they are.
+    /// where nobody is asked who they are. Over HTTP it is not the connection that counts but who shows
+    /// a token, and else the address: on each shard on its own.
     /// Each may cost a write to every subscriber.
     #[serde(with = "As::<Or<Off, Count>>")]
     pub publish_rate: Option<usize>,

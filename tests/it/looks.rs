@@ -243,7 +243,7 @@ fn who_shows_no_token_is_an_address_and_behind_a_proxy_each_is_their_own() {
 }
 
 /// Pages of half a mebibyte.
-const PAGES: &str = "limits.write_stall_max = '2s'\n\
+const PAGES: &str = "limits.write_stall_max = '2s'\ntopics.history.bytes = '1 MiB'\n\
                      topics.rules = [{ filter = 'big', snapshot = 'keys' }]\n";
 
 const PAGE_BYTES: u64 = 400 << 10;
