@@ -25,7 +25,7 @@ pub(crate) const TABLE: &[Row] = &[
     ("metrics", "reason clock topics auth"),
     ("limits",  "reason clock topics"),
     ("dialect", "reason clock topics"),
-    ("shard",   "planted reason clock tls topics auth metrics dialect"),
+    ("shard",   "planted reason clock tls topics auth metrics limits dialect"),
     ("engine",  "reason clock topics metrics"),
     ("restart", "clock topics"),
     ("session", "*"),
