@@ -11,9 +11,9 @@ status=$?
 took=$(($(date +%s) - begun))
 
 # Said up to five times: with the same idempotency key it is one message.
-curl --silent --show-error --fail-with-body --retry 5 --retry-all-errors "$broker/v1/publish" \
+curl --silent --show-error --fail-with-body --retry 5 --retry-connrefused "$broker/v1/publish" \
   --header 'content-type: application/json' --data @- <<JSON
-{"topic": "jobs", "key": "$name", "idempotencyKey": "$name-$begun", "ttlMs": 172800000,
+{"topic": "jobs", "key": "$name", "idempotencyKey": "$name-$begun-$$", "ttlMs": 172800000,
  "data": {"job": "$name", "status": $status, "seconds": $took}}
 JSON
 exit "$status"

@@ -47,4 +47,7 @@ async def main(topic, path):
                     lines.write(json.dumps(entry) + "\n")
 
 
-asyncio.run(main(*sys.argv[1:]))
+try:
+    asyncio.run(main(*sys.argv[1:]))
+except KeyboardInterrupt:
+    pass  # the next run goes on from here

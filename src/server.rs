@@ -6,6 +6,7 @@
 
 mod drain;
 mod reload;
+mod site;
 mod succession;
 
 use crate::auth::{Guard, certificate_expires_s};
@@ -35,10 +36,9 @@ use crate::topics::idempotency::IdempotencyOptions;
 use crate::topics::mailbox::MailboxOptions;
 use crate::topics::registry::{Recent, Registry, RegistryOptions};
 use crate::topics::topic::{ResumeOptions, ShardId};
-use crate::ws::extensions::Compression;
-use crate::ws::handshake::Policy;
-use crate::ws::origin::{AllowedOrigin, OriginError};
+use crate::ws::origin::OriginError;
 use reload::Slot;
+use site::{access, site};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -62,6 +62,7 @@ pub struct Server {
     broker: Arc<Broker>,
     /// What connections to the public side and to the ingress begin with.
     site: Arc<Slot<Site>>,
+    window: Arc<Window>,
     counters: Arc<Counters>,
     gate: Arc<Gate>,
     credentials: Option<Arc<Credentials>>,
@@ -192,18 +193,19 @@ impl Server {
         let (control, requests) = control::channel();
         let core = (&*shards, Arc::clone(&registry), sources.clone());
         let lock = Lock::new(addresses.admin.unwrap_or(addresses.public), config.admin.token);
-        let operators = admin_of(core, Arc::clone(&broker), lock, control);
+        let admin_api = admin_of(core, Arc::clone(&broker), lock, control);
         let page = KeptPage::new(Page::new(sources), config.admin.metrics_age);
-        let ops = Arc::new(Ops { page, ready: AtomicBool::new(false), admin: operators });
+        let ops = Arc::new(Ops { page, ready: AtomicBool::new(false), admin: admin_api });
         let gate = Arc::new(Gate::new(gate_options(config), budget, waiting));
-        let window = window(&ops, addresses.public, config);
-        let site = site(Arc::clone(&broker), Arc::clone(&gate), window, config)?;
+        let window = Arc::new(Window::new(Arc::clone(&ops), addresses.public, access(config)));
+        let site = site(Arc::clone(&broker), Arc::clone(&gate), &window, config)?;
         let mut server = Server {
             addresses,
             shards,
             ops,
             broker,
             site: Arc::new(Slot::new(Arc::new(site))),
+            window,
             counters,
             gate,
             credentials,
@@ -220,14 +222,17 @@ impl Server {
         server.tasks.push(tokio::spawn(sweep(registry, clock)));
         server.tasks.extend(watch_memory(&config.limits, Arc::clone(&server.broker.budget)));
         server.follow_keys(key_set);
-        if let Some(feeds) = feeds {
-            let (broker, counters) = (Arc::clone(&server.broker), Arc::clone(&server.counters));
-            server.tasks.push(tokio::spawn(feed(feeds, broker, counters, clock)));
-        }
+        let feeding = feeds.map(|feeds| server.play(feeds));
+        server.tasks.extend(feeding);
         server.note_certificate();
         server.counters.last_reload_s.ok.set(clock.now().wall_ms / 1000);
         server.ops.ready.store(true, Ordering::Release);
         Ok(server)
+    }
+
+    fn play(&self, feeds: Feeds) -> JoinHandle<()> {
+        let (broker, counters) = (Arc::clone(&self.broker), Arc::clone(&self.counters));
+        tokio::spawn(feed(feeds, broker, counters, self.broker.clock))
     }
 
     /// Who may do what. Whoever changes that calls [`Server::review`] then.
@@ -475,33 +480,6 @@ fn credentials(tls: &config::Tls) -> Result<Option<Arc<Credentials>>, BadCredent
 fn paths(tls: &config::Tls) -> Option<Paths> {
     let config::Tls { certificate, key, client_ca, .. } = tls.clone();
     Some(Paths { certificate: certificate?, key: key?, client_ca })
-}
-
-/// What the public side serves, and to whom.
-fn site(
-    broker: Arc<Broker>,
-    gate: Arc<Gate>,
-    window: Option<Window>,
-    config: &Config,
-) -> Result<Site, OriginError> {
-    let origins = config.websocket.origins.iter().map(|raw| AllowedOrigin::parse(raw));
-    let origins = origins.collect::<Result<Vec<_>, _>>()?;
-    let compression =
-        if config.websocket.compression { Compression::Deflate } else { Compression::None };
-    Ok(Site {
-        broker,
-        policy: Policy { origins, compression },
-        request_timeout: config.limits.handshake_timeout,
-        write_stall_max: config.limits.write_stall_max,
-        gate,
-        window,
-    })
-}
-
-/// What of the admin API the public side shows, if anything.
-fn window(ops: &Arc<Ops>, address: SocketAddr, config: &Config) -> Option<Window> {
-    let admin = &config.admin;
-    admin.dashboard.then(|| Window::new(Arc::clone(ops), address, admin.token))
 }
 
 fn gate_options(config: &Config) -> GateOptions {

@@ -1,9 +1,11 @@
-//! What hostile input takes from the allocator: at most twice what was received and 8 KiB.
+//! What hostile input takes from the allocator: at most twice what was received and 8 KiB, of lists and of
+//! URLs a stated multiple.
 //! # Invariants: everything happens on the one thread of the one test of this binary; every byte
 //! that is asked for counts, also if it is given back at once.
 //! # Not here: what good input takes (`allocations`), what inflating takes (`dialect::deflate`).
 #![allow(clippy::indexing_slicing, reason = "a test stops at what it did not expect")]
 
+use fanfare::dialect::query::{self, Stream, TARGETS_MAX};
 use fanfare::dialect::{Dialect, POSITIONS_MAX, decode_draft};
 use fanfare::ingress::Lengths;
 use fanfare::ws::decoder::{Decoder, DecoderLimits};
@@ -19,6 +21,12 @@ const SPARE_BYTES: usize = 8 << 10;
 
 /// For each position of a list, which may be written in three bytes.
 const POSITION_BYTES: usize = 256;
+
+/// For each topic of a query, which may be named in six bytes.
+const TARGET_BYTES: usize = 512;
+
+/// What a byte of a query or of an id that comes back may take.
+const QUERY_TIMES: usize = 8;
 
 /// The bytes that `act` asks for, after it has run once for what a thread keeps.
 fn bytes(act: impl Fn()) -> usize {
@@ -69,6 +77,22 @@ fn check_ingress(what: &str, stream: &[u8]) {
 fn check_command(what: &str, dialect: Dialect, command: &[u8], spare: usize) {
     check(what, command.len(), spare, || drop(dialect.decode(command)));
     check(what, command.len(), spare, || drop(decode_draft(command)));
+}
+
+/// What a query takes as a whole, and what each of its subscriptions takes in its turn.
+fn check_query(what: &str, raw: &str, said: &str) {
+    let most = QUERY_TIMES * (raw.len() + said.len()) + SPARE_BYTES + TARGETS_MAX * TARGET_BYTES;
+    let parse = || Stream::parse(raw, Some(said), 0);
+    check(what, 0, most, || drop(parse()));
+    check(what, 0, most, || drop((query::history(raw), query::target(raw), query::topic(raw))));
+    let Ok(mut stream) = parse() else { return };
+    let most = QUERY_TIMES * said.len() + SPARE_BYTES;
+    while stream.subscriptions.len() > 0 {
+        let region = Region::new(COUNTING);
+        drop(stream.subscriptions.next());
+        let taken = region.change().bytes_allocated;
+        assert!(taken <= most, "{what}: {taken} bytes for a subscription");
+    }
 }
 
 /// The head of a masked frame of this length.
@@ -130,4 +154,46 @@ fn hostile_input_takes_at_most_twice_its_size_and_8_kib() {
     let length = [0xC0, 0xB8, 0x02];
     let subscribe = [&[3 << 3 | 2][..], &length, &empty].concat();
     check_command("positions in protobuf", Dialect::Proto, &subscribe, list);
+    check_queries();
+}
+
+fn check_queries() {
+    let position = "AAAAAAAAAAAAAAAAAAAAAA:1";
+    let places = |count: usize, len: usize| {
+        let place = |n| format!("{n:0len$}@{position}");
+        (0..count).map(place).collect::<Vec<_>>().join(",")
+    };
+    let filters = |count: usize| vec!["topic=%3E"; count].join("&");
+    let options = "topic=*&last=1&snapshot=true&policy=latest&maxHz=1&overflow=gap&presence=true&";
+    let queries = [
+        String::new(),
+        filters(2),
+        filters(TARGETS_MAX),
+        "topic=*&".repeat(2_000),
+        "topic&".repeat(2_700),
+        options.repeat(TARGETS_MAX),
+        format!("topic=*{}", "&since".repeat(2_700)),
+        format!("topic=*{}", "&since=@:".repeat(1_800)),
+        format!("topic=*{}", format!("&since=a@{position}").repeat(500)),
+        format!("topic=*{}", "&last".repeat(3_000)),
+        "x&".repeat(8_000),
+        "%61&".repeat(4_000),
+        format!("topic={}", "x".repeat(16_000)),
+        format!("topic={}", "%61".repeat(5_000)),
+    ];
+    let longest = places(60, 250);
+    let said = [
+        String::new(),
+        places(64, 1),
+        places(500, 3),
+        "!,".repeat(8_000),
+        longest,
+        ",".repeat(16_000),
+    ];
+    for query in &queries {
+        for said in &said {
+            let what = format!("{query:.40} and {said:.40}");
+            check_query(&what, query, said);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! # Invariants: whatever is understood can be told again, within the bounds of an id.
 
 use fanfare::dialect::bookmark::{self, BYTES_MAX, TOPICS_MAX};
-use fanfare::dialect::query::{self, Stream};
+use fanfare::dialect::query::{self, Stream, TARGETS_MAX};
 use fanfare::topics::name::Target;
 
 /// The query of a stream, and behind a line break what its reader says it had last.
@@ -10,10 +10,11 @@ pub fn query(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let (raw, said) = text.split_once('\n').map_or((text, None), |(raw, said)| (raw, Some(said)));
     drop((query::history(raw), query::target(raw), query::topic(raw)));
-    let Ok(Stream { subscriptions, mut bookmark, .. }) = Stream::parse(raw, said) else { return };
-    assert!(!subscriptions.is_empty(), "a stream of nothing");
+    let Ok(stream) = Stream::parse(raw, said, 0) else { return };
+    let Stream { subscriptions, mut bookmark, .. } = stream;
+    assert!((1..=TARGETS_MAX).contains(&subscriptions.len()), "a stream of nothing, or too much");
     let is_filter = |target: &Target| matches!(target, Target::Filter(_));
-    let begun = subscriptions.iter().filter_map(|(_, subscribe)| subscribe.as_ref().ok());
+    let begun = subscriptions.filter_map(|(_, subscribe)| subscribe.ok());
     let kinds: Vec<bool> = begun.map(|subscribe| is_filter(&subscribe.target)).collect();
     assert!(kinds.is_sorted(), "a filter before a topic");
     let mut line = Vec::new();

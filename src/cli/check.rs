@@ -242,7 +242,7 @@ mod tests {
             flags: vec![flag("--ingress", "listen.ingress", "off")],
         });
         let table = report(&loaded.expect("valid configuration"), &[]);
-        expect![[r#"
+        expect![[r"
             shards                                auto                                  default
             insecure                              false                                 default
             listen.public                         127.0.0.1:7600                        default
@@ -342,7 +342,7 @@ mod tests {
             shutdown.reconnect_after              0s                                    default
             shutdown.snapshot                     off                                   default
             shutdown.termination_grace            off                                   default
-        "#]].assert_eq(&table);
+        "]].assert_eq(&table);
     }
 
     #[test]

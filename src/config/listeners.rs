@@ -57,6 +57,7 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
     check_files(&config.tls)?;
     check_proxies(config)?;
     check_certificates(config)?;
+    check_dashboard(config)?;
     for listener in Listener::ALL {
         let Some(address) = listener.address(config) else { continue };
         if !config.insecure && !is_loopback(address) {
@@ -98,6 +99,21 @@ fn check_proxies(config: &Config) -> Result<(), Fault> {
     let text = format!(
         "`{key}` is true, but `{other}` is empty, so nobody could connect: name the addresses of \
          your proxies there"
+    );
+    Err(fault(&[key, other], text))
+}
+
+/// Not every proxy says that it is one, and then all its clients count as this machine.
+fn check_dashboard(config: &Config) -> Result<(), Fault> {
+    let admin = &config.admin;
+    if !admin.dashboard || admin.token.is_some() || config.insecure {
+        return Ok(());
+    }
+    let (key, other) = ("admin.dashboard", "admin.token");
+    let text = format!(
+        "`{key}` is true, but `{other}` is off, so whoever comes through a proxy on this machine \
+         might see who is connected: set `{other}` (`fanfare token hash` makes one) or, to allow \
+         it, set `insecure = true` or pass --insecure"
     );
     Err(fault(&[key, other], text))
 }
@@ -177,6 +193,18 @@ mod tests {
 
     fn check(text: &str) -> Result<(), String> {
         load(file(text)).map(drop).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_dashboard_that_shows_the_broker_needs_a_token_unless_that_is_allowed() {
+        let refused = check("admin.dashboard = true").unwrap_err();
+        assert!(
+            refused.contains("`admin.dashboard` is true, but `admin.token` is off"),
+            "{refused}"
+        );
+        let token = "0".repeat(64);
+        assert_eq!(check(&format!("admin.dashboard = true\nadmin.token = '{token}'")), Ok(()));
+        assert_eq!(check("insecure = true\nadmin.dashboard = true"), Ok(()));
     }
 
     #[test]

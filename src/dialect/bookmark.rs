@@ -3,10 +3,11 @@
 //! Owns that text: `EPOCH:OFFSET` of a stream of one topic, else `TOPIC@EPOCH:OFFSET` of each topic and
 //! each filter that has begun, with commas between, and `!` at the end where topics had no room.
 //! # Invariants: a position never goes back within an epoch; noting one allocates nothing once the text
-//! has grown; a bookmark is at most [`BYTES_MAX`] bytes long and never leaves something out in silence.
+//! has grown; a bookmark is at most [`BYTES_MAX`] bytes long, however its offsets grow, and never leaves
+//! something out in silence; one that comes back holds no more than was ever told, and nothing twice.
 //! # Not here: which connection has one (`shard`), what becomes of one that comes back (`query`).
 
-use super::{Event, POSITIONS_MAX, TopicPosition};
+use super::{Event, TopicPosition};
 use crate::reason::{Reason, Refusal};
 use crate::topics::message::{Epoch, Message, Offset, Payload, Position, Stream, TopicHead, Wire};
 use crate::topics::name::{TopicFilter, TopicName};
@@ -20,8 +21,8 @@ pub const BYTES_MAX: usize = 4 << 10;
 /// At the end of one that does not hold every topic of its stream.
 const MORE: &str = "!";
 
-/// Digits of the largest offset.
-const DIGITS_MAX: usize = 20;
+/// Digits of the largest offset, [`INTEGER_MAX`](super::raw::INTEGER_MAX).
+const DIGITS_MAX: usize = 16;
 
 /// Where one connection stands in the topics of its stream.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,11 +93,15 @@ impl Bookmark {
         }
     }
 
-    /// All subscriptions have begun: what was lost before has been told.
+    /// All subscriptions have begun: what was lost before has been told. So is what became of each
+    /// place that the reader came back with; where there is no such topic, it has no place.
     pub fn settle(&mut self) {
         if self.room == Room::WasFull {
             self.room = Room::Enough;
             self.is_new = true;
+        }
+        while let Some(index) = self.entries.iter().position(|entry| entry.topic == UNKNOWN) {
+            self.remove(index);
         }
     }
 
@@ -199,7 +204,7 @@ impl Bookmark {
 
     /// Adds a part of at most so many bytes, which `write` appends.
     fn add(&mut self, topic: u64, len: usize, write: impl FnOnce(&mut Vec<u8>) -> Offset) {
-        if self.entries.len() >= TOPICS_MAX || self.text.len() + len + ",,!".len() > BYTES_MAX {
+        if self.entries.len() >= TOPICS_MAX || self.len_max() + len + ",,!".len() > BYTES_MAX {
             return self.note_full();
         }
         self.is_new = true;
@@ -208,6 +213,16 @@ impl Bookmark {
         }
         let offset = write(&mut self.text);
         self.entries.push(Entry { topic, offset, end: self.text.len() });
+    }
+
+    /// How long the text becomes when all of its offsets are the largest.
+    fn len_max(&self) -> usize {
+        let mut digits = itoa::Buffer::new();
+        let positions = self.entries.iter().filter(|entry| entry.topic != FILTER);
+        let room = positions
+            .map(|entry| DIGITS_MAX.saturating_sub(digits.format(entry.offset.0).len()))
+            .sum::<usize>();
+        self.text.len() + room
     }
 
     /// The parts of the text.
@@ -226,7 +241,12 @@ impl Bookmark {
             Naming::Bare => true,
             Naming::Named => part.strip_prefix(name.as_bytes()).is_some_and(is_position),
         });
-        let Some(index) = found else { return };
+        if let Some(index) = found {
+            self.remove(index);
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
         self.is_new = true;
         let entry = self.entries.remove(index);
         let start = index.checked_sub(1).and_then(|before| self.entries.get(before));
@@ -293,29 +313,42 @@ pub struct Places {
 /// Reads a bookmark that has come back.
 ///
 /// # Errors
-/// [`Reason::BadPosition`] and [`Reason::TooManyPositions`].
+/// [`Reason::BadPosition`], also when something is there twice, and [`Reason::TooManyPositions`].
 pub fn parse(text: &str) -> Result<Places, Refusal> {
     let mut places = Places::default();
-    for (count, part) in text.split(',').enumerate() {
-        if count > POSITIONS_MAX {
-            let detail = format!("the limit is {POSITIONS_MAX}");
+    for part in text.split(',') {
+        if part != MORE && places.named.len() + places.filters.len() >= TOPICS_MAX {
+            let detail = format!("the last event's id names at most {TOPICS_MAX}");
             return Err(Refusal::new(Reason::TooManyPositions, detail));
         }
-        if part == MORE {
-            places.has_more = true;
+        let is_there = if part == MORE {
+            std::mem::replace(&mut places.has_more, true)
         } else if part.contains(['*', '>']) {
             let filter = TopicFilter::parse(part).map_err(|bad| bad_id(&bad.to_string()))?;
-            places.filters.push(filter);
+            push_once(&mut places.filters, filter, PartialEq::eq)
         } else if part.contains('@') {
-            places.named.push(parse_named(part)?);
+            let place = parse_named(part)?;
+            push_once(&mut places.named, place, |one, other| one.topic == other.topic)
         } else {
-            places.bare = Some(parse_position(part)?);
+            places.bare.replace(parse_position(part)?).is_some()
+        };
+        if is_there {
+            return Err(bad_id(&format!("`{}` is there twice", super::frame::cut(part, 64))));
         }
     }
     if places.bare.is_some() && text.contains(',') {
         return Err(bad_id("a position without a topic stands alone"));
     }
     Ok(places)
+}
+
+/// Appends this unless its like is there, which is the answer.
+fn push_once<T>(all: &mut Vec<T>, one: T, is_like: impl Fn(&T, &T) -> bool) -> bool {
+    let is_there = all.iter().any(|other| is_like(other, &one));
+    if !is_there {
+        all.push(one);
+    }
+    is_there
 }
 
 /// Reads `TOPIC@EPOCH:OFFSET`.
@@ -416,7 +449,9 @@ mod tests {
         let one = Epoch::from_bits(1);
         assert_eq!(told(&mut bookmark), format!("id: b@{nine}:6,a@{one}:2,!\n"));
         bookmark.settle();
-        assert_eq!(told(&mut bookmark), format!("id: b@{nine}:6,a@{one}:2\n"));
+        assert_eq!(told(&mut bookmark), format!("id: a@{one}:2\n"), "there is no `b`");
+        bookmark.settle();
+        assert_eq!(told(&mut bookmark), "");
     }
 
     #[test]
@@ -508,6 +543,45 @@ mod tests {
             let refusal = parse(&text).expect_err(&text);
             assert_eq!(refusal.reason, Reason::BadPosition, "{text}");
         }
-        assert!(parse(&vec!["!"; POSITIONS_MAX + 2].join(",")).is_err());
+        for text in [
+            format!("a@{epoch}:1,b@{epoch}:1,a@{epoch}:2"),
+            "a.>,b,a.>".replace('b', &format!("b@{epoch}:1")),
+            "!,!".to_owned(),
+        ] {
+            let refusal = parse(&text).expect_err(&text);
+            assert_eq!(refusal.reason, Reason::BadPosition, "{text}");
+            assert!(refusal.to_string().contains("is there twice"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn what_comes_back_is_no_more_than_is_ever_told() {
+        let epoch = Epoch::from_bits(7);
+        let part = |n: usize| if n == 0 { "a.>".to_owned() } else { format!("t.{n}@{epoch}:1") };
+        let text = |count: usize| (0..count).map(part).collect::<Vec<_>>().join(",");
+        let most = format!("{},!", text(TOPICS_MAX));
+        assert_eq!(parse(&most).map(|places| places.named.len()), Ok(TOPICS_MAX - 1));
+        let refusal = parse(&text(TOPICS_MAX + 1)).expect_err("too many");
+        assert_eq!(refusal.reason, Reason::TooManyPositions);
+    }
+
+    #[test]
+    fn offsets_may_grow_as_long_as_they_can_be_and_all_comes_back() {
+        let mut bookmark = Bookmark::new(Naming::Named);
+        for offset in [1, super::super::raw::INTEGER_MAX] {
+            for id in 0..TOPICS_MAX as u64 {
+                let head = head(id, &format!("{}.{id}", "x".repeat(40)));
+                bookmark.note(&head, Offset(offset));
+            }
+        }
+        let line = told(&mut bookmark);
+        let text = line.trim_start_matches("id: ").trim_end().to_owned();
+        assert!(text.len() <= BYTES_MAX, "{} bytes", text.len());
+        let mut again = Bookmark::new(Naming::Named);
+        for place in parse(text.trim_end_matches(",!")).expect("a bookmark").named.iter().rev() {
+            again.seed(&place.topic, place.position);
+        }
+        let (named, is_full) = back(&told(&mut again));
+        assert_eq!((named, is_full), (back(&line).0, false), "it has room for what was told");
     }
 }

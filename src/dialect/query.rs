@@ -1,7 +1,8 @@
 //! Commands that are spelled in the query of a URL, and where a stream of server-sent events goes on.
 //! # Invariants: what a query says is understood by the same code as any other command (`raw`); a name
 //! that is not known is refused, not passed over; a position of a bookmark is used by one subscription
-//! alone, so that nothing is sent twice.
+//! alone, so that nothing is sent twice; what a stream is asked for by takes a few times its size, for
+//! the positions of a bookmark are there once, and once more for the subscription whose turn it is.
 //! # Not here: HTTP, what commands do (`session`).
 
 use super::bookmark::{Bookmark, Naming, Places};
@@ -15,6 +16,10 @@ use crate::topics::message::Wire;
 use crate::topics::name::{Target, TopicName};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::vec;
+
+/// Topics and filters that a stream may always name; more where a connection may have more.
+pub const TARGETS_MAX: usize = 128;
 
 /// What a stream may be asked for by.
 const STREAM_NAMES: [&str; 9] = [
@@ -36,11 +41,10 @@ const LIKENESS_MIN: f64 = 0.6;
 pub type Pair = (String, String);
 
 /// A stream of server-sent events that is asked for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Stream {
-    /// What it subscribes to, in the order in which that is done, each with its place in the query:
-    /// topics before filters, so that nothing live comes before what a topic resumes with.
-    pub subscriptions: Vec<(u64, Result<Subscribe, Refusal>)>,
+    /// What it subscribes to.
+    pub subscriptions: Subscriptions,
     /// Whether it is of one topic.
     pub naming: Naming,
     /// Where its reader stands before anything is sent.
@@ -56,56 +60,101 @@ impl Stream {
         }
     }
 
-    /// Understands the query of a stream. `last_event_id` is what its header says.
+    /// Understands the query of a stream. `last_event_id` is what its header says, and
+    /// `subscriptions_max` how many subscriptions a connection may have.
     ///
     /// # Errors
-    /// [`Reason::BadRequest`] when a name is not known, or not in its place; those of
+    /// [`Reason::BadRequest`] when a name is not known, or not in its place;
+    /// [`Reason::TooManySubscriptions`] for more topics than that and than [`TARGETS_MAX`]; those of
     /// [`bookmark::parse`]. What is wrong with the subscription to one topic is its own refusal.
-    pub fn parse(raw: &str, last_event_id: Option<&str>) -> Result<Stream, Refusal> {
-        let pairs = pairs(raw)?;
-        let (general, groups, said) = group(&pairs)?;
+    pub fn parse(
+        raw: &str,
+        last_event_id: Option<&str>,
+        subscriptions_max: usize,
+    ) -> Result<Stream, Refusal> {
+        let (general, groups, said) = group(raw, subscriptions_max.max(TARGETS_MAX))?;
         if groups.is_empty() {
             return Err(bad("the query names no `topic`"));
         }
         let understand = |group: &Group<'_>| understand(&general, group);
-        let mut subscriptions: Vec<_> = (1..).zip(groups.iter().map(understand)).collect();
-        let naming = match subscriptions.as_slice() {
+        let mut asked: Vec<_> = (1..).zip(groups.iter().map(understand)).collect();
+        let naming = match asked.as_slice() {
             [(_, Ok(Subscribe { target: Target::Topic(_), .. }))] => Naming::Bare,
             _ => Naming::Named,
         };
-        // A header is what a browser adds by itself, so it is the later word.
-        let said = last_event_id.or(said).filter(|said| !said.is_empty());
-        subscriptions.sort_by_key(|(_, subscribe)| {
+        asked.sort_by_key(|(_, subscribe)| {
             matches!(subscribe, Ok(Subscribe { target: Target::Filter(_), .. }))
         });
-        let mut bookmark = Bookmark::new(naming);
-        if let Some(said) = said {
-            resume(&mut subscriptions, &mut bookmark, (naming, bookmark::parse(said)?))?;
+        // A header is what a browser adds by itself, so it is the later word.
+        let said = last_event_id.or(said.as_deref()).filter(|said| !said.is_empty());
+        let places = said.map(bookmark::parse).transpose()?.unwrap_or_default();
+        if places.bare.is_some() && naming == Naming::Named {
+            let detail = "the last event's id is that of a stream of one topic";
+            return Err(Refusal::new(Reason::BadPosition, detail));
         }
+        let bookmark = begin(&asked, naming, &places);
+        let subscriptions = Subscriptions { asked: asked.into_iter(), places };
         Ok(Stream { subscriptions, naming, bookmark })
     }
 }
 
+/// What a stream subscribes to, in the order in which that is done, each with its place in the query:
+/// topics before filters, so that nothing live comes before what a topic resumes with.
+///
+/// Of topics that several of them cover each is given the position when it is taken; the session uses
+/// it once.
+#[derive(Clone, Debug, Default)]
+pub struct Subscriptions {
+    asked: vec::IntoIter<Asked>,
+    /// Where the reader stands.
+    places: Places,
+}
+
+/// A place in the query, and what is asked for there.
+type Asked = (u64, Result<Subscribe, Refusal>);
+
+impl Iterator for Subscriptions {
+    type Item = Asked;
+
+    fn next(&mut self) -> Option<Asked> {
+        let (id, mut subscribe) = self.asked.next()?;
+        if let Ok(subscribe) = &mut subscribe {
+            resume(subscribe, &self.places);
+        }
+        Some((id, subscribe))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.asked.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Subscriptions {}
+
 /// One `topic` of a query, and what stands behind it.
 #[derive(Default)]
 struct Group<'a> {
-    topic: &'a str,
-    options: HashMap<&'static str, &'a str>,
-    since: Vec<&'a str>,
+    topic: Cow<'a, str>,
+    options: Options<'a>,
+    since: Vec<Cow<'a, str>>,
 }
 
-type Options<'a> = HashMap<&'static str, &'a str>;
+type Options<'a> = HashMap<&'static str, Cow<'a, str>>;
 
 /// What holds for all topics, each topic with its own, and the bookmark.
-type Grouped<'a> = (Options<'a>, Vec<Group<'a>>, Option<&'a str>);
+type Grouped<'a> = (Options<'a>, Vec<Group<'a>>, Option<Cow<'a, str>>);
 
-fn group(pairs: &[Pair]) -> Result<Grouped<'_>, Refusal> {
+fn group(raw: &str, targets_max: usize) -> Result<Grouped<'_>, Refusal> {
     let (mut general, mut groups, mut said) = (Options::new(), Vec::<Group<'_>>::new(), None);
-    for (name, value) in pairs {
-        let value = value.as_str();
-        match known(name, &STREAM_NAMES)? {
+    for pair in decoded(raw) {
+        let (name, value) = pair?;
+        match known(&name, &STREAM_NAMES)? {
+            "topic" if groups.len() >= targets_max => {
+                let detail = format!("a query names at most {targets_max}");
+                return Err(Refusal::new(Reason::TooManySubscriptions, detail));
+            }
             "topic" => groups.push(Group { topic: value, ..Group::default() }),
-            "lastEventId" if said.is_some() => return Err(twice(name)),
+            "lastEventId" if said.is_some() => return Err(twice(&name)),
             "lastEventId" => said = Some(value),
             "since" => match groups.last_mut() {
                 Some(group) => group.since.push(value),
@@ -114,7 +163,7 @@ fn group(pairs: &[Pair]) -> Result<Grouped<'_>, Refusal> {
             option => {
                 let options = groups.last_mut().map_or(&mut general, |group| &mut group.options);
                 if options.insert(option, value).is_some() {
-                    return Err(twice(name));
+                    return Err(twice(&name));
                 }
             }
         }
@@ -123,7 +172,10 @@ fn group(pairs: &[Pair]) -> Result<Grouped<'_>, Refusal> {
 }
 
 fn understand(general: &Options<'_>, group: &Group<'_>) -> Result<Subscribe, Refusal> {
-    let option = |name: &str| group.options.get(name).or_else(|| general.get(name)).copied();
+    let option = |name: &str| {
+        let value = group.options.get(name).or_else(|| general.get(name));
+        value.map(|value| &**value)
+    };
     let is_true = |name| option(name).map(|value| truth(name, value)).transpose();
     let rate = |value: &str| RawRate(value.parse().unwrap_or(f64::NAN));
     let is_filter = group.topic.contains(['*', '>']);
@@ -138,7 +190,7 @@ fn understand(general: &Options<'_>, group: &Group<'_>) -> Result<Subscribe, Ref
         }
     }
     RawSubscribe {
-        topic: Some(text(group.topic)),
+        topic: Some(text(&group.topic)),
         since,
         last: option("last").map(number),
         snapshot: is_true("snapshot")?,
@@ -152,24 +204,16 @@ fn understand(general: &Options<'_>, group: &Group<'_>) -> Result<Subscribe, Ref
     .map(|subscribe| Subscribe { kept: Some(Kept::Nothing), ..subscribe })
 }
 
-/// Has each subscription go on where the bookmark stands. Of topics that several of them cover each is
-/// given the position; the session uses it once.
-fn resume(
-    subscriptions: &mut [(u64, Result<Subscribe, Refusal>)],
-    bookmark: &mut Bookmark,
-    (naming, places): (Naming, Places),
-) -> Result<(), Refusal> {
-    if places.bare.is_some() && naming == Naming::Named {
-        let detail = "the last event's id is that of a stream of one topic";
-        return Err(Refusal::new(Reason::BadPosition, detail));
-    }
+/// The bookmark of a reader that comes back to these.
+fn begin(asked: &[Asked], naming: Naming, places: &Places) -> Bookmark {
+    let mut bookmark = Bookmark::new(naming);
     if places.has_more {
         bookmark.seed_full();
     }
-    let targets = subscriptions.iter().filter_map(|(_, subscribe)| subscribe.as_ref().ok());
-    let targets: Vec<Target> = targets.map(|subscribe| subscribe.target.clone()).collect();
+    let targets = asked.iter().filter_map(|(_, subscribe)| subscribe.as_ref().ok());
+    let targets: Vec<&Target> = targets.map(|subscribe| &subscribe.target).collect();
     for filter in &places.filters {
-        if targets.contains(&Target::Filter(filter.clone())) {
+        if targets.iter().any(|target| matches!(target, Target::Filter(own) if own == filter)) {
             bookmark.note_filter(filter);
         }
     }
@@ -178,38 +222,38 @@ fn resume(
             bookmark.seed(&place.topic, place.position);
         }
     }
-    for subscribe in subscriptions.iter_mut().filter_map(|(_, subscribe)| subscribe.as_mut().ok()) {
-        match &subscribe.target {
-            Target::Topic(topic) => {
-                let named = places.named.iter().find(|place| place.topic == *topic);
-                let place = named.map(|place| place.position).or(places.bare);
-                if let (Some(place), Naming::Bare) = (place, naming) {
-                    bookmark.seed(topic, place);
-                }
-                if place.is_some() || places.has_more {
-                    subscribe.since = place;
-                    subscribe.kept = Some(if place.is_some() { Kept::All } else { Kept::Some });
-                }
-            }
-            Target::Filter(filter) => {
-                let has_begun = places.filters.contains(filter);
-                subscribe.kept = Some(match (places.has_more, has_begun) {
-                    (true, _) => Kept::Some,
-                    (false, true) => Kept::All,
-                    (false, false) => Kept::Nothing,
-                });
-                if places.has_more || has_begun {
-                    subscribe.positions.clear();
-                }
-                let is_named =
-                    |topic: &TopicName| places.named.iter().any(|place| place.topic == *topic);
-                subscribe.positions.retain(|place| !is_named(&place.topic));
-                let own = places.named.iter().filter(|place| filter.matches(&place.topic));
-                subscribe.positions.extend(own.cloned());
+    if let (Some(place), [Target::Topic(topic)]) = (places.bare, targets.as_slice()) {
+        bookmark.seed(topic, place);
+    }
+    bookmark
+}
+
+/// Has a subscription go on where its reader stands.
+fn resume(subscribe: &mut Subscribe, places: &Places) {
+    let named = |topic: &TopicName| places.named.iter().find(|place| place.topic == *topic);
+    match &subscribe.target {
+        Target::Topic(topic) => {
+            let place = named(topic).map(|place| place.position).or(places.bare);
+            if place.is_some() || places.has_more {
+                subscribe.since = place;
+                subscribe.kept = Some(if place.is_some() { Kept::All } else { Kept::Some });
             }
         }
+        Target::Filter(filter) => {
+            let has_begun = places.filters.contains(filter);
+            subscribe.kept = Some(match (places.has_more, has_begun) {
+                (true, _) => Kept::Some,
+                (false, true) => Kept::All,
+                (false, false) => Kept::Nothing,
+            });
+            if places.has_more || has_begun {
+                subscribe.positions.clear();
+            }
+            subscribe.positions.retain(|place| named(&place.topic).is_none());
+            let own = places.named.iter().filter(|place| filter.matches(&place.topic));
+            subscribe.positions.extend(own.cloned());
+        }
     }
-    Ok(())
 }
 
 /// Understands a query for history.
@@ -217,10 +261,10 @@ fn resume(
 /// # Errors
 /// [`Reason::BadRequest`] when a name is not known; else what the command would be refused for.
 pub fn history(raw: &str) -> Result<History, Refusal> {
-    let pairs = pairs(raw)?;
-    let [topic, since, limit] = once(&pairs, ["topic", "since", "limit"])?;
-    let since = since.map(position).transpose()?;
-    RawHistory { topic: topic.map(text), since, limit: limit.map(number) }.understand()
+    let [topic, since, limit] = once(raw, ["topic", "since", "limit"])?;
+    let since = since.as_deref().map(position).transpose()?;
+    let topic = topic.as_deref().map(text);
+    RawHistory { topic, since, limit: limit.as_deref().map(number) }.understand()
 }
 
 /// Understands a query that names a topic or filter.
@@ -228,9 +272,8 @@ pub fn history(raw: &str) -> Result<History, Refusal> {
 /// # Errors
 /// [`Reason::BadRequest`] when a name is not known; [`Reason::BadTopic`] and [`Reason::BadFilter`].
 pub fn target(raw: &str) -> Result<Target, Refusal> {
-    let pairs = pairs(raw)?;
-    let [topic] = once(&pairs, ["topic"])?;
-    Target::parse(topic.unwrap_or_default())
+    let [topic] = once(raw, ["topic"])?;
+    Target::parse(&topic.unwrap_or_default())
 }
 
 /// Understands a query that names a topic.
@@ -238,9 +281,8 @@ pub fn target(raw: &str) -> Result<Target, Refusal> {
 /// # Errors
 /// [`Reason::BadRequest`] when a name is not known; [`Reason::BadTopic`].
 pub fn topic(raw: &str) -> Result<TopicName, Refusal> {
-    let pairs = pairs(raw)?;
-    let [topic] = once(&pairs, ["topic"])?;
-    TopicName::parse(topic.unwrap_or_default())
+    let [topic] = once(raw, ["topic"])?;
+    TopicName::parse(&topic.unwrap_or_default())
 }
 
 /// Cuts a query into names and values.
@@ -248,16 +290,26 @@ pub fn topic(raw: &str) -> Result<TopicName, Refusal> {
 /// # Errors
 /// [`Reason::BadRequest`] when it is not percent encoded UTF-8.
 pub fn pairs(raw: &str) -> Result<Vec<Pair>, Refusal> {
-    let pairs = raw.split('&').filter(|pair| !pair.is_empty());
-    let pairs = pairs.map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        Some((decode(name)?, decode(value)?))
-    });
-    let pairs: Option<Vec<_>> = pairs.collect();
-    pairs.ok_or_else(|| bad("the query of the path is not percent encoded"))
+    let owned = |(name, value): Decoded<'_>| (name.into_owned(), value.into_owned());
+    decoded(raw).map(|pair| pair.map(owned)).collect()
 }
 
-fn decode(raw: &str) -> Option<String> {
+/// A name and its value, percent decoded where they must be.
+type Decoded<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// The names and values of a query, one by one, so that what is refused is not kept.
+fn decoded(raw: &str) -> impl Iterator<Item = Result<Decoded<'_>, Refusal>> {
+    raw.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded = decode(name).zip(decode(value));
+        decoded.ok_or_else(|| bad("the query of the path is not percent encoded"))
+    })
+}
+
+fn decode(raw: &str) -> Option<Cow<'_, str>> {
+    if !raw.contains(['%', '+']) {
+        return Some(Cow::Borrowed(raw));
+    }
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw.bytes();
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
@@ -268,22 +320,23 @@ fn decode(raw: &str) -> Option<String> {
             other => other,
         });
     }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 /// The values of these names, each at most once.
 fn once<'a, const N: usize>(
-    pairs: &'a [Pair],
+    raw: &'a str,
     names: [&'static str; N],
-) -> Result<[Option<&'a str>; N], Refusal> {
-    let mut values = [None; N];
-    for (name, value) in pairs {
-        let found = known(name, &names)?;
-        let places = names.iter().zip(&mut values);
-        for (_, place) in places.filter(|(own, _)| **own == found) {
-            if place.replace(value.as_str()).is_some() {
-                return Err(twice(name));
-            }
+) -> Result<[Option<Cow<'a, str>>; N], Refusal> {
+    let mut values = [const { None }; N];
+    for pair in decoded(raw) {
+        let (name, value) = pair?;
+        let found = known(&name, &names)?;
+        let place = names.iter().zip(&mut values).find(|(own, _)| **own == found);
+        if let Some((_, place)) = place
+            && place.replace(value).is_some()
+        {
+            return Err(twice(&name));
         }
     }
     Ok(values)
@@ -356,7 +409,7 @@ mod tests {
 
     /// Each subscription: its place, its target, where it goes on, and what is known of the rest.
     fn understood(raw: &str, said: Option<&str>) -> Vec<String> {
-        let stream = Stream::parse(raw, said).expect("a stream");
+        let stream = Stream::parse(raw, said, 0).expect("a stream");
         let told = |(id, subscribe): (u64, Result<Subscribe, Refusal>)| {
             let subscribe = subscribe.expect("a subscription");
             let since = subscribe.since.map(|since| format!(" since {}", since.offset));
@@ -367,7 +420,7 @@ mod tests {
             let kept = subscribe.kept.expect("positions are kept");
             format!("{id} {}{}{positions} {kept:?}", subscribe.target, since.unwrap_or_default())
         };
-        stream.subscriptions.into_iter().map(told).collect()
+        stream.subscriptions.map(told).collect()
     }
 
     #[test]
@@ -393,10 +446,33 @@ mod tests {
 
     #[test]
     fn a_stream_of_one_topic_has_a_layout_of_its_own() {
-        let wire = |raw| Stream::parse(raw, None).expect("a stream").wire();
+        let wire = |raw| Stream::parse(raw, None, 0).expect("a stream").wire();
         assert_eq!(wire("topic=a"), Wire::SseTopic);
         for raw in ["topic=a&topic=b", "topic=a.*", "topic=a&topic=a", "topic="] {
             assert_eq!(wire(raw), Wire::SseTopics, "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_query_names_as_many_topics_as_a_connection_may_have_and_128_at_least() {
+        for (subscriptions_max, targets_max) in [(0, TARGETS_MAX), (128, 128), (300, 300)] {
+            let parse = |count: usize| {
+                let raw = vec!["topic=*"; count].join("&");
+                Stream::parse(&raw, None, subscriptions_max).map(|it| it.subscriptions.len())
+            };
+            assert_eq!(parse(targets_max), Ok(targets_max));
+            let refusal = parse(targets_max + 1).expect_err("too many");
+            assert_eq!(refusal.reason, Reason::TooManySubscriptions);
+        }
+    }
+
+    #[test]
+    fn a_stream_of_one_topic_that_comes_back_by_name_stands_there_once() {
+        for said in [format!("a@{EPOCH}:5"), format!("{EPOCH}:5")] {
+            let mut stream = Stream::parse("topic=a", Some(&said), 0).expect("a stream");
+            let mut line = Vec::new();
+            stream.bookmark.tell(&mut line);
+            assert_eq!(line, format!("id: {EPOCH}:5\n").as_bytes(), "{said}");
         }
     }
 }

@@ -13,7 +13,7 @@ mod topics;
 mod window;
 
 pub use lock::Lock;
-pub use window::Window;
+pub use window::{Access, Window};
 
 use super::{Answer, json};
 use crate::control::Control;

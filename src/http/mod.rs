@@ -34,10 +34,11 @@ use crate::topics::message::Wire;
 use crate::ws;
 use crate::ws::connection::Upgraded;
 use crate::ws::handshake::{Policy, Refused, Spoken};
+use crate::ws::origin;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -80,7 +81,27 @@ pub struct Site {
     /// Whose word about their clients counts, and how often those may come.
     pub gate: Arc<Gate>,
     /// What of the admin API is shown here.
-    pub window: Option<Window>,
+    pub window: Arc<Window>,
+    /// The address of a listener on loopback before which no proxy is trusted.
+    pub alone: Option<IpAddr>,
+}
+
+impl Site {
+    /// Refuses what calls a broker by a name of somebody else, if it asks nobody who they are because
+    /// only this machine reaches it: pages under names that lead here would be its own (DNS rebinding).
+    fn check_host(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        match self.alone {
+            Some(own) if self.broker.guard.authority().is_open() => {
+                let named = self.policy.origins.iter().any(|origin| origin.names_host(headers));
+                match origin::check_host(headers, &[own]) {
+                    Err(refusal) if refusal.reason == Reason::BadHost && !named => Err(refusal),
+                    // No page leaves it out.
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// One connection as its requests see it.
@@ -291,6 +312,12 @@ async fn route(request: Request<Incoming>, guest: &Guest) -> Answer {
     let open = OPEN.iter().find(|(path, _)| *path == request.uri().path());
     let origin = open.and_then(|_| cors::origin_of(request.headers(), site));
     let answered = match (request.method(), request.uri().path()) {
+        (_, path)
+            if let (true, Err(refusal)) =
+                (open.is_some() || path == "/ws", site.check_host(request.headers())) =>
+        {
+            Err(refusal.into())
+        }
         (&Method::OPTIONS, _) if let Some((_, methods)) = open => {
             cors::preflight(request.headers(), methods, site).map_err(Refused::from)
         }
@@ -313,10 +340,7 @@ async fn route(request: Request<Incoming>, guest: &Guest) -> Answer {
             refusal: Refusal::new(Reason::MethodNotAllowed, "publishing is POST"),
             headers: &[("allow", "POST")],
         }),
-        (_, path) if path.starts_with("/admin/") => match &site.window {
-            Some(window) => window.look(request, guest.client).await,
-            None => Err(Refusal::from(Reason::NotFound).into()),
-        },
+        (_, path) if path.starts_with("/admin/") => site.window.look(request, guest.client).await,
         (&Method::GET | &Method::HEAD, path) => assets::find(path).map_err(Refused::from),
         _ => Err(Refusal::from(Reason::NotFound).into()),
     };

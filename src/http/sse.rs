@@ -7,7 +7,7 @@
 use super::{Site, cors, entry};
 use crate::auth::Identity;
 use crate::dialect::Command;
-use crate::dialect::query;
+use crate::dialect::query::{self, Subscriptions};
 use crate::dialect::{Action, BadCommand};
 use crate::reason::{Reason, Refusal};
 use crate::session::{Broker, Close, Session};
@@ -69,7 +69,8 @@ pub(super) fn judge<B>(
     origin::check(headers, &site.policy.origins)?;
     let identity = entry::reader(request, context, site)?;
     let said = last_event_id(headers)?;
-    let stream = query::Stream::parse(request.uri().query().unwrap_or_default(), said)?;
+    let raw = request.uri().query().unwrap_or_default();
+    let stream = query::Stream::parse(raw, said, site.broker.limits.subscriptions_max)?;
     let allowed = cors::lines(headers);
     Ok(Accepted { stream, identity, head: format!("{HEAD}{allowed}\r\n").into() })
 }
@@ -113,10 +114,8 @@ pub(super) fn serve<P>(
     });
     // Each of these bytes stands for a command, so that they have their turns as others do.
     let turns = vec![0; stream.subscriptions.len()];
-    let mut commands: Vec<_> = stream.subscriptions.into_iter().map(command).collect();
-    commands.reverse();
-    let session = Some(session);
-    let connection = Connection { id, commands, unheard, session, _place: place };
+    let (subscriptions, session) = (stream.subscriptions, Some(session));
+    let connection = Connection { id, subscriptions, unheard, session, _place: place };
     Stream::new(context, socket, id).serve(turns, connection)
 }
 
@@ -132,8 +131,8 @@ fn command(
 /// The reading side of a stream.
 struct Connection<P> {
     id: ConnectionId,
-    /// What is still to be done, the last first.
-    commands: Vec<Result<Command, BadCommand>>,
+    /// What is still to be done.
+    subscriptions: Subscriptions,
     /// Bytes that came behind the request.
     unheard: usize,
     /// Until all of it is done.
@@ -143,15 +142,15 @@ struct Connection<P> {
 
 impl<P> Protocol for Connection<P> {
     fn feed(&mut self, input: &mut [u8], shard: &mut Shard<Rc<Conduit>>) -> usize {
-        if let Some(command) = self.commands.pop() {
+        if let Some(subscription) = self.subscriptions.next() {
             if shard.is_open(self.id)
                 && let Some(session) = &mut self.session
-                && let Err(Close(refusal)) = session.handle(command, shard)
+                && let Err(Close(refusal)) = session.handle(command(subscription), shard)
             {
                 shard.close(self.id, &refusal);
             }
-            if self.commands.is_empty() {
-                self.commands = Vec::new();
+            if self.subscriptions.len() == 0 {
+                self.subscriptions = Subscriptions::default();
                 self.session = None;
                 shard.settle_marks(self.id);
             }

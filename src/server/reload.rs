@@ -3,7 +3,8 @@
 //! into force wholly or not at all; a connection is served to its end by what it began with.
 //! # Not here: which settings may change (`config::live`), reading them (`cli`).
 
-use super::{Server, gate_options, limits, shard_options, site, window};
+use super::site::{access, site};
+use super::{Server, gate_options, limits, shard_options};
 use crate::auth::Authority;
 use crate::config::{Config, live};
 use crate::control::{BadReload, Changes};
@@ -78,8 +79,7 @@ impl Server {
             clock: self.broker.clock,
             budget: Arc::clone(&self.broker.budget),
         };
-        let window = window(&self.ops, self.addresses.public, &config);
-        let site = site(Arc::new(broker), Arc::clone(&self.gate), window, &config);
+        let site = site(Arc::new(broker), Arc::clone(&self.gate), &self.window, &config);
         let site = site.map_err(|error| BadReload(error.to_string()))?;
         Ok(Prepared { config, authority, key_set, credentials, site })
     }
@@ -95,6 +95,7 @@ impl Server {
         self.gate.change(gate_options(&config));
         self.site.put(Arc::new(site));
         self.ops.admin.lock.change(config.admin.token);
+        self.window.change(access(&config));
         self.ops.page.change(config.admin.metrics_age);
         // What was fetched before counts on until there is something else.
         if key_set.as_ref().is_some_and(KeySet::is_fetched) {

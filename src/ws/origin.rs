@@ -49,6 +49,12 @@ impl AllowedOrigin {
         })
     }
 
+    /// Whether a request calls this server by the host of this origin.
+    pub fn names_host(&self, headers: &HeaderMap) -> bool {
+        let AllowedOrigin::Place { host, .. } = self else { return false };
+        self::host(headers).is_ok_and(|place| host.eq_ignore_ascii_case(place.host))
+    }
+
     fn is(&self, origin: &Origin<'_>) -> bool {
         let AllowedOrigin::Place { scheme, host, port } = self else { return false };
         scheme.eq_ignore_ascii_case(origin.scheme)

@@ -110,8 +110,8 @@ class Quickstart(Docs):
     def test_anything_else_over_tcp(self):
         from grpc_tools import protoc
 
-        (command,) = [block for block in blocks("sh") if block.startswith("protoc")]
-        arguments = command.replace("--python_out=.", f"--python_out={self.folder}").split()
+        (command,) = [block for block in blocks("sh") if "grpc_tools" in block]
+        arguments = command.replace("--python_out=.", f"--python_out={self.folder}").split()[2:]
         home = pathlib.Path.cwd()
         os.chdir(ROOT)
         self.addCleanup(os.chdir, home)

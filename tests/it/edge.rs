@@ -3,7 +3,7 @@
 //! (`corpus`, `frames`).
 
 use crate::client::Client;
-use crate::harness::{Bystander, with_broker, within};
+use crate::harness::{Broker, Bystander, with_broker, within};
 use crate::http::{self, Answer};
 use crate::pipe::Pipe;
 use crate::socket::{self, BINARY, FIN, Socket, TEXT, must_accept, request};
@@ -40,6 +40,38 @@ fn a_page_of_a_foreign_origin_is_refused() {
         let two = format!("origin: {own}\r\norigin: {own}\r\n");
         http::ask(address, &request(address, &two)).await.must_refuse(Reason::BadOrigin);
     });
+}
+
+#[test]
+fn a_name_of_others_that_leads_to_an_open_broker_on_this_machine_is_refused() {
+    const WAYS: [(&str, &str); 4] = [
+        ("GET /v1/history?topic=a.b", ""),
+        ("GET /sse?topic=a.b", ""),
+        ("POST /v1/publish", "content-type: application/json\r\ncontent-length: 0\r\n"),
+        ("GET /ws", "upgrade: websocket\r\n"),
+    ];
+    let ask_all = async |broker: &Broker, host: &str, reason: Option<Reason>| {
+        for (way, headers) in WAYS {
+            println!("{way} {host}");
+            let request = format!("{way} HTTP/1.1\r\nhost: {host}\r\n{headers}\r\n");
+            let answer = http::ask(broker.public(), &request).await;
+            match reason {
+                Some(reason) => drop(answer.must_refuse(reason)),
+                None => assert!(!answer.text().contains("badHost"), "{answer:?}"),
+            }
+        }
+    };
+    with_broker("websocket.origins = ['https://app.example']", async |broker| {
+        ask_all(broker, "evil.example", Some(Reason::BadHost)).await;
+        ask_all(broker, "127.0.0.1.evil.example:80", Some(Reason::BadHost)).await;
+        for known in ["localhost", "127.0.0.1:1", "[::1]", "app.example"] {
+            ask_all(broker, known, None).await;
+        }
+    });
+    // Whoever puts a proxy in front says so, or who may do what.
+    for settings in ["listen.trusted_proxies = ['127.0.0.1']", "auth.anonymous.subscribe = ['>']"] {
+        with_broker(settings, async |broker| ask_all(broker, "evil.example", None).await);
+    }
 }
 
 #[test]

@@ -311,6 +311,47 @@ fn positions_of_a_broker_that_is_gone_are_told_as_not_recovered() {
 }
 
 #[test]
+fn an_id_forgets_what_was_answered_as_not_there() {
+    with_broker("", async |broker| {
+        let mut publisher = Publisher::connect(broker).await;
+        let epoch = publish(&mut publisher, "f.old", 1).await["epoch"].clone();
+        let epoch = epoch.as_str().expect("an epoch");
+        let forged = (0..28).map(|n| format!("f.{n:02}{}@{epoch}:1", "x".repeat(90)));
+        let forged: Vec<_> =
+            ["f.*".to_owned(), format!("f.old@{epoch}:1")].into_iter().chain(forged).collect();
+        let mut events = Events::resume(broker, "topic=f.*", Some(&forged.join(","))).await;
+        let answer = events.answer(1).await["subscribed"]["topics"].clone();
+        let topics = answer.as_array().expect("topics");
+        assert_eq!((topics.len(), &topics[0]["recovered"]), (29, &json!(true)));
+        assert!(topics[1..].iter().all(|topic| topic["reason"] == "epochChanged"), "{answer}");
+        let place = written(&publish(&mut publisher, "f.old", 2).await);
+        assert_eq!(events.message().await["data"], 2);
+        assert_eq!(events.last_id, Some(format!("f.*,f.old@{place}")));
+    });
+}
+
+#[test]
+fn more_topics_than_a_connection_may_ever_have_are_refused_whole() {
+    with_broker("limits.subscriptions_max = 130", async |broker| {
+        let address = broker.public();
+        let query = |count: usize| vec!["topic=*"; count].join("&");
+        ask(address, &request(address, &query(131), ""))
+            .await
+            .must_refuse(Reason::TooManySubscriptions);
+        let mut events = Events::begin(broker, &query(130)).await;
+        assert!(events.answer(1).await["subscribed"].is_object());
+        for id in 2..=130 {
+            assert_eq!(events.answer(id).await["error"]["name"], "alreadySubscribed");
+        }
+        let epoch = "A".repeat(22);
+        let many: Vec<_> = (0..65).map(|n| format!("t.{n}@{epoch}:1")).collect();
+        let header = format!("last-event-id: {}\r\n", many.join(","));
+        let answer = ask(address, &request(address, "topic=*", &header)).await;
+        answer.must_refuse(Reason::TooManyPositions);
+    });
+}
+
+#[test]
 fn a_slow_reader_is_told_its_gap_and_comes_back_behind_it() {
     let settings = "limits.outbound_bytes_max = '64 KiB'\nlimits.outbound_age_max = '1s'\n\
                     topics.history.messages = 5000\ntopics.history.bytes = '64 MiB'";
@@ -500,7 +541,14 @@ fn a_malformed_query_is_refused_whole_and_a_bad_topic_by_itself() {
         let twice = format!("topic=a&since={epoch}:1&since={epoch}:2");
         let mut events = Events::begin(broker, &twice).await;
         assert_eq!(events.answer(1).await["error"]["name"], "badOption");
-        for id in ["x", "a@b:1", "a@:", &format!("{epoch}:1,{epoch}:2"), &format!("{epoch}:1,!")] {
+        for id in [
+            "x",
+            "a@b:1",
+            "a@:",
+            &format!("{epoch}:1,{epoch}:2"),
+            &format!("{epoch}:1,!"),
+            &format!("a@{epoch}:1,a@{epoch}:2"),
+        ] {
             let header = format!("last-event-id: {id}\r\n");
             let answer = ask(broker.public(), &request(broker.public(), "topic=a", &header)).await;
             answer.must_refuse(Reason::BadPosition);

@@ -4,6 +4,7 @@
 use crate::client::Client;
 use crate::harness::{Broker, run, with_broker};
 use crate::http::{self, Answer};
+use crate::pipe::Pipe;
 use fanfare::auth::Hash;
 use fanfare::reason::Reason;
 use fanfare::topics::message::Wire;
@@ -36,7 +37,7 @@ fn there_is_none_unless_somebody_asks_for_it() {
 
 #[test]
 fn it_shows_this_machine_three_pages_and_takes_no_command() {
-    with_broker("admin.dashboard = true", async |broker| {
+    with_broker("insecure = true\nadmin.dashboard = true", async |broker| {
         let mut client = Client::connect(broker, Wire::WebSocketJson).await;
         let publish = json!({"id": 1, "publish": {"topic": "a.b", "data": 1}});
         assert!(client.ask(&publish).await["published"].is_object());
@@ -56,7 +57,8 @@ fn it_shows_this_machine_three_pages_and_takes_no_command() {
 
 #[test]
 fn it_is_shut_for_pages_of_others_and_for_whom_a_proxy_brings() {
-    let settings = "admin.dashboard = true\nwebsocket.origins = ['https://app.example', 'null']";
+    let settings = "insecure = true\nadmin.dashboard = true\n\
+                    websocket.origins = ['https://app.example', 'null']";
     with_broker(settings, async |broker| {
         let public = broker.public();
         let rows = [
@@ -70,6 +72,9 @@ fn it_is_shut_for_pages_of_others_and_for_whom_a_proxy_brings() {
         for (headers, reason) in rows {
             look(broker, "overview", headers).await.must_refuse(reason);
         }
+        // So does nginx unless told otherwise, and it says nothing else of itself.
+        let old = format!("GET /admin/v1/overview HTTP/1.0\r\nhost: {public}\r\n\r\n");
+        http::ask(public, &old).await.must_refuse(Reason::NotAllowed);
         let own = format!("origin: http://{public}\r\n");
         assert_eq!(look(broker, "overview", &own).await.status, 200);
         look(broker, "overview?token=x", "").await.must_refuse(Reason::BadRequest);
@@ -87,7 +92,14 @@ fn with_a_token_it_is_for_whoever_shows_it_until_there_is_another() {
         look(&broker, "overview", &bearer("wrong")).await.must_refuse(Reason::BadToken);
         let by_proxy = format!("{}x-forwarded-for: 192.0.2.1\r\n", bearer("first"));
         assert_eq!(look(&broker, "overview", &by_proxy).await.status, 200);
+        let mut before = Pipe::connect(broker.public()).await;
+        let first = bearer("first");
+        let again = format!("GET /admin/v1/overview HTTP/1.1\r\nhost: localhost\r\n{first}\r\n");
+        before.send(again.as_bytes()).await;
+        assert_eq!(Answer::read(&mut before).await.status, 200);
         broker.reload(&settings("second")).await.expect("sound");
+        before.send(again.as_bytes()).await;
+        Answer::read(&mut before).await.must_refuse(Reason::BadToken);
         look(&broker, "overview", &bearer("first")).await.must_refuse(Reason::BadToken);
         assert_eq!(look(&broker, "overview", &bearer("second")).await.status, 200);
         broker.reload("").await.expect("sound");
@@ -98,8 +110,7 @@ fn with_a_token_it_is_for_whoever_shows_it_until_there_is_another() {
 
 #[test]
 fn where_others_can_reach_it_nothing_is_shown_without_a_token() {
-    let mut config = crate::harness::config("admin.dashboard = true");
-    config.insecure = true;
+    let mut config = crate::harness::config("insecure = true\nadmin.dashboard = true");
     config.listen.public = "0.0.0.0:0".parse().expect("an address");
     run(async {
         let broker = Broker::of(&config);

@@ -168,6 +168,9 @@ export class Subscription {
     this.#error = error;
     this.#ready.reject(error ?? unsubscribed());
     this.#wakeUp();
-    run(this.#options.onEnd, error);
+    const { onEnd, onMessage } = this.#options;
+    // A loop throws it; callbacks alone would never know.
+    if (error && onMessage && !onEnd) this.#emit('warning', { message: error.message, detail: error });
+    run(onEnd, error);
   }
 }

@@ -202,3 +202,18 @@ test('a refusal for now is tried again, a refusal for ever is the end', async (t
   assert.deepEqual(told, ['end tooManySubscriptions']);
   assert.equal(warnings.all().length, 2);
 });
+
+test('a refusal that nobody would see is a warning', async (t) => {
+  const { client, peer } = await start(t);
+  const warnings = [];
+  client.on('warning', ({ message, detail }) => warnings.push([message, detail.name]));
+  const seen = client.subscribe('a', { onMessage: () => {}, onEnd: () => {} });
+  await peer.refuse('subscribe', 101, 'badTopic');
+  await assert.rejects(within('the refusal', seen.ready), { name: 'badTopic' });
+  assert.deepEqual(warnings, []);
+  const unseen = client.subscribe('b', { onMessage: () => {} });
+  await peer.refuse('subscribe', 101, 'badTopic');
+  await assert.rejects(within('the refusal', unseen.ready), { name: 'badTopic' });
+  assert.equal(warnings.length, 1);
+  assert.equal(warnings[0][1], 'badTopic');
+});
