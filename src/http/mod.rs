@@ -225,7 +225,7 @@ async fn until_upgrade(guest: &Rc<Guest>, pipe: Pipe, held: Option<Held>) -> Opt
             Ok::<_, Infallible>(answer)
         })
     });
-    let backlog = Rc::<Backlog>::default();
+    let backlog = Rc::new(Backlog::new(guest.site.broker.clock));
     let outlet = TokioIo::new(Outlet::new(pipe, Rc::clone(&backlog)));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -4,6 +4,7 @@
 //! connection has no timer.
 //! # Not here: what is said (`http`), the socket (`listen::pipe`).
 
+use crate::clock::Clock;
 use crate::listen::pipe::Pipe;
 use crate::reason::Reason;
 use crate::shard::pressure::{Budget, Pressure};
@@ -14,21 +15,27 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 /// How often a broker is asked whether it is short of memory, for an answer that takes long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What of an answer waits for its socket.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Backlog {
+    clock: Clock,
     /// Whether the peer took nothing when it was last written to.
     is_full: Cell<bool>,
-    /// Since when something waits, and when the peer took some of it last.
-    waits: Cell<Option<(Instant, Instant)>>,
+    /// Since when something waits, and when the peer took some of it last, in uptime.
+    waits: Cell<Option<(Duration, Duration)>>,
 }
 
 impl Backlog {
+    /// That of a connection for which nothing waits.
+    pub(super) fn new(clock: Clock) -> Backlog {
+        Backlog { clock, is_full: Cell::new(false), waits: Cell::new(None) }
+    }
+
     /// Whether the peer takes nothing of what is written.
     pub(super) fn is_full(&self) -> bool {
         self.is_full.get()
@@ -37,12 +44,9 @@ impl Backlog {
     fn note_written(&self, result: &Poll<io::Result<usize>>) {
         self.is_full.set(result.is_pending());
         match (result, self.waits.get()) {
-            (Poll::Pending, None) => {
-                let now = Instant::now();
-                self.waits.set(Some((now, now)));
-            }
+            (Poll::Pending, None) => self.begin_to_wait(),
             (Poll::Ready(Ok(1..)), Some((since, _))) => {
-                self.waits.set(Some((since, Instant::now())));
+                self.waits.set(Some((since, self.now())));
             }
             _ => {}
         }
@@ -54,9 +58,17 @@ impl Backlog {
         if result.is_ready() {
             self.waits.set(None);
         } else if self.waits.get().is_none() {
-            let now = Instant::now();
-            self.waits.set(Some((now, now)));
+            self.begin_to_wait();
         }
+    }
+
+    fn begin_to_wait(&self) {
+        let now = self.now();
+        self.waits.set(Some((now, now)));
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.now().uptime
     }
 }
 
@@ -86,7 +98,7 @@ impl Patience {
         };
         let (stalled, late) = (moved + self.stall_max, since + self.stall_max);
         loop {
-            let now = Instant::now();
+            let now = backlog.now();
             if now >= stalled {
                 return Poll::Ready(Reason::SlowConsumer);
             }
@@ -95,9 +107,8 @@ impl Patience {
                 return Poll::Ready(Reason::Shed);
             }
             let next = stalled.min(if now < late { late } else { now + LOOK_AGAIN });
-            let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(next)));
-            sleep.as_mut().reset(next);
-            ready!(sleep.as_mut().poll(task));
+            let asleep = self.sleep.insert(Box::pin(sleep(next.saturating_sub(now))));
+            ready!(asleep.as_mut().poll(task));
         }
     }
 }
@@ -174,12 +185,16 @@ mod tests {
     const STALL: Duration = Duration::from_secs(10);
 
     /// What becomes of an answer that has waited since then, and of which some was taken then.
-    fn judge(waits: Option<(Instant, Instant)>, pressure: Pressure) -> Poll<Reason> {
+    fn judge(
+        clock: Clock,
+        waits: Option<(Duration, Duration)>,
+        pressure: Pressure,
+    ) -> Poll<Reason> {
         let shard = Arc::<Counters>::default();
         let budget = Budget::new(100, vec![Arc::clone(&shard)]);
         shard.outbound_bytes.add(if pressure == Pressure::Calm { 69 } else { 70 });
         assert_eq!(budget.measure(), pressure);
-        let backlog = Backlog { is_full: Cell::new(true), waits: Cell::new(waits) };
+        let backlog = Backlog { clock, is_full: Cell::new(true), waits: Cell::new(waits) };
         let mut patience = Patience::new(STALL);
         let judged = patience.poll(&backlog, &budget, &mut Context::from_waker(Waker::noop()));
         assert_eq!(patience.sleep.is_some(), waits.is_some() && judged.is_pending());
@@ -188,8 +203,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_waited_for_while_it_moves_and_while_there_is_memory() {
-        let now = Instant::now();
-        let past = now.checked_sub(STALL).expect("the machine has been up so long");
+        let clock = Clock::start_at(STALL);
+        let now = clock.now().uptime;
+        let past = now.saturating_sub(STALL);
         for (waits, calm, short) in [
             (None, Poll::Pending, Poll::Pending),
             (Some((now, now)), Poll::Pending, Poll::Pending),
@@ -200,14 +216,14 @@ mod tests {
                 Poll::Ready(Reason::SlowConsumer),
             ),
         ] {
-            assert_eq!(judge(waits, Pressure::Calm), calm, "{waits:?}");
-            assert_eq!(judge(waits, Pressure::RefuseNew), short, "{waits:?}");
+            assert_eq!(judge(clock, waits, Pressure::Calm), calm, "{waits:?}");
+            assert_eq!(judge(clock, waits, Pressure::RefuseNew), short, "{waits:?}");
         }
     }
 
     #[test]
     fn what_waits_is_known_from_the_first_refusal_until_all_is_written() {
-        let backlog = Backlog::default();
+        let backlog = Backlog::new(Clock::start());
         backlog.note_written(&Poll::Ready(Ok(5)));
         backlog.note_flushed(&Poll::Ready(Ok(())));
         assert_eq!((backlog.is_full(), backlog.waits.get()), (false, None));
